@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastgaum import errors as errors
-    from fastgaum.baselines.opinion_pool import OpinionPool as OpinionPool
     from fastgaum.config import Config as Config
     from fastgaum.game.observers import MlflowObserver as MlflowObserver
     from fastgaum.game.observers import Observer as Observer
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from fastgaum.logs.store import load_log as load_log
     from fastgaum.logs.store import save_log as save_log
     from fastgaum.logs.synthetic import synthesise as synthesise
-    from fastgaum.models.tuning import tune as tune
     from fastgaum.models.user_model import UserModel as UserModel
     from fastgaum.policies.explore import Explore as Explore
     from fastgaum.policies.rounds import rounds as rounds
@@ -51,7 +49,6 @@ if TYPE_CHECKING:
 _HOME = {
     name: f"fastgaum.{module}"
     for module, names in {
-        "baselines.opinion_pool": "OpinionPool",
         "config": "Config",
         "game.observers": "MlflowObserver Observer TensorBoardObserver",
         "logs.audit": "audit",
@@ -60,7 +57,6 @@ _HOME = {
         "logs.splits": "resplit",
         "logs.store": "load_log save_log",
         "logs.synthetic": "synthesise",
-        "models.tuning": "tune",
         "models.user_model": "UserModel",
         "policies.explore": "Explore",
         "policies.rounds": "rounds",

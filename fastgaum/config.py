@@ -4,7 +4,6 @@ made. A field's hint says what it may be: `Annotated[int, Meta(ge=1)]`."""
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import sys
 import types
 import typing
@@ -18,18 +17,12 @@ from msgspec import Meta
 
 from fastgaum.errors import ConfigError, as_given, did_you_mean, require_path, require_type
 from fastgaum.presets import (
-    BATCH_EVENTS,
-    COMPARE_BELOW,
-    FEWEST_EPOCHS,
-    GROW_AT,
-    GROWTH_DECIDES,
+    CHOSEN_KEYS,
+    FOLDS,
+    FOLDS_BELOW,
     KNOWN_DISPLAYS,
     LEAST_ID_DROPOUT,
-    NETWORK_EVENTS,
     PRESETS,
-    SHORT_VISITS,
-    SIZES,
-    TOWERS_AT,
 )
 from fastgaum.untrusted import parse_toml, read_text
 
@@ -122,7 +115,7 @@ def _rule(hint: Any) -> str:
         return f"one of {', '.join(map(str, parts))}"
     if origin is tuple:
         return f"a list, each value {_rule(parts[0])}"
-    if origin is types.UnionType:
+    if origin in (types.UnionType, typing.Union):
         return " or ".join(map(_rule, parts))
     return _KINDS.get(hint, "none")
 
@@ -218,12 +211,13 @@ class Config(CheckedSettings):
     """most probability that an id is replaced by its field's unknown row in a step"""
     clip: Annotated[float, Meta(gt=0, le=MOST_CLIP)] = 5.0
     """largest gradient norm per player"""
-    grow: bool = True
-    """a large log has one of `presets.SIZES`, unless one of `presets.GROWTH_DECIDES` is set"""
-    search: tuple[str, ...] = ("relations", "counts")
-    """switches that `fit` tries both ways; the better validation loss decides"""
-    members: Annotated[int, Meta(ge=1, le=100)] = 1
-    """fits of which probabilities are the mean, all but one on bootstraps of users"""
+    search: tuple[str, ...] = CHOSEN_KEYS
+    """keys that `fit` chooses for the log, among the settings of `presets.PORTFOLIO`; a key that is
+    set is not among them"""
+    folds: Literal["auto"] | Annotated[int, Meta(ge=0, le=100)] = "auto"
+    """folds of users over training and validation, each left out by one fit, of which results are
+    the mean; 0: one fit on the log's own split; auto: 5 below `presets.FOLDS_BELOW` training
+    events"""
     seed: Seed = 0
     """seeds every random stream of the run"""
 
@@ -235,13 +229,14 @@ class Config(CheckedSettings):
                 f"lr · weight_decay must be below 1, got {self.lr} · {self.weight_decay}: a step "
                 "would undo all weights"
             )
-        switches = [key for key, hint in _hints(Config).items() if hint is bool and key != "grow"]
         for key in self.search:
-            if key not in switches:
+            if key not in CHOSEN_KEYS:
                 raise ConfigError(
-                    f"search names settings that are true or false, '{key}' is "
-                    f"none{did_you_mean(key, switches)}; these are {', '.join(switches)}"
+                    f"search names keys that a fit chooses, '{key}' is none"
+                    f"{did_you_mean(key, CHOSEN_KEYS)}; these are {', '.join(CHOSEN_KEYS)}"
                 )
+        if self.folds == 1:
+            raise ConfigError("folds must be 0, or at least 2, got 1: no user would be left out")
         if self.tastes == 1:
             raise ConfigError("tastes must be 0, or at least 2, got 1: one number is a constant")
         if self.tower_dim == 1:
@@ -249,45 +244,11 @@ class Config(CheckedSettings):
                 "tower_dim must be 0, or at least 2, got 1: one of its numbers is the item's bias"
             )
 
-    def grows(self, n_events: int, n_candidates: int) -> bool:
-        """Whether a log of so many training events and candidates has a size."""
-        usual = Config()
-        changed = any(getattr(self, key) != getattr(usual, key) for key in GROWTH_DECIDES)
-        least = GROW_AT if n_candidates < COMPARE_BELOW else TOWERS_AT
-        return self.grow and n_events >= least and not changed
-
-    def settings(self, n_sessions: int, n_events: int, n_candidates: int) -> dict[str, Config]:
-        """The configurations by name that `fit` compares on so much training: sizes where it
-        grows, else both values of the searched switches."""
-        found: dict[str, Config] = {}
-        if self.grows(n_events, n_candidates):
-            for name in SIZES if n_candidates < COMPARE_BELOW else list(SIZES)[:1]:
-                values = SIZES[name]
-                if self.protocol == "identity" and values.get("counts") is False:
-                    continue
-                events = BATCH_EVENTS if "tower_dim" in values else NETWORK_EVENTS
-                batch = max(1, round(events * n_sessions / n_events))
-                found[name] = self.replace(**values, batch_sessions=batch, grow=False, search=())
-        elif self.search:
-            for on in itertools.product((True, False), repeat=len(self.search)):
-                switches = dict(zip(self.search, on, strict=True))
-                # relations are counts of pairs, and identity has no counts
-                if switches.get("counts") is False and (
-                    switches.get("relations") or self.protocol == "identity"
-                ):
-                    continue
-                name = ", ".join(f"{key} = {str(value).lower()}" for key, value in switches.items())
-                found[name] = self.replace(**switches, search=())
-        return found
-
-    @property
-    def size(self) -> str | None:
-        """Which of `presets.SIZES` with towers it has; None for small networks alone."""
-        # one that sets more keys comes later
-        for name, size in reversed(SIZES.items()):
-            if "tower_dim" in size and all(getattr(self, key) == size[key] for key in size):
-                return name
-        return None
+    def folds_of(self, n_events: int) -> int:
+        """Folds that a fit on so many training events asks for; 0: none."""
+        if self.folds == "auto":
+            return FOLDS if n_events < FOLDS_BELOW else 0
+        return self.folds
 
     def for_items(self, displays: Sequence[int]) -> Config:
         """The configuration for a log that displays each item so often in training."""
@@ -299,11 +260,6 @@ class Config(CheckedSettings):
     def warmed(self) -> Config:
         """Its warm start alone: exact players."""
         return self.replace(players="exact", epochs=max(self.warm_start, 1))
-
-    def short(self, n_candidates: int) -> Config:
-        """A short fit with exact players on so many training candidates."""
-        epochs = max(SHORT_VISITS // max(n_candidates, 1), FEWEST_EPOCHS)
-        return self.warmed().replace(epochs=min(epochs, max(self.warm_start, 1)))
 
     @classmethod
     def from_preset(cls, name: str, **changes: object) -> Config:
@@ -321,11 +277,9 @@ class Config(CheckedSettings):
         return cls.from_mapping({**PRESETS[name], "preset": name}).with_keys(**changes)
 
     def with_keys(self, **changes: object) -> Config:
-        """As `replace`; a switch that is set is not tried the other way, and a log has no other
-        size where a key of it is set."""
+        """As `replace`; a key that is set is not chosen by a fit."""
         search = [key for key in self.search if key not in changes]
-        grow = self.grow and not any(key in changes for key in GROWTH_DECIDES)
-        return self.replace(**{"search": search, "grow": grow, **changes})
+        return self.replace(**{"search": search, **changes})
 
     @classmethod
     def from_toml(cls, path: str | Path, **changes: object) -> Config:

@@ -1,7 +1,9 @@
-"""The presets: values of a configuration under a name, and the sizes among which `fastgaum` chooses
-on a large log."""
+"""The presets: values of a configuration under a name, and the settings among which `fastgaum`
+chooses on each log."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, field
 
 _PLAIN: dict[str, object] = {
     "set_context": False,
@@ -10,28 +12,24 @@ _PLAIN: dict[str, object] = {
     "relations": False,
     "examination": False,
     "search": (),
+    "folds": 0,
     "wide": False,
-    "grow": False,
 }
 """without what `fastgaum` adds to the three networks"""
 
-GROW_AT = 20_000
-"""training events from which `fastgaum` sizes itself by short fits"""
-COMPARE_BELOW = 2_000_000
-"""training candidates below which sizes are compared; a log of more has the first one. A fit of a
-part of its sessions would mislead: towers gain more from sessions than the network does"""
-SHORT_VISITS, FEWEST_EPOCHS = 1_500_000, 6
-"""training candidates times epochs of a short fit at most, and its epochs at least"""
-TOWERS_AT = 50_000
-"""training events from which a log of so many candidates has towers"""
+FOLDS = 5
+FOLDS_BELOW = 20_000
+"""training events below which a fit is the mean of fits on folds of users"""
+MANY_CANDIDATES = 2_000_000
+"""training candidates from which a log has towers, and nothing is compared: a short fit would
+mislead, since towers gain more from sessions than the network does"""
 BATCH_EVENTS = 1000
-"""events of a batch of a size with towers"""
+"""events of a batch of a setting with towers"""
 KNOWN_DISPLAYS, LEAST_ID_DROPOUT = 50, 0.02
 """displays of an item, in the mean, from which ids are replaced less often; and how often at least:
 a row of unknown items is to be trained, and an item of many displays needs no help from it"""
 NETWORK_EVENTS = 256
-"""events of a batch of a size without towers"""
-_NETWORK: dict[str, object] = {"dropout": 0.2}
+"""events of a batch of a large log, of a setting without towers"""
 _TOWERS: dict[str, object] = {
     "tower_dim": 64,
     "hidden": (32,),
@@ -44,18 +42,41 @@ _TOWERS: dict[str, object] = {
     "patience": 2,
     "lr_drops": 0,
 }
-SIZES: dict[str, dict[str, object]] = {
-    "towers": _TOWERS,
-    "network": {**_NETWORK, "relations": False},
-    "network, relations": {**_NETWORK, "relations": True},
-    "towers, no counts": {**_TOWERS, "counts": False},
-    "network, no counts": {**_NETWORK, "relations": False, "counts": False},
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Values that a fit may choose, and the logs that they suit."""
+
+    values: dict[str, object] = field(default_factory=dict)
+    least_events: int = 0
+    """training events from which it is tried"""
+    most_events: float = float("inf")
+    """training events below which it is tried"""
+    least_candidates: int = 0
+    most_candidates: float = MANY_CANDIDATES
+
+    def suits(self, n_events: int, n_candidates: int) -> bool:
+        """Whether it is tried on a log of so much training."""
+        return (
+            self.least_events <= n_events < self.most_events
+            and self.least_candidates <= n_candidates < self.most_candidates
+        )
+
+
+PORTFOLIO: dict[str, Setting] = {
+    "network": Setting({"dropout": 0.2}),
+    "no relations": Setting({"dropout": 0.2, "relations": False}),
+    "no counts": Setting({"dropout": 0.2, "relations": False, "counts": False}),
+    "more dropout": Setting({"dropout": 0.5}),
+    "towers": Setting(_TOWERS, least_candidates=MANY_CANDIDATES, most_candidates=float("inf")),
 }
-"""what the `fastgaum` preset may be on a log of GROW_AT training events and more, by name; a fit
-tries them in this order (docs: how fastgaum sizes itself)"""
-GROWTH_DECIDES = (*_TOWERS, "counts", "search", "batch_sessions", "activation", "wide")
-"""keys that a size sets, or that mean nothing in one: where one is set, a log of any number of
-events is fitted as the configuration says"""
+"""what the `fastgaum` preset may be, by name, in the order in which a fit tries them"""
+CHOSEN_KEYS = (
+    *dict.fromkeys(key for one in PORTFOLIO.values() for key in one.values),
+    "batch_sessions",
+)
+"""keys that a fit chooses, unless they are set"""
 
 TRAINING_KEYS = (
     *("warm_start", "catch_up", "epochs", "patience", "lr_drops", "select", "batch_sessions"),
@@ -86,7 +107,6 @@ _PAPER: dict[str, object] = {
 PRESETS: dict[str, dict[str, object]] = {
     "fastgaum": {},
     "fastgaum-exact": {"players": "exact"},
-    "fastgaum-members": {"members": 8},
     "paper-lstm": {**_PAPER, "history": "lstm", "history_dim": 20},
     "paper-pw": {**_PAPER, "history": "pw", "history_window": 20, "history_weights": 4},
     "report": {
@@ -112,7 +132,6 @@ PRESETS: dict[str, dict[str, object]] = {
         "batch_sessions": 64,
     },
 }
-"""`fastgaum-exact`: the same without the game, which shows what the game adds. `fastgaum-members`:
-the mean of eight fits. `paper-*`: the
+"""`fastgaum-exact`: the same without the game, which shows what the game adds. `paper-*`: the
 paper's sizes with exact Shannon players. `report`: the report's architecture, its game made
 right."""

@@ -196,6 +196,7 @@ def encode_rows(
     scale: Array,
     least: Array,
     most: Array,
+    bend: Array,
     out: Array,
 ) -> None:
     """Write rows raw (n, n_raw) as networks read them, out (n, n_numbers); all else as in
@@ -203,4 +204,6 @@ def encode_rows(
     for i in range(len(out)):
         for j in range(len(columns)):
             value = (raw[i, columns[j]] - start[j]) / scale[j]
+            if bend[j] < np.inf:
+                value = value / np.hypot(np.float32(1), value / bend[j])
             out[i, j] = min(max(value, least[j]), most[j])

@@ -226,7 +226,7 @@ class Promises:
 def learner_worlds(log: SessionLog, seed: int, members: int) -> dict[str, World]:
     """The worlds that policies are trained in, by what the table calls them: one fit, and a set of
     so many, whose first member is that fit."""
-    model = UserModel(Config.from_preset("fastgaum", **MODEL, seed=seed, members=members))
+    model = UserModel(Config.from_preset("fastgaum", **MODEL, seed=seed, folds=members))
     model.fit(log)
     worlds: dict[str, World] = {ONE_WORLD: LearnedWorld(model)}
     if members > 1:

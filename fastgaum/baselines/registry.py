@@ -1,4 +1,4 @@
-"""Every user model by its name: published ones, presets of our own, and the pool of several."""
+"""Every user model by its name: published ones, and presets of our own."""
 
 from __future__ import annotations
 
@@ -35,10 +35,11 @@ BASELINES: dict[str, str] = {
     "xgboost-rank": "xgboost_trees:XgboostRank",
 }
 """file and class of each baseline, imported when it is used: some need an extra"""
-POOL = "pool"
+FLOORS = ("random", "click-rate", "click-count")
+"""models that need no fit worth the name: folds would only take events from them"""
 GRID_PRESETS = ("paper-pw", "paper-lstm", "fastgaum")
 """presets that are rows of the table"""
-MODELS = (*BASELINES, *GRID_PRESETS, POOL)
+MODELS = (*BASELINES, *GRID_PRESETS)
 """rows of `--models all`, in order"""
 
 
@@ -66,7 +67,7 @@ def check_model(name: str, settings: Mapping[str, object]) -> None:
 
 def check_name(name: str) -> None:
     """Raise ConfigError unless a model has this name; its library may be missing."""
-    known = (*BASELINES, *PRESETS, POOL)
+    known = (*BASELINES, *PRESETS)
     if name not in known:
         raise ConfigError(
             f"no model is called '{name}'{did_you_mean(str(name), known)}; models are "
@@ -82,7 +83,7 @@ def setting_names(name: str) -> set[str]:
 def _settings_class(name: str) -> Any:
     if name in PRESETS:
         return Config
-    return _found("opinion_pool:PoolSettings") if name == POOL else baseline_class(name)
+    return baseline_class(name)
 
 
 def name_of(model: Any) -> str:
@@ -99,11 +100,7 @@ def make_model(
     check_model(name, settings)
     if name in PRESETS:
         return UserModel.from_preset(name, device=device, **settings)
-    made = _settings_class(name).from_mapping(settings)
-    if name == POOL:
-        pool: ChoiceModel = _found("opinion_pool:OpinionPool")(**vars(made), device=device)
-        return pool
-    model: ChoiceModel = made
+    model: ChoiceModel = _settings_class(name).from_mapping(settings)
     return model
 
 
@@ -121,14 +118,10 @@ def model_of(file: Path, state: State, device: str = "auto") -> ChoiceModel:
         return UserModel.of_state(file, state, device)
     with damage_named(file):
         name = state["model"]
-        if name not in (*BASELINES, POOL):
+        if name not in BASELINES:
             raise CheckpointError(
                 f"'{file}' holds the model {name!r}, which this version does not know"
             )
-        if name == POOL:
-            members = {key: model_of(file, one, device) for key, one in state["members"].items()}
-            pool: ChoiceModel = _found("opinion_pool:OpinionPool").of_state(state, members, device)
-            return pool
         model = baseline_class(name).from_mapping(state["settings"])
         model.space = space_of(state_of(state["space"], SavedSpace))
         model.outside = bool(state["outside"])

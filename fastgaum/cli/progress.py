@@ -74,9 +74,9 @@ class TrainingProgress(Bar, Observer):
             self.line(waiting)
         self.update(self.bar, description=f"epoch {epoch}")
 
-    def on_bootstrap(self, number: int, n_bootstraps: int) -> None:
-        """Name the bootstrap."""
-        self.line(f"bootstrap {number} of {n_bootstraps}")
+    def on_fold_begin(self, fold: int, n_folds: int) -> None:
+        """Name the fold."""
+        self.line(f"fit {fold} of {n_folds}, each without one fold of users")
 
     def on_batch_end(self, done: int, total: int) -> None:
         """Move on to a share of the epochs that there are at most."""

@@ -137,7 +137,7 @@ def rl_train_command(
     last = table.row(-1, named=True)
     figures = f"cumulative reward {last['return']:.3f}, click rate {last['click_rate']:.3f}"
     facts = {"path": str(out), "run": str(run), "policy": policy, "k": k, "last": last}
-    advice = "one world cannot say whether greedy slates earn more: train a run with members=5"
+    advice = "one world cannot say whether greedy slates earn more: train a run with folds=5"
     if isinstance(world, WorldSet):
         rows = [judge([one], world, setting) for one in (made, Greedy())]
         chosen = recommend({row.policy: row.by_user for row in rows}, rows[0].members)

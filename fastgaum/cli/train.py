@@ -159,7 +159,7 @@ def train_command(
         figures += f", the generator's {best['val_generator_prec1']:.1f}, gap {best['gap']:.4f}"
     text = (
         f"{folder}: {table.height} epochs{', finished before' if finished is not None else ''}, "
-        f"best {best['epoch']}: {figures}{', of the first member' if model.bootstraps else ''}"
+        f"best {best['epoch']}: {figures}{', of the first member' if model.members else ''}"
     )
     for one in trials_as_facts(model.trials):
         loss = one["val_loss"]
@@ -203,8 +203,8 @@ def _fit(
     machine: Machine,
     reading: Reading,
 ) -> None:
-    """Fit a pool or a baseline."""
-    from fastgaum.baselines.registry import POOL, check_model, make_model
+    """Fit a baseline."""
+    from fastgaum.baselines.registry import check_model, make_model
     from fastgaum.game.averaging import launched
     from fastgaum.machine import device_of
     from fastgaum.models.run_folder import LogOrigin, check_run_folder, fit_run
@@ -223,26 +223,10 @@ def _fit(
     with Bar(f"reading {source}"):
         log = reading.load_to_train(source)
     origin = LogOrigin(lasting(source), reading.options.to_json())
-    with noting_compilation(), Bar(f"fitting {name}") as progress:
-
-        def begin(member: str, done: int, total: int) -> None:
-            progress.line(f"member {done + 1} of {total}: {member}")
-            progress.stage(member, done, total)
-
-        table, head = fit_run(
-            model,
-            name,
-            log,
-            folder,
-            overwrite=COMMON.overwrite,
-            progress=begin if name == POOL else None,
-            origin=origin,
-        )
+    with noting_compilation(), Bar(f"fitting {name}"):
+        table, head = fit_run(model, name, log, folder, overwrite=COMMON.overwrite, origin=origin)
     figures = f"validation prec@1 {head.precision[1].mean:.1f}, NLL {head.nll.mean:.3f}"
-    text = f"{folder}: {repr(model) if name == POOL else name}, {figures}"
-    for row in table.to_dicts():
-        if row.get("left_out"):
-            note(f"{row['member']} is left out: {row['left_out']}")
+    text = f"{folder}: {name}, {figures}"
     facts = {
         "path": str(folder),
         "log": log.name,

@@ -57,7 +57,7 @@ def what_if_command(
     model = load_model(run, device=device)
     note_unfinished(run, source)
     log = log_of_run(run, source, data_dir)
-    refits = model.bootstraps if isinstance(model, UserModel) else ()
+    refits = model.members if isinstance(model, UserModel) else ()
     named = items.split(",") if items else []
     found: dict[str, DataFrame] = {}
     with Bar("scoring") as progress:
@@ -76,7 +76,7 @@ def what_if_command(
         facts |= {"scale": scales, "items": named, "drop": drop}
         write_json(json, facts | {name: frame.to_dicts() for name, frame in found.items()})
     note = "95 % intervals, bootstrap over users of the split"
-    note += f", and {len(refits)} fits on bootstraps of training users" if refits else ""
+    note += f", and {len(refits)} fits on folds of users" if refits else ""
     if "shares" in found:
         # items that were asked about come first
         first = pl.col("item").is_in([*named, *drop])

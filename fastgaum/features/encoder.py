@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from fastgaum import threads
-from fastgaum.arrays import BoolArray, FloatArray, IntArray
+from fastgaum.arrays import BoolArray, FloatArray, IntArray, LongArray
 from fastgaum.errors import ConfigError
 from fastgaum.features.coded_log import CodedLog
 from fastgaum.features.event_numbers import DisplayedEvents, EventNumbers
@@ -22,7 +22,14 @@ from fastgaum.features.numbers import (
     totals_of,
     varying_columns,
 )
-from fastgaum.features.ordered_counts import ONCE, Hiding, spaces_before
+from fastgaum.features.ordered_counts import (
+    ONCE,
+    Hiding,
+    folds_of,
+    spaces_before,
+    spaces_without,
+    with_all_training,
+)
 from fastgaum.features.relations import NO_CHOICES, latest_choices
 from fastgaum.features.sessions import (
     EncodedSessions,
@@ -72,10 +79,15 @@ class Encoder:
         return other
 
     @cached_property
+    def _counted(self) -> SessionLog:
+        """The log, its training split being all sessions that a space of such folds counts."""
+        return with_all_training(self.log, self.space.folds)
+
+    @cached_property
     def reads_training_log(self) -> bool:
         """Whether the log is the one that the space counted last, in any order of its sessions."""
-        space, log = self.space, self.log
-        if log.fingerprint == space.fingerprint:
+        space, log = self.space, self._counted
+        if self.log.fingerprint == space.fingerprint:
             return True
         # quick for a log that is much smaller, as those that are predicted are
         trained = space.trained.sessions
@@ -89,11 +101,14 @@ class Encoder:
 
     @cached_property
     def _spaces_before(self) -> list[FeatureSpace] | None:
-        """The space before each block of `ONCE`, for training sessions of the training log; else
-        None. Raises ConfigError where the space holds the counts of a former log too."""
+        """For training sessions of the training log the space before each block of `ONCE`, or
+        without each fold; else None. Raises ConfigError where the space holds the counts of a
+        former log too."""
         space = self.space
         if not space.has_statistics or not self.reads_training_log:
             return None
+        if space.folds:
+            return spaces_without(self.coded, self._counted, space)
         if space.item_counts.displays.sum() > self.log.training_counts().displays.sum():
             raise ConfigError(
                 f"the model went on from an older one with log '{self.log.name}', and the counts "
@@ -143,7 +158,14 @@ class Encoder:
             vectors=coded.vectors_of(part),
             actions=coded.actions_before(part.events),
             weights=event_weights(log, part.events),
+            held_out=self._held_out(part.rows),
         )
+
+    def _held_out(self, rows: IntArray) -> LongArray | None:
+        folds, trained = self.space.folds, self._counted.split[rows] == TRAIN
+        if not folds or not trained.any() or not self.reads_training_log:
+            return None
+        return np.where(trained, folds_of(self.log.user_hashes[rows], folds), -1)
 
     def fill(
         self,
@@ -191,7 +213,7 @@ class Encoder:
     def _write_base(self, part: Selection, numbers: FloatArray) -> None:
         """Write the base numbers of candidates as they are, (n_candidates, n_base)."""
         log, space = self.log, self.space
-        train = log.split[part.rows] == TRAIN
+        train = self._counted.split[part.rows] == TRAIN
         earlier = None
         if train.any():
             # threads that ask at once wait
@@ -231,8 +253,14 @@ class Encoder:
     def _write_by_blocks(
         self, earlier: list[FeatureSpace], part: Selection, train: BoolArray, numbers: FloatArray
     ) -> None:
-        """Write numbers, of training sessions by what the blocks before said."""
-        blocks = ONCE.blocks(self.log.users[part.rows], 0)
+        """Write numbers, of training sessions by what the blocks before, or the other folds,
+        said."""
+        folds, log = self.space.folds, self.log
+        blocks = (
+            folds_of(log.user_hashes[part.rows], folds)
+            if folds
+            else ONCE.blocks(log.users[part.rows], 0)
+        )
         blocks[~train] = len(earlier)
         starts = part.display_offsets[part.session_offsets]
         of_candidate = np.repeat(blocks, np.diff(starts))

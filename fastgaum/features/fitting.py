@@ -18,7 +18,7 @@ from fastgaum.features.fields import (
     context_fields,
 )
 from fastgaum.features.item_vectors import ItemVectors, component_names
-from fastgaum.features.number_code import Moments, add_pieces, standardised
+from fastgaum.features.number_code import Moments, add_pieces, made_robust, standardised
 from fastgaum.features.numbers import (
     PLACE_NUMBERS,
     SAME_AS,
@@ -31,6 +31,7 @@ from fastgaum.features.ordered_counts import (
     share_to_hide,
     spaces_before,
     training_order,
+    with_all_training,
 )
 from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
 from fastgaum.features.space import FeatureSpace
@@ -64,6 +65,8 @@ def fit_training(
     towers: bool = False,
     pieces: int = 0,
     order: TrainingOrder | None = None,
+    folds: int = 0,
+    robust: bool = False,
 ) -> tuple[FeatureSpace, EncodedSessions]:
     """Count the training split of a log; return its space, and its training sessions as they are
     read.
@@ -77,6 +80,9 @@ def fit_training(
         towers: whether vectors of items are read whole, not as components.
         pieces: into how many pieces each number is cut (with towers those of the log itself).
         order: in which a model without actions reads training users; None: `training_order`.
+        folds: of users over training and validation (`FeatureSpace.folds`), both of which are then
+            counted and read; 0: none.
+        robust: whether numbers are centred, scaled and bent by `number_code.made_robust`.
 
     Raises:
         ConfigError: protocol `views` on a log without view counts.
@@ -86,6 +92,7 @@ def fit_training(
         raise ConfigError(
             f"protocol 'views' needs repeated view rows, log '{log.name}' has none: use 'bags'"
         )
+    given, log = log, with_all_training(log, folds)
     _require_training(log)
     rates = place_rates(log) if examination else np.zeros(0, np.float32)
     found, known = context_of(log), np.flatnonzero(log.training_counts().displays)
@@ -95,9 +102,10 @@ def fit_training(
         training, of_context = training_events(log), Moments()
         raw = np.stack([log.values_at(name, training) for name in names], 1)
         of_context.add(raw)
-        context_code = add_pieces(
-            standardised(of_context, len(names)), raw, pieces, range(len(names))
-        )
+        context_code = standardised(of_context, len(names))
+        if robust:
+            context_code = made_robust(context_code, raw)
+        context_code = add_pieces(context_code, raw, pieces, range(len(names)))
     no_user, none = np.zeros(0, np.uint64), np.zeros(0, np.float32)
     blank = FeatureSpace(
         protocol=protocol,
@@ -106,6 +114,7 @@ def fit_training(
         field_names=tuple(sorted(log.columns_of("candidate", "item"))),
         fingerprint="",
         trained=TrainedUsers(no_user, no_user),
+        folds=0,
         categorical=(),
         context=(),
         actions=(),
@@ -133,10 +142,14 @@ def fit_training(
         own = np.flatnonzero(np.isin(space.number_names, space.field_names))
         columns = [*own, *np.flatnonzero(np.isin(train.varying, own)) + len(space.number_names)]
         code = standardised(moments, space.n_raw, columns)
-        if pieces:
+        if pieces or robust:
             raw = train.numbers_of(_sample(train))
+            if robust:
+                code = made_robust(code, raw)
             code = add_pieces(code, raw, pieces, columns if towers else range(space.n_raw))
         space = space.with_changes(code=code, least=moments.least, most=moments.most)
+    if folds:
+        space = space.with_changes(folds=folds, fingerprint=given.fingerprint)
     return space, dataclasses.replace(train, code=space.code)
 
 

@@ -7,7 +7,7 @@ et al., "On Embeddings for Numerical Features in Tabular Deep Learning", NeurIPS
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from fastgaum.arrays import Float64Array, FloatArray, LongArray
 from fastgaum.kernels.candidate_formulas import encode_rows
 
 MOST = np.finfo(np.float32).max
+BEND = 3.0
+"""of a robust number, in interquartile ranges"""
 FEWEST_CUTS = 3
 """distinct quantiles from which a number is cut: two are the ends of a line"""
 
@@ -70,6 +72,9 @@ class NumberCode:
     """above 0"""
     least: FloatArray
     most: FloatArray
+    bend: FloatArray
+    """above 0: a number x is read as x / √(1 + (x / bend)²), which stays within ± bend; inf: as it
+    is"""
 
     @property
     def n_numbers(self) -> int:
@@ -78,7 +83,7 @@ class NumberCode:
 
     def write(self, raw: FloatArray, numbers: FloatArray) -> None:
         """Write raw numbers, (n, n_raw), as networks read them, (n, n_numbers)."""
-        encode_rows(raw, self.columns, self.start, self.scale, self.least, self.most, numbers)
+        encode_rows(raw, self.columns, self.start, self.scale, self.least, self.most, self.bend, numbers)
 
 
 def standardised(
@@ -93,7 +98,29 @@ def standardised(
         if own is not None:
             scale[~np.isin(np.arange(n_raw), own) & (scale <= 1e-6)] = 1
     bound = np.full(n_raw, MOST, np.float32)
-    return NumberCode(np.arange(n_raw), mean, scale, -bound, bound)
+    return NumberCode(np.arange(n_raw), mean, scale, -bound, bound, _unbent(n_raw))
+
+
+def _unbent(n: int) -> FloatArray:
+    return np.full(n, np.inf, np.float32)
+
+
+def made_robust(code: NumberCode, raw: FloatArray) -> NumberCode:
+    """A code of the same numbers, centred and scaled by the median and quartiles of `raw`, (n,
+    n_raw), and bent, so that no number far from the others has weight without bound (Holzmüller et
+    al., "Better by Default", NeurIPS 2024). Where the quartiles are equal, half the range is the
+    scale; a number that never varies stays as it was."""
+    first, middle, third = np.quantile(raw, (0.25, 0.5, 0.75), axis=0).astype(np.float32)
+    spread, half = third - first, (raw.max(0) - raw.min(0)) / 2
+    # in the unit of the deviation: what is below a millionth of it is rounding
+    scale = np.where(spread > 1e-6 * code.scale, spread, half)
+    varies = scale > 1e-6 * code.scale
+    return replace(
+        code,
+        start=np.where(varies, middle, code.start),
+        scale=np.where(varies, scale, code.scale).astype(np.float32),
+        bend=np.where(varies, np.float32(BEND), np.float32(np.inf)),
+    )
 
 
 def add_pieces(
@@ -116,4 +143,4 @@ def _pieces(values: FloatArray, column: int, n_pieces: int) -> NumberCode | None
     start, scale = cuts[:-1], np.diff(cuts)
     share = np.clip((values[:, None] - start) / scale, 0, 1).mean(0)
     columns = np.full(len(start), column)
-    return NumberCode(columns, start + share * scale, scale, -share, 1 - share)
+    return NumberCode(columns, start + share * scale, scale, -share, 1 - share, _unbent(len(start)))

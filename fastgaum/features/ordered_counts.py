@@ -17,9 +17,9 @@ from fastgaum.features.coded_log import CodedLog
 from fastgaum.features.sessions import EncodedSessions, Selection
 from fastgaum.features.space import FeatureSpace
 from fastgaum.features.statistics import StatisticsCounter, scale_counts
-from fastgaum.logs.hashes import mixed_bits
-from fastgaum.logs.log import SessionLog
-from fastgaum.presets import GROW_AT
+from fastgaum.logs.hashes import Hashes, mixed_bits
+from fastgaum.logs.log import TEST, TRAIN, VALIDATION, SessionLog
+from fastgaum.presets import FOLDS_BELOW
 
 
 class TrainingOrder(NamedTuple):
@@ -43,12 +43,12 @@ class TrainingOrder(NamedTuple):
 
 
 FEW, MANY, ONCE = TrainingOrder(3, 0.25, 8), TrainingOrder(2, 0.0, 8), TrainingOrder(1, 0.0, 8)
-"""the orders of a log of fewer than GROW_AT training events, of one of more, and of scoring"""
+"""the orders of a log of fewer than FOLDS_BELOW training events, of one of more, and of scoring"""
 
 
 def training_order(log: SessionLog) -> TrainingOrder:
     """The orders in which training users are read."""
-    return FEW if log.count("events", "train") < GROW_AT else MANY
+    return FEW if log.count("events", "train") < FOLDS_BELOW else MANY
 
 
 class Training(NamedTuple):
@@ -76,6 +76,65 @@ class Hiding(NamedTuple):
             hash_uniformly(np.repeat(keys, np.diff(starts)) ^ mixed_bits(items.astype(np.uint64)))
             < self.share
         )
+
+
+def folds_of(hashes: Hashes, n_folds: int) -> LongArray:
+    """Fold of each user, 0 to n_folds − 1, by the hash of its id alone; shape (n_users,)."""
+    return (mixed_bits(hashes ^ _OF_FOLDS) % np.uint64(n_folds)).astype(np.int64)
+
+
+_OF_FOLDS = np.uint64(0x5EED_F01D)
+"""splits of users are by the same hashes: folds are to be free of them"""
+
+
+def number_of_folds(log: SessionLog, most: int) -> int:
+    """How many folds the users of a log's training and validation fill, `most` at most; 0 where
+    there are no two folds."""
+    hashes = log.user_hashes[log.split != TEST]
+    for n_folds in range(most, 1, -1):
+        if len(np.unique(folds_of(hashes, n_folds))) == n_folds:
+            return n_folds
+    return 0
+
+
+def with_all_training(log: SessionLog, folds: int) -> SessionLog:
+    """The log as a fit by folds counts it, its validation sessions in training too; without folds
+    as it is."""
+    if not folds:
+        return log
+    return log.with_split(np.where(log.split == VALIDATION, np.int8(TRAIN), log.split))
+
+
+def with_fold(log: SessionLog, fold: int, n_folds: int) -> SessionLog:
+    """The log whose users of training and validation train, but for those of a fold, which
+    validate."""
+    folds = folds_of(log.user_hashes, n_folds)
+    split = np.where(folds == fold, np.int8(VALIDATION), np.int8(TRAIN))
+    return log.with_split(np.where(log.split == TEST, log.split, split))
+
+
+def spaces_without(coded: CodedLog, log: SessionLog, whole: FeatureSpace) -> list[FeatureSpace]:
+    """For each fold of a space the space with what the other users of `log` (`with_all_training`)
+    said, in counts of the size of them all: no user reads its own choices."""
+    train = log.sessions_in("train")
+    folds = folds_of(log.user_hashes[train], whole.folds)
+    relations, crossed = whole.relations is not None, bool(whole.crossed)
+
+    def without(fold: int) -> FeatureSpace:
+        counter = StatisticsCounter(coded, whole, relations, crossed)
+        counter.add(train[folds != fold])
+        return _of_size(counter.counted(), whole)
+
+    return [without(fold) for fold in range(whole.folds)]
+
+
+def _of_size(counted: FeatureSpace, whole: FeatureSpace) -> FeatureSpace:
+    n_counted = int(counted.item_counts.displays.sum())
+    factor = whole.item_counts.displays.sum() / max(n_counted, 1)
+    space = scale_counts(counted, factor) if n_counted else counted
+    # which numbers a candidate has is the whole log's to say
+    space.__dict__["fixing_fields"] = whole.fixing_fields
+    return space
 
 
 FEWEST_NEW, MOST_HIDDEN, LEAST_HIDDEN = 5000, 0.05, 0.005
@@ -107,7 +166,6 @@ def spaces_before(
 ) -> Iterator[FeatureSpace]:
     """For each block of an order the space with what users before it said (and former, of another
     log), in counts of the size of the whole training split."""
-    n_displays = int(whole.item_counts.displays.sum())
     relations, crossed = whole.relations is not None, bool(whole.crossed)
     counter = StatisticsCounter(coded, whole, relations, crossed, former)
     train = coded.log.sessions_in("train")
@@ -115,9 +173,4 @@ def spaces_before(
     for block in range(order.n_blocks):
         if (blocks == block - 1).any():
             counter.add(train[blocks == block - 1])
-        counted = counter.counted()
-        n_counted = int(counted.item_counts.displays.sum())
-        space = scale_counts(counted, n_displays / n_counted) if n_counted else counted
-        # which numbers a candidate has is the whole log's to say
-        space.__dict__["fixing_fields"] = whole.fixing_fields
-        yield space
+        yield _of_size(counter.counted(), whole)

@@ -43,6 +43,9 @@ class FeatureSpace:
     fingerprint: str
     """of the training log"""
     trained: TrainedUsers
+    folds: int
+    """folds of users over training and validation, by `ordered_counts.folds_of`; each user is
+    scored by counts, and by the fit, that left its fold out. 0: a fit on the log's own split"""
     categorical: tuple[CategoricalField, ...]
     """fields of ids of candidates, the items first"""
     context: tuple[CategoricalField, ...]

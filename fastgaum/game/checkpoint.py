@@ -23,7 +23,7 @@ from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, OutputError
 from fastgaum.game.observers import EpochRow
 
-RUN_FORMAT = "fastgaum-run-12"
+RUN_FORMAT = "fastgaum-run-13"
 SHARE = 0.02
 """share of the time that saving takes at most"""
 IN_MEMORY_BYTES = 1 << 28
@@ -98,14 +98,20 @@ class TriedSetting:
 
     name: str
     val_loss: float
-    """the least of its epochs, with exact players"""
+    """the least of its epochs, with exact players; the mean over its folds"""
     seconds: float = math.nan
     """encoding included where no setting before had the same; NaN in a loaded model"""
+    rung: int = 0
+    """of the comparison, the last that it reached (`models.portfolio`)"""
+
+    def rank(self) -> tuple[int, float]:
+        """The better of two is the lower: it came further, then its loss."""
+        return -self.rung, self.val_loss
 
 
 def trials_as_facts(trials: Sequence[TriedSetting]) -> list[dict[str, Any]]:
     """Plain values of compared settings, `chosen` among them."""
-    best = min(trials, key=lambda trial: trial.val_loss, default=None)
+    best = min(trials, key=TriedSetting.rank, default=None)
     facts: list[dict[str, Any]] = [
         {**dataclasses.asdict(trial), "chosen": trial is best} for trial in trials
     ]
@@ -129,11 +135,11 @@ class Checkpoint:
     tried: list[TriedSetting] = field(default_factory=list)
     """the compared settings that are done"""
     trainer: TrainerState | None = None
-    """of the next setting or bootstrap, or of the training proper"""
+    """of the next setting or fold, or of the training proper"""
     start: State | None = None
     """the model that the run goes on from"""
-    bootstraps: list[dict[str, Tensor]] = field(default_factory=list)
-    """weights of the fits on bootstraps that are done"""
+    members: list[dict[str, Tensor]] = field(default_factory=list)
+    """weights of the fits of further folds that are done"""
 
     @classmethod
     def load(cls, file: Path) -> Checkpoint:
@@ -154,7 +160,7 @@ class Checkpointer:
 
     Attributes:
         tried: the compared settings that are done.
-        bootstraps: the weights of the fits on bootstraps that are done.
+        members: the weights of the fits of further folds that are done.
         kept: when the run was last saved, in words."""
 
     def __init__(
@@ -167,7 +173,7 @@ class Checkpointer:
         asked for; `on_begin` is called when the file of a new run is there."""
         self.file, self.on_begin = file, on_begin
         self.tried: list[TriedSetting] = [] if checkpoint is None else list(checkpoint.tried)
-        self.bootstraps = [] if checkpoint is None else list(checkpoint.bootstraps)
+        self.members = [] if checkpoint is None else list(checkpoint.members)
         self._former = None if checkpoint is None else checkpoint.trainer
         # the former trainer's tensors are not held for as long as the run
         self._asked = None if checkpoint is None else dataclasses.replace(checkpoint, trainer=None)
@@ -196,7 +202,7 @@ class Checkpointer:
     def _write(self, state: TrainerState | None) -> None:
         if self._asked is not None and self.file is not None:
             dataclasses.replace(
-                self._asked, tried=self.tried, bootstraps=self.bootstraps, trainer=state
+                self._asked, tried=self.tried, members=self.members, trainer=state
             ).save(self.file)
             self.kept = _when(state)
 

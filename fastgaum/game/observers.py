@@ -59,7 +59,7 @@ class EpochRow:
 class Observer:
     """Watches a fit. Each method does nothing: a class of one's own replaces those that it wants.
 
-    `fit` calls them in the process that trains: `on_bootstrap` before each fit on a bootstrap,
+    `fit` calls them in the process that trains: `on_fold_begin` before the fit of each fold but the first,
     `on_fit_begin` once, then for each epoch `on_epoch_begin`, `on_batch_end` and `on_epoch_end`,
     and `on_fit_end` once, also after an error or a signal."""
 
@@ -71,8 +71,8 @@ class Observer:
         """The networks are made, with the configuration that was chosen. `rows`: the epochs so far
         where a run goes on."""
 
-    def on_bootstrap(self, number: int, n_bootstraps: int) -> None:
-        """A fit on a bootstrap begins, from 1; its epochs are not told."""
+    def on_fold_begin(self, fold: int, n_folds: int) -> None:
+        """The fit without a fold begins, from 1; its epochs are not told, those of fold 0 are."""
 
     def on_epoch_begin(self, epoch: int) -> None:
         """An epoch begins, from 1."""

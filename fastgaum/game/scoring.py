@@ -76,6 +76,36 @@ def mean_of(members: Sequence[ScoredSessions]) -> ScoredSessions:
     return ScoredSessions(heads, np.mean(gaps, 0) if gaps else None)
 
 
+def out_of_fold(
+    mean: ScoredSessions, members: Sequence[ScoredSessions], encoded: EncodedSessions
+) -> ScoredSessions:
+    """The mean, but of sessions that trained (`EncodedSessions.held_out`) the scores of the fit
+    that left their fold out, whose spread is not known."""
+    assert encoded.held_out is not None
+    of_events = np.repeat(encoded.held_out, np.diff(encoded.session_offsets))
+    of_candidates = np.repeat(of_events, np.diff(encoded.display_offsets))
+
+    def picked(values: FloatArray, each: Sequence[FloatArray]) -> FloatArray:
+        folds, result = of_candidates if len(values) == len(of_candidates) else of_events, values
+        for fold, own in enumerate(each):
+            result = np.where(folds == fold, own, result)
+        return result
+
+    heads = {}
+    for name, head in mean.heads.items():
+        each = [one.heads[name] for one in members]
+        columns = ("scores", "log_probs", "outside_log_prob")
+        found = [picked(getattr(head, of), [getattr(one, of) for one in each]) for of in columns]
+        spread = head.spread
+        if spread is not None:
+            spread = np.where(of_candidates >= 0, np.float32(np.nan), spread)
+        heads[name] = HeadScores(*found, spread)
+    gap = mean.gap
+    if gap is not None:
+        gap = picked(gap, [one.gap for one in members if one.gap is not None])
+    return ScoredSessions(heads, gap)
+
+
 Outputs = Callable[[BatchTensors], tuple[Tensor, Tensor | None]]
 """utilities and logits of a batch's candidates, without dropout; no logits without a generator"""
 HELD_EVENTS = 50_000

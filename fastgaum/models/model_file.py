@@ -20,7 +20,7 @@ from fastgaum.models.space_state import SavedSpace
 from fastgaum.nets.histories import Encoders
 from fastgaum.nets.networks import Networks, context_sizes, log_rates
 
-MODEL_FORMAT = "fastgaum-model-12"
+MODEL_FORMAT = "fastgaum-model-13"
 OwnCode = Literal["regulariser", "history"]
 CodeName = Annotated[str, Meta(pattern=r"^[\w<>(). ]{1,200}$")]
 
@@ -37,8 +37,8 @@ class SavedModel:
     """without their seconds: two fits of one seed write the same bytes"""
     space: SavedSpace
     outside: bool
-    bootstraps: list[dict[str, Tensor]]
-    """weights of the fits on bootstraps"""
+    members: list[dict[str, Tensor]]
+    """weights of the fits of the folds after the first"""
 
 
 def load_model_state(path: Path) -> tuple[Path, State]:

@@ -29,7 +29,7 @@ class NetworksModel(ChoiceModel):
     config: Config
     regulariser: Regulariser
     networks: Networks | None
-    bootstraps: tuple[NetworksModel, ...] = ()
+    members: tuple[NetworksModel, ...] = ()
     _is_training = False
     """whether a fit is on its way, whose game holds the networks' numbers"""
 

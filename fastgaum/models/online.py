@@ -51,7 +51,7 @@ class OnlineModel:
         """Copy a model's networks. Raises ConfigError for a model that is not fitted, or lacks the
         head."""
         self.networks = FixedNetworks(model, head)
-        self.members = [OnlineModel(one, head) for one in model.bootstraps]
+        self.members = [OnlineModel(one, head) for one in model.members]
         self.space = space = self.networks.space
         self.item_ids = space.categorical[0].values
         self.context_fields = space.context_holds

@@ -1,21 +1,26 @@
-"""What a fit reads: a log under one feature space; bootstraps of its training users."""
+"""What a fit reads: a log under one feature space, whole or less a fold of its users."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from fastgaum.arrays import IntArray
+from fastgaum.arrays import BoolArray, LongArray
 from fastgaum.config import Config
-from fastgaum.errors import require_whole
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_training, grow_training
+from fastgaum.features.ordered_counts import folds_of, spaces_without, with_all_training
+from fastgaum.features.sessions import EncodedSessions, select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.loop import TrainingData
-from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.splits import require_validation
+
+
+import os
+ROBUST = os.environ.get("ROBUST") == "1"
 
 
 @dataclass(frozen=True)
@@ -23,29 +28,62 @@ class Prepared:
     """A log under one feature space."""
 
     log: SessionLog
+    """with folds, its validation sessions are in training"""
     space: FeatureSpace
-    data: TrainingData
+    train: EncodedSessions
+    """training sessions as they are read"""
 
-    def bootstrap(self, seed: int, number: int) -> Prepared:
-        """The same with training users drawn with replacement (Efron, "Bootstrap methods", 1979),
-        by the run's seed and the number of the bootstrap, from 1.
+    def data(self, fold: int = 0) -> TrainingData:
+        """What the fit of a fold trains and validates on: all other users, and this one's. Without
+        folds, the log's own splits."""
+        if not self.space.folds:
+            return TrainingData(self.train, self._validation)
+        others = np.flatnonzero(self._folds[self.train.rows] != fold).astype(np.int32)
+        return TrainingData(self.train, self._held_out[fold], others)
 
-        Counts of items stay those of all users: a bootstrap has seen a third fewer items."""
-        everything = np.arange(self.data.train.n_sessions, dtype=np.int32)
-        drawn = _drawn(everything, self.data.train.users, seed, number)
-        return replace(self, data=replace(self.data, drawn=drawn))
+    @cached_property
+    def _folds(self) -> LongArray:
+        return folds_of(self.log.user_hashes, self.space.folds)
+
+    @cached_property
+    def _validation(self) -> EncodedSessions:
+        return Encoder(self.space, self.log).encode(self.log.sessions_in("validation"))
+
+    @cached_property
+    def _held_out(self) -> list[EncodedSessions]:
+        """Sessions of each fold, with the counts of the others."""
+        encoder, train = Encoder(self.space, self.log), self.log.sessions_in("train")
+        others = [self.space] * self.space.folds
+        if self.space.has_statistics:
+            others = spaces_without(encoder.coded, self.log, self.space)
+        return [
+            encoder.with_space(space, None).encode(train[self._folds[train] == fold])
+            for fold, space in enumerate(others)
+        ]
+
+    def known_ids(self, fold: int) -> BoolArray:
+        """Whether the users that train a fold's fit have each feature id, shape (n_ids,)."""
+        known = self.space.unknown_of_id == np.arange(self.space.n_ids)
+        known[0] = True
+        part = select_sessions(self.train, np.flatnonzero(self._folds[self.train.rows] != fold))
+        known[self.train.ids[part.candidates]] = True
+        known[self.train.context_ids[part.events]] = True
+        if self.train.actions is not None:
+            known[self.train.actions.before(part.events).ids] = True
+        return known
 
 
 class PreparedLog:
     """A log under the feature space of each configuration that a fit compares, made once each."""
 
-    def __init__(self, log: SessionLog, former: FeatureSpace | None = None) -> None:
-        """Take a log, and the feature space that a model goes on with."""
-        self.log, self.former = log, former
+    def __init__(self, log: SessionLog, former: FeatureSpace | None = None, folds: int = 0) -> None:
+        """Take a log, the feature space that a model goes on with, and the folds of its users
+        (`FeatureSpace.folds`)."""
+        self.log, self.former, self.folds = log, former, folds
         self._made: dict[tuple[str, bool, bool, bool, bool, int], Prepared] = {}
 
     def __call__(self, config: Config) -> Prepared:
-        """Count the training split, and encode both splits.
+        """Count the training split, and encode it.
 
         Raises:
             LogFormatError: a split is empty, or the log is the former space's.
@@ -57,28 +95,9 @@ class PreparedLog:
         made_of = (protocol, *switches, config.tower_dim > 0, config.pieces)
         if made_of not in self._made:
             if self.former is None:
-                space, train = fit_training(log, *made_of)
+                space, train = fit_training(log, *made_of, folds=self.folds, robust=ROBUST)
             else:
                 space, train = grow_training(self.former, log)
             require_validation(log)
-            validation = Encoder(space, log).encode(log.sessions_in("validation"))
-            self._made[made_of] = Prepared(log, space, TrainingData(train, validation))
+            self._made[made_of] = Prepared(with_all_training(log, self.folds), space, train)
         return self._made[made_of]
-
-
-def bootstrap_of(log: SessionLog, seed: int, number: int) -> SessionLog:
-    """The log of as many training users, drawn with replacement (Efron, "Bootstrap methods", 1979),
-    and the validation sessions as they are; no test session. Arguments as of
-    `Prepared.bootstrap`."""
-    require_whole("seed", seed)
-    require_whole("number", number)
-    training = log.sessions_in("train")
-    rows = _drawn(training, log.users[training], seed, number)
-    return slice_sessions(log, np.concatenate([rows, log.sessions_in("validation")]))
-
-
-def _drawn(sessions: IntArray, users: IntArray, seed: int, number: int) -> IntArray:
-    each, of_session = np.unique(users, return_inverse=True)
-    rng = np.random.default_rng([seed, number])
-    times = np.bincount(rng.integers(0, len(each), len(each)), minlength=len(each))
-    return np.repeat(sessions, times[of_session])

@@ -296,7 +296,7 @@ def _run(
         "loss (Fenchel–Young)": best["val_loss"],
         "optimality gap of the generator": best["val_gap"],
     }
-    if model.bootstraps:
+    if model.members:
         # the file's figures are means over all members, the table's those of the first
         heads = model.evaluate(log, "validation").heads
         figures = {f"prec@1 of the {name}, %": one.precision[1].mean for name, one in heads.items()}

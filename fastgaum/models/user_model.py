@@ -9,7 +9,6 @@ model.save("user.safetensors")
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -18,7 +17,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from fastgaum.arrays import FloatArray
+from fastgaum.arrays import BoolArray, FloatArray, IntArray
 from fastgaum.checkpoint import State, damage_named, state_of
 from fastgaum.config import MOST_SEED, Config
 from fastgaum.errors import (
@@ -31,10 +30,12 @@ from fastgaum.errors import (
     require_type,
 )
 from fastgaum.features.fields import former_ids
+from fastgaum.features.ordered_counts import number_of_folds
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.checkpoint import TriedSetting
 from fastgaum.game.observers import EpochRow, Observer, Observers
-from fastgaum.game.scoring import mean_of
+from fastgaum.game.scoring import ScoredSessions, mean_of, out_of_fold
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import as_log
 from fastgaum.logs.tables import Frame
@@ -50,6 +51,7 @@ from fastgaum.models.model_file import (
 )
 from fastgaum.models.networks_model import NetworksModel
 from fastgaum.models.online import OnlineModel, OnlineUser
+from fastgaum.models.portfolio import Halving, settings_of, short_epochs
 from fastgaum.models.prepared import Prepared, PreparedLog
 from fastgaum.models.space_state import saved_space, space_of
 from fastgaum.models.splits import offers_no_click
@@ -77,11 +79,12 @@ class UserModel(NetworksModel):
     Attributes:
         config: as it was chosen by the last `fit`.
         asked: the configuration from which each `fit` starts.
-        networks: the torch modules, fitted on all training users; None before `fit`.
+        networks: the torch modules; None before `fit`.
         trials: settings that the last fit compared, each with its validation loss.
         start: the fitted model whose weights each `fit` goes on from, if any.
-        bootstraps: fits on bootstraps of the training users, `config.members` less one; results are
-            means over all members.
+        members: of a fit by folds the fits of all folds but the first, whose networks are
+            `networks`. Results are means over all folds; a user who trained is scored by the fit
+            that left its fold out.
     """
 
     def __init__(
@@ -114,7 +117,7 @@ class UserModel(NetworksModel):
         self.device = device_of(device)
         self.networks: Networks | None = None
         self.trials: tuple[TriedSetting, ...] = ()
-        self.bootstraps: tuple[UserModel, ...] = ()
+        self.members: tuple[UserModel, ...] = ()
         self._online: dict[str, OnlineModel] = {}
         self.start: UserModel | None = None
 
@@ -218,29 +221,34 @@ class UserModel(NetworksModel):
         read = as_log(log)
         checkpointer, processes = checkpointer or Checkpointer(), processes or Processes()
         told = Observers(observers)
-        prepare = PreparedLog(read, None if self.start is None else self.start.space)
+        former = None if self.start is None else self.start.space
+        prepare = PreparedLog(read, former, self.folds_for(read))
         if self.start is not None:
             _check_log(self.start, read, self.asked)
         settings = self.settings_for(read)
         # what is refused leaves the model as it was
-        prepare(next(iter(settings.values()), self.asked))
-        self.trials, self.bootstraps, self.settings_tried = (), (), 1
+        prepare(next(iter(settings.values())))
+        self.trials, self.members, self.settings_tried = (), (), len(settings)
+        self.config = next(iter(settings.values()))
         if len(settings) > 1:
             self.config = self._compare(settings, prepare, checkpointer, processes)
-        else:
-            self.config = next(iter(settings.values()), self.asked)
         chosen = prepare(self.config)
-        if self.config.members > 1:
-            self.bootstraps = self._on_bootstraps(chosen, told, checkpointer, processes)
+        self.members = self._on_folds(chosen, told, checkpointer, processes)
         del prepare
         rows = self.train_on(chosen, told, checkpointer, processes)
         self.table = pl.DataFrame([row.to_dict() for row in rows])
         return self.table
 
+    def folds_for(self, log: SessionLog) -> int:
+        """Folds of users that `fit` makes of a log; 0: it takes the log's own split."""
+        folds = self.asked.folds_of(log.count("events", "train"))
+        if not folds or self.start is not None:
+            return 0
+        return number_of_folds(log, folds)
+
     def settings_for(self, log: SessionLog) -> dict[str, Config]:
-        """Configurations that `fit` compares on a log, by name."""
-        n_sessions, n_events = log.count("sessions", "train"), log.count("events", "train")
-        return self.asked.settings(n_sessions, n_events, log.count("candidates", "train"))
+        """Configurations that `fit` compares on a log, by name, in order."""
+        return settings_of(self.asked, log, self.folds_for(log))
 
     def _compare(
         self,
@@ -249,55 +257,53 @@ class UserModel(NetworksModel):
         checkpointer: Checkpointer,
         processes: Processes,
     ) -> Config:
-        """The best setting on validation with exact players: sizes by short fits, the searched
-        switches by whole warm starts."""
-        for name, config in list(settings.items())[len(checkpointer.tried) :]:
-            started = time.perf_counter()
-            of_log = prepare(config)
-            if self.asked.grow and not config.grow:
-                exact = config.short(of_log.log.count("candidates", "train"))
-            else:
-                exact = config.warmed()
-            trial = self._like(exact)
+        """The setting of the lowest loss out of fold with exact players, by successive halving."""
+
+        def loss_of(name: str, fold: int, epochs: int | None) -> float:
+            config = settings[name].warmed()
+            if epochs is not None:
+                config = config.replace(epochs=epochs)
+            trial = self._like(config)
             try:
-                rows = trial.train_on(of_log, None, checkpointer, processes)
-                loss = min(row.val_loss for row in rows)
+                rows = trial.train_on(prepare(config), None, checkpointer, processes, fold)
+                return min(row.val_loss for row in rows)
             except NumericsError:
                 # the training proper then meets the same, and leaves its last good state
-                loss = sys.float_info.max
-            checkpointer.tried.append(TriedSetting(name, loss, time.perf_counter() - started))
-        self.trials, self.settings_tried = tuple(checkpointer.tried), len(settings)
-        return settings[min(self.trials, key=lambda trial: trial.val_loss).name]
+                return sys.float_info.max
+
+        n_candidates = prepare.log.count("candidates", "train")
+        halving = Halving(tuple(settings), prepare.folds, short_epochs(n_candidates))
+        self.trials = halving.run(loss_of, checkpointer.tried)
+        return settings[min(self.trials, key=TriedSetting.rank).name]
 
     def _like(self, config: Config) -> UserModel:
         return UserModel(**self._given | {"config": config})
 
-    def _on_bootstraps(
+    def _on_folds(
         self,
         of_log: Prepared,
         observers: Observers,
         checkpointer: Checkpointer,
         processes: Processes,
     ) -> tuple[UserModel, ...]:
-        """Fit the chosen configuration on bootstraps of the users, each with another seed."""
+        """Fit the chosen configuration on each fold but the first, with another seed each."""
         config, self.space = self.config, of_log.space
         self.outside = offers_no_click(of_log.log, config.no_click)
-        done = list(self._members(checkpointer.bootstraps))
-        for number in range(len(done) + 1, config.members):
-            observers.tell(Observer.on_bootstrap, number, config.members - 1)
-            model = self._like(member_config(self.config, number))
-            model.start = self.start and self.start.bootstraps[number - 1]
-            of_part = of_log.bootstrap(config.seed, number)
-            model.train_on(of_part, None, checkpointer, processes)
+        done = list(self._fitted_members(checkpointer.members))
+        for fold in range(len(done) + 1, of_log.space.folds):
+            observers.tell(Observer.on_fold_begin, fold, of_log.space.folds)
+            model = self._like(member_config(self.config, fold))
+            model.train_on(of_log, None, checkpointer, processes, fold)
             done.append(model)
-            checkpointer.bootstraps.append(model._networks().state_dict())
+            checkpointer.members.append(model._networks().state_dict())
         return tuple(done)
 
-    def _members(self, weights: Sequence[dict[str, torch.Tensor]]) -> Iterator[UserModel]:
-        """The fits on bootstraps, from their weights. Raises ValueError for damaged ones."""
+    def _fitted_members(self, weights: Sequence[dict[str, torch.Tensor]]) -> Iterator[UserModel]:
+        """The fits of the folds after the first, from their weights. Raises ValueError for damaged
+        ones."""
         assert self.space is not None
-        for number, of_member in enumerate(weights, start=1):
-            model = self._like(member_config(self.config, number))
+        for fold, of_member in enumerate(weights, start=1):
+            model = self._like(member_config(self.config, fold))
             networks = networks_of(model.config, self.space, of_member, self.history)
             model.networks = networks.to(self.device)
             model.space, model.outside = self.space, self.outside
@@ -309,8 +315,10 @@ class UserModel(NetworksModel):
         observers: Observers | None,
         checkpointer: Checkpointer,
         processes: Processes,
+        fold: int = 0,
     ) -> list[EpochRow]:
-        """Train new networks with `config`, without a comparison. Errors are those of `fit`."""
+        """Train new networks with `config` on all users but those of a fold, or without folds on
+        the log's own split; nothing is compared. Errors are those of `fit`."""
         # the engine's kernels take a second to import: a loaded model does without
         from fastgaum.engine.dispatch import game_for
         from fastgaum.game.loop import Trainer
@@ -329,13 +337,16 @@ class UserModel(NetworksModel):
             unknown = torch.from_numpy(space.unknown_of_id)
             game = game_for(self.networks, self.config, self.regulariser, unknown, self.outside)
             trainer = Trainer(
-                game, of_log.data, observers, checkpointer, processes, starts=self.start is not None
+                game, of_log.data(fold), observers, checkpointer, processes, starts=self.start is not None
             )
             self._is_training = True
             try:
-                return trainer.run()
+                rows = trainer.run()
             finally:
                 self._is_training = False
+            if space.folds:
+                forget_ids(self.networks, ~of_log.known_ids(fold), space.unknown_of_id)
+            return rows
 
     @property
     def settings(self) -> Config:
@@ -394,7 +405,7 @@ class UserModel(NetworksModel):
             "own": {what: code_name(code) for what, code in self._own_code().items()},
             "weights": self.networks.state_dict(),
             "compared": trials,
-            "bootstraps": [one._networks().state_dict() for one in self.bootstraps],
+            "members": [one._networks().state_dict() for one in self.members],
         }
 
     def _own_code(self) -> dict[OwnCode, Any]:
@@ -453,29 +464,29 @@ class UserModel(NetworksModel):
             model.space, model.outside = space_of(saved.space), saved.outside
             networks = networks_of(config, model.space, saved.weights, model.history)
             model.networks = networks.to(model.device)
-            if len(saved.bootstraps) != config.members - 1:
+            if len(saved.members) != max(model.space.folds - 1, 0):
                 raise ValueError(
-                    f"it holds {len(saved.bootstraps)} fits on bootstraps, and its configuration "
-                    f"says members = {config.members}"
+                    f"it holds {len(saved.members) + 1} fits, and its space has "
+                    f"{model.space.folds} folds"
                 )
-            model.bootstraps = tuple(model._members(saved.bootstraps))
+            model.members = tuple(model._fitted_members(saved.members))
         return model
 
     def utility(self, batch: BatchTensors) -> torch.Tensor:
         """The mean over the members."""
-        each = [super().utility(batch), *(one.utility(batch) for one in self.bootstraps)]
+        each = [super().utility(batch), *(one.utility(batch) for one in self.members)]
         return torch.stack(each).mean(0)
 
     def examination(self, head: Head = "reward") -> FloatArray | None:
         """As of `ChoiceModel`: as utilities are, the mean over the members in the logarithm."""
-        each = [super().examination(head), *(one.examination(head) for one in self.bootstraps)]
+        each = [super().examination(head), *(one.examination(head) for one in self.members)]
         found = [np.log(one) for one in each if one is not None]
         return np.asarray(np.exp(np.mean(found, axis=0)), np.float32) if found else None
 
     def choice_distribution(self, batch: BatchTensors, head: Head = "reward") -> ChoiceDistribution:
         """The mean over the members."""
         each = [super().choice_distribution(batch, head)]
-        each += [one.choice_distribution(batch, head) for one in self.bootstraps]
+        each += [one.choice_distribution(batch, head) for one in self.members]
         if len(each) == 1:
             return each[0]
         probs = torch.stack([one.probs for one in each]).mean(0)
@@ -484,15 +495,34 @@ class UserModel(NetworksModel):
 
     def _scorer(self, n_candidates: int, at_place: Place = "own") -> ScoreSessions:
         each = [super()._scorer(n_candidates, at_place)]
-        each += [one._scorer(n_candidates, at_place) for one in self.bootstraps]
-        return lambda encoded: mean_of([score(encoded) for score in each])
+        each += [one._scorer(n_candidates, at_place) for one in self.members]
+
+        def score(encoded: EncodedSessions) -> ScoredSessions:
+            members = [of_one(encoded) for of_one in each]
+            mean = mean_of(members)
+            return mean if encoded.held_out is None else out_of_fold(mean, members, encoded)
+
+        return score
 
 
-def member_config(config: Config, number: int) -> Config:
-    """The configuration of the fit on a bootstrap, numbered from 1; runs of neighbouring seeds
-    share no seed."""
-    state = np.random.SeedSequence([config.seed, number]).generate_state(1, np.uint64)
-    return config.replace(members=1, seed=int(state[0]) % MOST_SEED)
+def member_config(config: Config, fold: int) -> Config:
+    """The configuration of the fit of a fold after the first; runs of neighbouring seeds share no
+    seed."""
+    state = np.random.SeedSequence([config.seed, fold]).generate_state(1, np.uint64)
+    return config.replace(seed=int(state[0]) % MOST_SEED)
+
+
+@torch.no_grad()
+def forget_ids(networks: Networks, unknown: BoolArray, unknown_of_id: IntArray) -> None:
+    """Give ids that a fit has not met the rows of its fields' unknown values, which it has."""
+    ids = torch.from_numpy(np.flatnonzero(unknown))
+    rows = torch.from_numpy(unknown_of_id.astype(np.int64))[ids]
+    for module in networks.modules():
+        table = getattr(module, "table", None)
+        if isinstance(table, torch.nn.Parameter) and len(table) % len(unknown_of_id) == 0:
+            # position weights have several rows for each id
+            by_id = table.view(len(unknown_of_id), -1)
+            by_id[ids] = by_id[rows]
 
 
 def _config_from(start: UserModel, path: Path, changes: Mapping[str, object]) -> Config:
@@ -511,7 +541,7 @@ def _config_from(start: UserModel, path: Path, changes: Mapping[str, object]) ->
             f"the run in '{path}' has {said}, and its networks go on as they are{close}: leave the "
             f"options out, or train anew; what may change is {', '.join(allowed)}"
         )
-    return asked.replace(grow=False, search=())
+    return asked.replace(folds=0, search=())
 
 
 def _check_log(start: UserModel, log: SessionLog, asked: Config) -> None:

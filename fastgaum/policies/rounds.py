@@ -46,7 +46,7 @@ number of sessions and a seed; returns a frame of session, event, item, chosen, 
 come again, and of more if it likes."""
 ROWS = ("session", "event", "item", "chosen")
 PLAN = "plan"
-MODEL: dict[str, object] = {"set_context": False, "relations": False, "members": 3}
+MODEL: dict[str, object] = {"set_context": False, "relations": False, "folds": 3}
 """what changes of the preset `fastgaum`"""
 FITTED = (0.75, 0.25, 0.0)
 """shares of the log's users who train, validate and test: the next round is the test"""

@@ -3,6 +3,7 @@ Each has one thread."""
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import re
@@ -19,10 +20,10 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from fastgaum.baselines.registry import POOL, check_model, make_model, setting_names
-from fastgaum.config import Protocol
+from fastgaum.baselines.registry import FLOORS, check_model, make_model, setting_names
+from fastgaum.config import Config, Protocol
 from fastgaum.errors import (
     ConfigError,
     FastgaumError,
@@ -31,10 +32,14 @@ from fastgaum.errors import (
     require_known,
     require_whole,
 )
+from fastgaum.features.ordered_counts import number_of_folds, with_fold
+from fastgaum.game.scoring import mean_of
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.splits import resplit
 from fastgaum.logs.store import load_log, save_log
-from fastgaum.metrics.evaluation import Evaluation
+from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
+from fastgaum.models.choice_model import ChoiceModel
+from fastgaum.models.user_model import UserModel
 from fastgaum.threads import one_thread
 
 Task = TypeVar("Task")
@@ -55,6 +60,8 @@ class GridRun:
     """protocol, seed, and the model's own that were set"""
     resplit: int | None = None
     """seed of the split of whole users; None: the log's own"""
+    folds: int | Literal["auto"] = 0
+    """folds of users, as `Config.folds`, for a model that makes none itself"""
 
     @property
     def seed(self) -> int:
@@ -103,20 +110,24 @@ class GridPlan:
         for model in self.models:
             check_model(model, {"protocol": self.protocol})
         known = {model: setting_names(model) for model in self.models}
-        every = sorted(set().union(*known.values()))
+        every = sorted({"folds"}.union(*known.values()))
         for key in self.settings:
             if key not in every:
                 raise ConfigError(
                     f"unknown configuration key '{key}': no model of the grid "
                     f"({', '.join(known)}) has it{did_you_mean(str(key), every)}"
                 )
+        # the paper's table is of single fits on its own split
+        folds = checked_folds(self.settings.get("folds", 0 if self.protocol == "identity" else "auto"))
         own: dict[str, dict[str, Any]] = {}
         for model, names in known.items():
             set_here = {key: value for key, value in self.settings.items() if key in names}
+            if "folds" in names:
+                set_here.setdefault("folds", folds)
             own[model] = {"protocol": self.protocol, "seed": 0, **set_here}
             check_model(model, own[model])
         return [
-            GridRun(dataset, model, {**settings, "seed": settings["seed"] + i}, split)
+            GridRun(dataset, model, {**settings, "seed": settings["seed"] + i}, split, folds)
             for dataset in logs
             for model, settings in own.items()
             for split in self.splits
@@ -169,6 +180,8 @@ class RunFigures:
     """the validation score that chose the epoch; — where there is none"""
     settings_tried: int | None
     """settings that the fit itself compared; None where it compared none"""
+    folds: int = 0
+    """folds of users of whose fits it is the mean; 0: one fit"""
 
 
 RunOutcome = RunFigures | str
@@ -186,10 +199,8 @@ def run_all(
     Raises:
         LogFormatError, ConfigError: from a run.
     """
-    # The longest runs first, so that none is left alone at the end: a pool fits several models.
-    order = sorted(
-        range(len(runs)), key=lambda i: (runs[i].model != POOL, -logs[runs[i].dataset].n_events)
-    )
+    # the longest runs first, so that none is left alone at the end
+    order = sorted(range(len(runs)), key=lambda i: -logs[runs[i].dataset].n_events)
     jobs = min(jobs, len(runs))
     left = dict.fromkeys(range(len(runs)))
     with tempfile.TemporaryDirectory(prefix="fastgaum-") as folder:
@@ -230,9 +241,7 @@ def _run_one(task: tuple[GridRun, SessionLog | Path, str]) -> RunOutcome:
         with one_thread():
             log = given if isinstance(given, SessionLog) else _log_at(given)
             log = split_log(log, run.resplit)
-            model = make_model(run.model, run.settings, device)
-            model.fit(log)
-            test = model.evaluate(log, "test")
+            model, test, folds = _fitted(run, log, device)
             return RunFigures(
                 test=test,
                 seconds=time.process_time() - started,
@@ -240,6 +249,7 @@ def _run_one(task: tuple[GridRun, SessionLog | Path, str]) -> RunOutcome:
                 protocol=model.settings.protocol,
                 select=getattr(model.settings, "select", NO_SELECTION),
                 settings_tried=model.settings_tried if model.settings_tried > 1 else None,
+                folds=folds,
             )
     except NumericsError as error:
         return str(error)
@@ -249,6 +259,38 @@ def _run_one(task: tuple[GridRun, SessionLog | Path, str]) -> RunOutcome:
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}, line {place.lineno}"
         return f"a bug: {type(error).__name__}: {error} ({where})"
+
+
+def _fitted(run: GridRun, log: SessionLog, device: str) -> tuple[ChoiceModel, Evaluation, int]:
+    """A fitted model of a run, its test figures, and of how many folds' fits they are the mean.
+
+    A preset makes its folds itself; of any other model one is fitted without each fold, which
+    chooses its settings, and probabilities are the mean."""
+    model = make_model(run.model, run.settings, device)
+    folds = 0
+    if not isinstance(model, UserModel) and run.model not in FLOORS:
+        folds = number_of_folds(log, Config(folds=run.folds).folds_of(log.count("events", "train")))
+    if not folds:
+        model.fit(log)
+        own = 0 if model.space is None else model.space.folds
+        return model, model.evaluate(log, "test"), own
+    scored = []
+    for fold in range(folds):
+        model = make_model(run.model, run.settings, device)
+        model.fit(with_fold(log, fold, folds))
+        encoded, of_fold = model.score_sessions(log, "test")
+        scored.append(of_fold)
+    # scores of two fits have no common scale, their probabilities have
+    heads = {
+        name: dataclasses.replace(head, scores=head.log_probs)
+        for name, head in mean_of(scored).heads.items()
+    }
+    return model, evaluate_heads(heads, encoded, model.outside, None), folds
+
+
+def checked_folds(folds: object) -> int | Literal["auto"]:
+    """The folds of a plan. Raises ConfigError for an impossible number."""
+    return Config.from_preset("fastgaum", folds=folds).folds
 
 
 def split_log(log: SessionLog, seed: int | None) -> SessionLog:

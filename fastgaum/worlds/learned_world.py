@@ -70,7 +70,7 @@ class LearnedWorld(World):
         """Copy a model's networks.
 
         Args:
-            model: a fitted model; of one with fits on bootstraps the fit on all users counts.
+            model: a fitted model; of one fitted by folds of users the first fit counts.
             head: "generator", or "reward" for its best response; None = the generator where there
                 is one.
             log: where fields, logged starts and contexts are read; needed if the model reads

@@ -1,6 +1,6 @@
 """WorldSet: several learned worlds of one catalogue; each user lives in one of them.
 
-    model = UserModel.from_preset("fastgaum", members=5)
+    model = UserModel.from_preset("fastgaum", folds=5)
     model.fit(log)
     world = WorldSet.of(model)
 
@@ -86,14 +86,14 @@ class WorldSet(World):
 
     @classmethod
     def of(cls, model: UserModel, **options: Any) -> Self:
-        """The set of a model and its fits on bootstraps; options as `LearnedWorld`. Raises as
-        `LearnedWorld`, and ConfigError for a model without bootstraps."""
-        if not isinstance(model, UserModel) or not model.bootstraps:
+        """The set of the fits of a model on folds of users; options as `LearnedWorld`. Raises as
+        `LearnedWorld`, and ConfigError for a model without folds."""
+        if not isinstance(model, UserModel) or not model.members:
             raise ConfigError(
-                "the model has no fits on bootstraps, of which a set of worlds is made: train it "
-                "with --set members=5"
+                "the model has no fits on folds of users, of which a set of worlds is made: train it "
+                "with --set folds=5"
             )
-        return cls([LearnedWorld(one, **options) for one in (model, *model.bootstraps)])
+        return cls([LearnedWorld(one, **options) for one in (model, *model.members)])
 
     @cached_property
     def fingerprint(self) -> str:
@@ -261,15 +261,15 @@ def require_set(world: World) -> WorldSet:
     if not isinstance(world, WorldSet):
         raise ConfigError(
             "disagreement is that of a set of worlds, and this is one world: train a run with "
-            "--set members=5, or leave out disagreement and pessimism"
+            "--set folds=5, or leave out disagreement and pessimism"
         )
     return world
 
 
 def world_of_model(model: UserModel, **options: Any) -> LearnedWorld | WorldSet:
-    """The set of a model with fits on bootstraps, or the world of another; options as
+    """The set of a model that was fitted by folds of users, or the world of another; options as
     `LearnedWorld`."""
-    many = isinstance(model, UserModel) and model.bootstraps
+    many = isinstance(model, UserModel) and model.members
     return WorldSet.of(model, **options) if many else LearnedWorld(model, **options)
 
 

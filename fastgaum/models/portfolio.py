@@ -1,0 +1,100 @@
+"""Which settings of `presets.PORTFOLIO` suit a log: successive halving (Jamieson and Talwalkar,
+"Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS 2016).
+
+With folds of users a rung is one more fold: every setting is fitted on the first, the better half
+on the second too, and so on. Settings are compared on the same folds, by the mean loss of the users
+that a fit left out. Without folds a rung is more epochs on the log's own split."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastgaum.config import Config
+from fastgaum.game.checkpoint import TriedSetting
+from fastgaum.logs.log import SessionLog
+from fastgaum.presets import BATCH_EVENTS, FOLDS_BELOW, NETWORK_EVENTS, PORTFOLIO
+
+FEWEST_LEFT = 2
+"""settings that stay to the last rung"""
+SHORT_VISITS, FEWEST_EPOCHS = 1_500_000, 6
+"""training candidates times epochs of a short fit at most, and its epochs at least"""
+
+LossOf = Callable[[str, int, int | None], float]
+"""the loss of a setting, by name, of the fit without a fold, with so many epochs at most"""
+
+
+def short_epochs(n_candidates: int) -> int:
+    """Epochs of a short fit on so many training candidates."""
+    return max(SHORT_VISITS // max(n_candidates, 1), FEWEST_EPOCHS)
+
+
+@dataclass(frozen=True)
+class Halving:
+    """The rungs of a comparison."""
+
+    names: tuple[str, ...]
+    """the settings, of which the first wins among equals"""
+    folds: int
+    """0: none"""
+    epochs: int
+    """of a fit without folds"""
+
+    def run(self, loss_of: LossOf, tried: list[TriedSetting]) -> tuple[TriedSetting, ...]:
+        """Compare; `tried` holds what is done, and receives the rest, an entry for each fit."""
+        alive, rung = list(self.names), 0
+        done = {(one.name, one.rung): one for one in tried}
+        while True:
+            for name in alive:
+                if (name, rung) not in done:
+                    started = time.perf_counter()
+                    loss = loss_of(name, rung if self.folds else 0, self._epochs(rung))
+                    seconds = time.perf_counter() - started
+                    done[name, rung] = TriedSetting(name, loss, seconds, rung)
+                    tried.append(done[name, rung])
+            rung += 1
+            if rung == max(self.folds, 2) or len(alive) == 1:
+                return tuple(self._joined(done, name) for name in self.names)
+            half = max(-(-len(alive) // 2), min(FEWEST_LEFT, len(alive)))
+            best = sorted(alive, key=lambda name: self._joined(done, name).rank())[:half]
+            alive = [name for name in self.names if name in best]
+
+    def _epochs(self, rung: int) -> int | None:
+        return None if self.folds else self.epochs * 3**rung
+
+    def _joined(self, done: dict[tuple[str, int], TriedSetting], name: str) -> TriedSetting:
+        fits = [one for (of, _), one in done.items() if of == name]
+        if not self.folds:
+            fits[:-1] = []
+        loss = sum(one.val_loss / len(fits) for one in fits)
+        seconds = sum(one.seconds for (of, _), one in done.items() if of == name)
+        return TriedSetting(name, loss, seconds, max(one.rung for one in fits))
+
+
+def settings_of(asked: Config, log: SessionLog, folds: int) -> dict[str, Config]:
+    """The settings of the portfolio that a log and a configuration leave open, by name; the first
+    is the configuration itself where nothing is to choose."""
+    n_sessions, n_events = log.count("sessions", "train"), log.count("events", "train")
+    n_candidates = log.count("candidates", "train")
+    has_numbers = any(one.texts is None for one in log.columns_of("item", "candidate").values())
+    found: dict[str, Config] = {}
+    for name, setting in PORTFOLIO.items():
+        if not asked.search or not setting.suits(n_events, n_candidates):
+            continue
+        values = {key: value for key, value in setting.values.items() if key in asked.search}
+        if not log.ordered:
+            values.pop("examination", None)
+        if not has_numbers:
+            values.pop("tastes", None)
+        if asked.protocol == "identity":
+            values.pop("counts", None)
+        if "batch_sessions" in asked.search and n_events >= FOLDS_BELOW:
+            events = BATCH_EVENTS if values.get("tower_dim") else NETWORK_EVENTS
+            values["batch_sessions"] = max(1, round(events * n_sessions / n_events))
+        config = asked.replace(**values)
+        if config not in found.values():
+            found[name] = config
+    return {
+        name: config.replace(search=()) for name, config in (found or {"as it is": asked}).items()
+    }
