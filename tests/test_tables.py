@@ -213,6 +213,12 @@ BY_HAND = {
     "3.11": "lowest version of Python, pyproject.toml",
     "1.97": "the loss that the race quality-wikispeedia is run to, bench/bench_quality.py",
     "2.4": "50/√450",
+    **dict.fromkeys(
+        ("0.6579", "0.006", "0.001", "0.014"), "design log, tables of the choice model, run again"
+    ),
+    ".667": "design log, LPMC again: what was asked of the test year",
+    **dict.fromkeys((".6455", ".6475"), "design log, numbers, tastes and members: validation"),
+    **dict.fromkeys((".463", ".449", ".476"), "design log, lpmc-persons, run again"),
     "35.9": "published: Chen et al. 2019",
     "55.0": "published: Chen et al. 2019",
 }

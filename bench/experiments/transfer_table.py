@@ -85,7 +85,7 @@ def _advice_notes(result: Json) -> Iterator[str]:
         yield (
             f"what a set recommends, {result['policy']} or greedy slates, was paid at least as "
             f"much as the other in {by_mean} of {len(leads)} settings by the mean over seeds; in "
-            f"{by_interval} its lead was not below 0 by the 95 % interval"
+            f"{by_interval} the 95 % interval of its lead did not lie below 0"
         )
 
 
