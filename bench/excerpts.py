@@ -124,7 +124,9 @@ def results_to_markdown(*results: Json) -> str:
     logs = [(result, name) for result in results for name in result["datasets"]]
     rows = [("prec@1, % / NLL, nats", *(name for _, name in logs))]
     tables = [rows_by_model(result["cells"], name) for result, name in logs]
-    published_of_log = [result["datasets"][name].get("published_models", []) for result, name in logs]
+    published_of_log = [
+        result["datasets"][name].get("published_models", []) for result, name in logs
+    ]
     for model, called in SHOWN.items():
         cells = [table.get((model, "reward"), {}).get("1") for table in tables]
         scores = [

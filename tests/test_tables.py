@@ -435,7 +435,11 @@ def test_a_row_below_a_published_one_is_not_bold() -> None:
     others = {"model": "XGBoost", "mean": 74.5, "nll": 0.6568, "source": "someone, 2023"}
 
     def table(mean: float) -> str:
-        facts = {"n_test_events": 9, "n_test_users": 3, "published_models": [others | {"mean": mean}]}
+        facts = {
+            "n_test_events": 9,
+            "n_test_users": 3,
+            "published_models": [others | {"mean": mean}],
+        }
         return results_to_markdown({"seeds": 3, "datasets": {"lpmc": facts}, "cells": [cell]})
 
     assert "| **74.6** / 0.657 |" in table(74.5)
