@@ -209,7 +209,8 @@ def notes_of(
             yield f"{OURS[0]} against the best other model: {', '.join(texts)}"
     lowest = comparison.get("nll")
     if lowest is not None and lowest["vs_best_other"] is not None:
-        yield f"lowest NLL of the models fitted here: {lowest['model']} {_difference(lowest['vs_best_other'], 4, named=True)}"
+        lead = _difference(lowest["vs_best_other"], 4, named=True)
+        yield f"lowest NLL of the models fitted here: {lowest['model']} {lead}"
     cells = [by_k["1"] for by_k in rows.values()]
     chosen = [(cell["model"], cell["selection"]) for cell in cells if cell["selection"] != "—"]
     if chosen:
