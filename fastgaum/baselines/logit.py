@@ -348,7 +348,7 @@ class ConditionalLogit(Baseline):
         )
         found = dataclasses.replace(found, context_means=means, notes=(*notes, *found.notes))
         for note in found.notes:
-            warnings.warn(f"summary of log '{log.name}': {note}", stacklevel=2)
+            warnings.warn(f"summary of log '{log.name}': {note}", stacklevel=3)
         return found
 
     def learned_from(self, log: SessionLog) -> bool:

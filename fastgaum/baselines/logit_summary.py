@@ -355,9 +355,9 @@ def _notes(left: Undecided, shown: Batch, n: int) -> tuple[str, ...]:
     notes, n_left, n_events = [], len(left.events), len(shown.choices)
     if left.endless.any():
         notes.append(
-            f"{left.endless.sum():,} of {len(left.endless):,} constants have no finite value, since "
-            "what they stand for was never chosen, or always: of "
-            f"{n_events:,} choices {n_left:,} are left to learn from"
+            f"constants without a finite value, since what has them was never chosen or always "
+            f"where it was displayed: {left.endless.sum():,} of {len(left.endless):,}; choices "
+            f"that they leave to learn from: {n_left:,} of {n_events:,}"
         )
     if n_left < FEW_CHOICES * n:
         notes.append(
