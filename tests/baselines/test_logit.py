@@ -10,12 +10,13 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from scipy import sparse
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 from torch import Tensor
 
 from fastgaum.baselines.logit import ConditionalLogit
-from fastgaum.baselines.logit_summary import Coefficients, fit_coefficients
+from fastgaum.baselines.logit_summary import Coefficients, find_undecided, fit_coefficients
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import Batch, assemble
 from fastgaum.features.encoder import N_RESERVED
@@ -319,6 +320,100 @@ def test_intervals_beside_60_constants_hold_the_truth() -> None:
 @pytest.mark.slow
 def test_intervals_beside_60_constants_hold_the_truth_in_12_logs() -> None:
     assert held(range(12)) >= 10
+
+
+def test_what_constants_decide_leaves_the_fit() -> None:
+    """A dud is shown and never chosen, a star is chosen wherever it is shown, and two more items are
+    shown with the star alone: figures are those of the log without them."""
+    plain = priced(0, 300, n_items=6, n_shown=3)
+    rng, rows = np.random.default_rng(0), []
+    frame = pl.DataFrame(
+        {
+            "session": np.repeat(np.arange(300), 3),
+            "user": np.repeat(np.arange(300) // 5, 3),
+            "item": [f"i{code}" for code in plain.items],
+            "price": plain.columns["price"].values,
+            "chosen": (np.arange(3) == plain.choices[:, None]).astype(int).ravel(),
+        }
+    )
+    for session in range(300):
+        rows.append((session, session // 5, "dud", rng.random(), 0))
+        extra = ("star", rng.random(), 1), (f"late{session % 2}", rng.random(), 0)
+        rows += [(300 + session, session // 5, *one) for one in extra]
+    more = pl.concat([frame, pl.DataFrame(rows, frame.schema, orient="row")]).sort(
+        "session", maintain_order=True
+    )
+    found = []
+    for one in (frame, more):
+        log = read_log(
+            one.with_columns(event=0, split=(pl.col("user") >= 50).cast(pl.Int8)),
+            candidate_fields=["price"],
+        )
+        model = ConditionalLogit(protocol="identity", penalty=1.0, number_penalty=1.0)
+        model.fit(log)
+        if one is frame:
+            found.append(model.summary(log).row(0)[1:])
+        else:
+            says = "without a finite value.*: 4 of 10; choices that they leave .*: 250 of 500"
+            with pytest.warns(UserWarning, match=says):
+                found.append(model.summary(log).row(0)[1:])
+    assert found[1] == pytest.approx(found[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_limits_of_endless_constants(outside: bool) -> None:
+    """Three constants: a is never chosen, b wherever it is shown, c now and then."""
+    held = sparse.csr_matrix(
+        np.array([[1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0], [0, 0, 1]])
+    )
+    # displays: a c -, b c, - c
+    found = find_undecided(held.astype(float), np.array([0, 3, 5, 7]), np.array([1, 0, 0]), outside)
+    assert found.endless.tolist() == [True, True, False]
+    assert found.events.tolist() == [0, 2]
+    assert found.candidates.tolist() == [1, 2, 5, 6]
+    assert found.chosen.tolist() == [0, 2]
+    assert found.outside.tolist() == [outside] * 2
+
+
+def test_hundreds_of_constants_in_a_chain() -> None:
+    """Each display shows an item and the next one: conjugate gradients have far to go."""
+    rng, n = np.random.default_rng(0), 7_000
+    first = np.arange(n) % 300
+    item = np.column_stack([first, first + 1])
+    price = rng.uniform(0, 4, (n, 2)).astype(np.float32)
+    constant = rng.normal(0, 1, 301)
+    chosen = (constant[item] + TRUTH * price + rng.gumbel(size=(n, 2))).argmax(1)
+    log = read_log(
+        pl.DataFrame(
+            {
+                "session": np.repeat(np.arange(n), 2),
+                "event": 0,
+                "item": item.ravel(),
+                "price": price.ravel(),
+                "chosen": (np.arange(2) == chosen[:, None]).astype(int).ravel(),
+            }
+        ),
+        candidate_fields=["price"],
+    )
+    assert summary_of(log)["coefficient"] == pytest.approx(likeliest(log), abs=1e-3)
+
+
+def test_crosses_of_many_contexts_are_left_out_and_said() -> None:
+    log, rng = priced(0, 1000, n_items=4, n_shown=3), np.random.default_rng(0)
+    for n_values in (20, 21):
+        query = rng.permutation(np.arange(log.n_events) % n_values).astype(np.int32)
+        names = pl.Series([f"q{value}" for value in range(n_values)])
+        asked = put(log, event={"query": query}, categories={"query": names})
+        model = ConditionalLogit(protocol="identity", penalty=1.0, number_penalty=1.0)
+        model.fit(asked)
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always")
+            summary = model.summary(asked)
+        assert summary["coefficient"].null_count() == 0
+        said = "\n".join(str(one.message) for one in notes)
+        assert ("'query' has 21 values, more than 20: its crosses" in said) == (n_values == 21)
+        # crosses are constants: so many that choices are few beside them
+        assert ("choices are few for" in said) == (n_values == 20)
 
 
 def test_pairs_of_values_that_say_nothing_cost_nothing() -> None:
