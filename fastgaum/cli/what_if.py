@@ -66,7 +66,8 @@ def what_if_command(
     refits = model.bootstraps if isinstance(model, UserModel) else ()
     named = items.split(",") if items else []
     found: dict[str, DataFrame] = {}
-    with Bar("scoring") as progress, warnings.catch_warnings(record=True) as doubts:
+    own = warnings.catch_warnings(record=True, action="always", category=UserWarning)
+    with Bar("scoring") as progress, own as doubts:
         asked: dict[str, Any] = {"items": named, "refits": refits, "progress": progress}
         if scales or drop:
             fields = {name: partial(np.multiply, by) for name, by in scales.items()}

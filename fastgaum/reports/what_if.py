@@ -204,7 +204,8 @@ def willingness_to_pay(
     codes, steps = displays.codes("items", items), []
     chosen = np.isin(displays.items, codes)
     for name in (field, price):
-        old = displays.log.values_at(name)[displays.rows_of(name, of_items=True)][chosen]
+        at = displays.rows_of(name, of_items=True)[chosen]
+        old = displays.log.values_at(name)[at]
         by = step * float(old.std(dtype=np.float64))
         if by == 0:
             raise ConfigError(

@@ -34,6 +34,23 @@ def test_all_questions_at_once(
     assert found["worth price=price"][0]["by_price_low"] is None
 
 
+def test_a_worth_of_a_logit_says_whose_error_it_holds(
+    log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "run")
+    assert main(["train", str(log_file), "-o", run, *LOGIT]) == 0
+    capsys.readouterr()
+    assert main(["what-if", run, str(log_file), "--worth", "price=price"]) == 0
+    said = capsys.readouterr()
+    assert "figures of the fit without penalty, 95 % intervals by the delta method" in said.out
+    assert re.search(r"[-+]?\d\.\d+ \([-+]?\d\.\d+ to [-+]?\d\.\d+\)", said.out)
+    # what its summary warns of is a line beside the table
+    assert "choices are few for" in said.err
+
+
+LOGIT = ["--preset", "logit", "--candidate-field", "price", "--quiet"]
+
+
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
@@ -43,6 +60,7 @@ def test_all_questions_at_once(
         ("--scale price=nan", "makes nan of"),
         ("--scale price=.9 --scale price=.1", "--scale names each field once"),
         ("--worth price", "time=cost for --worth"),
+        ("--worth prize=price", "did you mean 'price'"),
         ("--elasticity prize", "did you mean 'price'"),
         ("--drop i11 --split train", "take split 'test'"),
     ],

@@ -363,6 +363,7 @@ def test_other_wrong_questions(reader: tuple[ChoiceModel, fg.SessionLog]) -> Non
             lambda: fg.willingness_to_pay(model, log, "price", "comfort", items="pt"),
             "field 'comfort' is 2 in all of",
         ),
+        (lambda: fg.willingness_to_pay(model, log, "time", "prize"), "did you mean 'price'"),
         (lambda: fg.response_curve(model, log, "price", 1), "at least 2"),
         (lambda: fg.response_curve(model, log, "price", sample=0), "at least 1"),
     ]
