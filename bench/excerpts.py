@@ -7,11 +7,13 @@ The steps lead through the object, `name=value` into a list; after the colon is 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fastgaum.bench.report import machine_lines, never_reached, short, with_unit
+from fastgaum.logs.datasets import dataset, names
 from fastgaum.reports.reproduce_table import KS, rows_by_model
 from fastgaum.reports.table import num, rows_to_markdown, signed
 
@@ -33,7 +35,7 @@ OURS = "fastgaum"
 MEMBERS = "fastgaum-members"
 POOL = "pool"
 WHICH_MODEL = (
-    *("log", "training events", "shown", "holds", "lowest NLL", f"`{OURS}`, NLL less the best's"),
+    *("log", "events", "shown", "holds", "lowest NLL", f"`{OURS}`, NLL less the best's"),
     *("highest prec@1", f"`{OURS}`, prec@1 less the best's", f"seconds of `{OURS}`", "take"),
 )
 """columns of the table of logs"""
@@ -117,13 +119,27 @@ def _both(by_k: Json, figure: str | None = None) -> str:
 
 
 def results_to_markdown(*results: Json) -> str:
-    """prec@1 and NLL of a few models on the logs of several objects, where all read everything."""
+    """prec@1 and NLL of a few models on the logs of several objects, where all read everything, and
+    of the models that others published for these test events."""
     logs = [(result, name) for result in results for name in result["datasets"]]
     rows = [("prec@1, % / NLL, nats", *(name for _, name in logs))]
     tables = [rows_by_model(result["cells"], name) for result, name in logs]
+    published_of_log = [
+        result["datasets"][name].get("published_models", []) for result, name in logs
+    ]
     for model, called in SHOWN.items():
         cells = [table.get((model, "reward"), {}).get("1") for table in tables]
-        rows.append((f"{called} (`{model}`)", *map(_scores, cells)))
+        scores = [
+            _scores(cell, published)
+            for cell, published in zip(cells, published_of_log, strict=True)
+        ]
+        rows.append((f"{called} (`{model}`)", *scores))
+    for model in dict.fromkeys(one["model"] for published in published_of_log for one in published):
+        scores = [
+            next((_scores(one) for one in published if one["model"] == model), "–")
+            for published in published_of_log
+        ]
+        rows.append((f"{model}, published", *scores))
     seeds = ", ".join(f"{name} {result['seeds']}" for result, name in logs)
     units = ", ".join(
         f"{name} {facts['n_test_events']:,} of {facts['n_test_users']:,} users"
@@ -131,54 +147,71 @@ def results_to_markdown(*results: Json) -> str:
         for facts in [result["datasets"][name]]
     )
     bold = (
-        "A bold prec@1 is the highest of its log, and better"
+        "A bold prec@1 is the highest of its log, published rows included, and better"
         if "**" in str(rows)
         else "No prec@1 is better"
     )
+    sources = "".join(
+        f" {source}."
+        for source in dict.fromkeys(
+            f"Published for {name}: {one['source']}"
+            for (_, name), published in zip(logs, published_of_log, strict=True)
+            for one in published
+        )
+    )
     notes = (
-        f"{bold} than that of every row that is not FastGAUM's, by a paired 95 % interval. "
-        f"–: not fitted there. Fits: {seeds}. Test events: {units}. A user of wikispeedia is one game."
+        f"{bold} than that of every row fitted here that is not FastGAUM's, by a paired 95 % "
+        f"interval.{sources} –: not fitted there. Fits: {seeds}. Test events: {units}. A user of wikispeedia is one game."
     )
     return f"{rows_to_markdown(rows)}\n\n{notes} {made_at(*results)}"
 
 
-def _scores(cell: Json | None) -> str:
+def _scores(cell: Json | None, published: Iterable[Json] = ()) -> str:
+    """prec@1 and NLL of a row; bold as its object says, unless a published row lies above it, which
+    older objects do not ask."""
     if cell is None:
         return "–"
-    precision = f"**{num(cell['mean'])}**" if cell["bold"] else num(cell["mean"])
+    bold = cell.get("bold") and all(one["mean"] <= cell["mean"] for one in published)
+    precision = f"**{num(cell['mean'])}**" if bold else num(cell["mean"])
     return f"{precision} / {num(cell['nll'], 3)}"
 
 
 def which_model_to_markdown(*results: Json) -> str:
-    """A row per log of comparisons: its facts, the best rows, and the cheapest that none beats."""
+    """A row per log of comparisons, in the order of their events: its facts, the best rows, and the
+    cheapest that none beats. What older objects do not say of a log, the registry does."""
     rows = [
         (name, facts, [c for c in result["cells"] if (c["dataset"], c["k"]) == (name, 1)])
         for result in results
         for name, facts in result["datasets"].items()
     ]
     lines = [WHICH_MODEL]
-    for name, facts, cells in sorted(rows, key=lambda row: row[1].get("n_train_events", 0)):
+    counts = {name: dataset(name).counts if name in names() else {} for name, _, _ in rows}
+    for name, facts, cells in sorted(rows, key=lambda row: counts[row[0]].get("events", math.inf)):
         by_model = {cell["model"]: cell for cell in cells if cell["head"] == "reward"}
         single = [cell for model, cell in by_model.items() if model not in (POOL, MEMBERS)]
         likeliest = min(single, key=lambda cell: cell["nll"])
         sharpest = max(single, key=lambda cell: cell["mean"])
         # nothing beats a row whose interval to the best other model reaches 0
         level = [c for c in by_model.values() if c["nll_vs_best_other"]["ci"][0] <= 0]
-        holds = facts.get("holds", ["?"]) + ["displays made up"] * ("simulated" in facts)
-        line = [name, f"{facts['n_train_events']:,}" if "n_train_events" in facts else "?"]
-        line += [num(facts["display_size"]) if "display_size" in facts else "?"]
+        made_up = "simulated" in facts
+        holds = facts.get("holds", ["?"]) + ["displays made up"] * made_up
+        line = [name, "?", "?"]
+        if of_log := counts[name]:
+            line[1:] = f"{of_log['events']:,}", num(of_log["candidates"] / of_log["events"])
         line += [", ".join(holds) or "ids alone", _timed(likeliest, "nll", 3)]
         line += [_to_best(by_model[OURS]["nll_vs_best_other"], 3), _timed(sharpest, "mean", 1)]
         line += [_to_best(by_model[OURS]["vs_best_other"], 1), num(by_model[OURS]["seconds"])]
         take = min(level, key=lambda cell: cell["seconds"])
-        lines.append((*line, f"`{take['model']}` ({num(take['seconds'])} s)"))
+        # a model of made-up displays has learned the rule that made them
+        lines.append((*line, "–" if made_up else f"`{take['model']}` ({num(take['seconds'])} s)"))
     notes = (
         f"lowest, highest: of one model, not of `{POOL}` or `{MEMBERS}`; in brackets seconds of a "
         "fit with its evaluation",
         f"less the best's: paired difference to the best row of another model, `{POOL}` and "
         f"`{MEMBERS}` too, with its 95 % interval; shown: items of a display on average",
-        "take: the cheapest row in seconds whose NLL no other model's beats by that interval",
-        "?: the object does not say it",
+        "take: the cheapest row in seconds whose NLL no other model's beats by that interval; –: the "
+        "displays are made up, so a model has learned their rule",
+        "events: of the whole log; ?: the object does not say it",
     )
     notes_text = "\n".join(f"- {note}" for note in notes)
     return f"{rows_to_markdown(lines, left=(0, 3, 4, 6, 9))}\n\n{notes_text}\n\n{made_at(*results)}"

@@ -4,8 +4,10 @@ never stale in form."""
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 import shlex
+import subprocess
 from typing import Any
 
 import pytest
@@ -37,6 +39,7 @@ from fastgaum.bench.readme import (
     NOT_RUN,
     OTHER_LOGS,
     POLICIES,
+    RACES,
     ROOT,
     SECTIONS,
     TRANSFERS,
@@ -50,6 +53,7 @@ from fastgaum.bench.readme import (
 from fastgaum.bench.wikispeedia_games import LIMIT
 from fastgaum.policies.registry import POLICIES as POLICY_NAMES
 from fastgaum.reports.grid import parse_resplits
+from fastgaum.reports.others import rows_of_others
 from fastgaum.reports.plots import COLOURS, colour
 
 DATA = ("published", "verdicts")
@@ -161,6 +165,34 @@ def test_numbers_in_prose_are_those_of_their_objects() -> None:
     assert comments == sum(len(NUMBER.findall(text)) for text in texts.values()) > 10
 
 
+def test_numbers_of_races_are_of_the_newest_object() -> None:
+    """No mark names a group of races or figures that a newer object also has."""
+    with_races = {path.stem for path in path_of("bench").parent.glob("*.json")}
+    assert set(RACES) == {name for name in with_races if "races" in read(name)}
+    groups = {
+        name: {one["group"] for part in ("races", "figures") for one in read(name)[part]}
+        for name in RACES
+    }
+    stale = []
+    for page in pages():
+        for name, steps, _ in NUMBER.findall(page.read_text(encoding="utf-8")):
+            found = re.search(r"group=([^ >]+)", steps)
+            newer = RACES[: RACES.index(name)] if name in RACES else ()
+            if found and any(found[1] in groups[one] for one in newer):
+                stale.append(f"{page.name}: {name} > {steps}")
+    assert stale == [], f"quote the newer of {', '.join(RACES)}"
+
+
+def test_race_objects_are_in_the_order_of_their_commits() -> None:
+    commits = [read(name)["machine"]["commit"] for name in RACES]
+    for newer, older in itertools.pairwise(commits):
+        order = ["git", "merge-base", "--is-ancestor", older, newer]
+        code = subprocess.run(order, cwd=ROOT, capture_output=True, check=False).returncode
+        if code > 1:
+            pytest.skip("the history of these commits is not here")
+        assert code == 0
+
+
 def test_the_site_begins_with_the_readme() -> None:
     text = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     assert text == index_of((ROOT / "README.md").read_text(encoding="utf-8")), (
@@ -181,6 +213,12 @@ BY_HAND = {
     "3.11": "lowest version of Python, pyproject.toml",
     "1.97": "the loss that the race quality-wikispeedia is run to, bench/bench_quality.py",
     "2.4": "50/√450",
+    **dict.fromkeys(
+        ("0.6579", "0.006", "0.001", "0.014"), "design log, tables of the choice model, run again"
+    ),
+    ".667": "design log, LPMC again: what was asked of the test year",
+    **dict.fromkeys((".6455", ".6475"), "design log, numbers, tastes and members: validation"),
+    **dict.fromkeys((".463", ".449", ".476"), "design log, lpmc-persons, run again"),
     "35.9": "published: Chen et al. 2019",
     "55.0": "published: Chen et al. 2019",
 }
@@ -379,12 +417,46 @@ def test_short_tables_are_of_their_objects() -> None:
             found = rows[f"{called} (`{model}`)"][place].replace("**", "")
             one = by_model.get(model)
             assert found == ("–" if one is None else f"{one['mean']:.1f} / {one['nll']:.3f}")
+        for one in result["datasets"][log].get("published_models", []):
+            found = rows[f"{one['model']}, published"][place]
+            assert found == f"{one['mean']:.1f} / {one['nll']:.3f}"
+    assert "XGBoost, published" in rows
     paper = paper_to_markdown(read("identity"), read("identity-game"))
     for model, own in PUBLISHED.items():
         for row in ("{0}, published", "`{1}` here, likelihood alone", "`{1}` here, with the game"):
             assert f"| {row.format(model, own)} |" in paper
     text = speed_to_markdown(read("bench-short"))
     assert all(f"| {what} |" in text for what in SPEED.values())
+
+
+def test_a_row_below_a_published_one_is_not_bold() -> None:
+    cell = {"dataset": "lpmc", "model": "fastgaum", "head": "reward", "k": 1, "mean": 74.6}
+    cell |= {"nll": 0.6569, "bold": True}
+    others = {"model": "XGBoost", "mean": 74.5, "nll": 0.6568, "source": "someone, 2023"}
+
+    def table(mean: float) -> str:
+        facts = {
+            "n_test_events": 9,
+            "n_test_users": 3,
+            "published_models": [others | {"mean": mean}],
+        }
+        return results_to_markdown({"seeds": 3, "datasets": {"lpmc": facts}, "cells": [cell]})
+
+    assert "| **74.6** / 0.657 |" in table(74.5)
+    assert "A bold prec@1 is the highest of its log, published rows included" in table(74.5)
+    assert "| 74.6 / 0.657 |" in table(74.72)
+    assert "| XGBoost, published | 74.7 / 0.657 |" in table(74.72)
+    assert "Published for lpmc: someone, 2023." in table(74.72)
+
+
+def test_no_committed_row_is_bold_below_a_row_of_others() -> None:
+    for name in [*GRIDS, *(f"logs/{one}" for one in OTHER_LOGS)]:
+        result = read(name)
+        for cell in result["cells"]:
+            others = rows_of_others(result["datasets"][cell["dataset"]])
+            found = [one["prec"][str(cell["k"])]["mean"] for one in others]
+            above = [mean for mean in found if mean is not None and mean > cell["mean"]]
+            assert not (cell["bold"] and above), (name, cell["model"])
 
 
 def test_which_model_takes_the_cheapest_that_no_other_beats() -> None:
@@ -398,16 +470,21 @@ def test_which_model_takes_the_cheapest_that_no_other_beats() -> None:
         *(cell("pool", 0.4, -0.1, 9.0), cell("fastgaum", 0.5, -0.05, 3.0)),
         *(cell("logit", 0.6, 0.0, 2.0), cell("click-rate", 0.7, 0.1, 0.1)),
     ]
-    facts: dict[str, Any] = {"n_train_events": 1500, "display_size": 4.25, "holds": ["order"]}
-    table = which_model_to_markdown({"datasets": {"mine": facts}, "cells": cells})
-    assert (
-        "| mine | 1,500 | 4.2 | order | `fastgaum` 0.500 (3.0 s) | +0.050 (-0.050 to +0.150, `pool`) |"
-        in table
-    )
+    facts: dict[str, Any] = {"yelp": {"holds": ["order"]}, "mine": {}}
+    facts["movielens-small"] = {"simulated": {}}
+    everywhere = [{**one, "dataset": log} for log in facts for one in cells]
+    table = which_model_to_markdown({"datasets": facts, "cells": everywhere})
+    best = "`fastgaum` 0.500 (3.0 s) | +0.050 (-0.050 to +0.150, `pool`)"
+    assert f"| yelp | 1,725 | 3.9 | order | {best} |" in table
     assert "| `logit` (2.0 s) |" in table
     assert UNNAMED in table
-    old = which_model_to_markdown({"datasets": {"mine": {"simulated": {}}}, "cells": cells})
-    assert "| mine | ? | ? | ?, displays made up |" in old
+    assert "| movielens-small | 100,004 | 10.0 | ?, displays made up |" in table
+    assert "| mine | ? | ? | ? |" in table
+    # by events, and a log that the registry does not have comes last
+    logs = re.findall(r"^\| ([a-z-]+) \|", table, re.MULTILINE)
+    assert [log for log in logs if log in facts] == ["yelp", "movielens-small", "mine"]
+    *_, row = (line for line in table.splitlines() if line.startswith("| movielens-small"))
+    assert row.endswith("| – |")
 
 
 def test_an_excerpt_says_that_ours_never_reached_a_loss() -> None:

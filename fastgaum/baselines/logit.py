@@ -9,6 +9,8 @@ weight of each id and number; by itself it counts against no click alone."""
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,7 +34,7 @@ from fastgaum.baselines.base import (
     validation_prec1,
 )
 from fastgaum.baselines.field_columns import ids_of_few, is_few
-from fastgaum.baselines.logit_summary import choice_shares, coefficient_frame
+from fastgaum.baselines.logit_summary import Coefficients, choice_shares, fit_coefficients
 from fastgaum.config import Positive
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import Batch, assemble
@@ -55,8 +57,8 @@ MOST_TURNED = 2000
 SEARCH_EVENTS = 20_000
 """events of training that penalties are compared on: a penalty says how much the weights of a log
 differ, which a part of its events shows as well as all of them"""
-MOST_CONSTANTS = 20
-"""values of a field that has constants in a summary"""
+MOST_CROSSED = 20
+"""values of a context field whose crosses have constants in a summary"""
 SEARCHED, FINAL = 1e-6, 1e-14
 """tolerances of the weights that penalties are compared by, and of the last ones"""
 
@@ -266,28 +268,41 @@ class ConditionalLogit(Baseline):
         return rows
 
     def summary(self, log: SessionLog) -> pl.DataFrame:
-        """Coefficients of numbers with standard errors clustered by user, from a fit of its own to
+        """The `coefficients` as a table: a row per number, with name, coefficient, standard_error,
+        z, and low and high, the ends of the 95 % interval; null where there is none. Errors are
+        those of `coefficients`."""
+        return self.coefficients(log).frame()
+
+    def coefficients(self, log: SessionLog) -> Coefficients:
+        """Coefficients of numbers and their covariance, clustered by user, from a fit of its own to
         the training split, without penalty.
 
         That fit reads the numbers as they are, so a coefficient is in units of utility per unit of
         the number; each once more times each context number less its training mean ("cost × age").
-        Items, and fields and crosses of at most 20 values, are its constants; those of more values
-        are left out. There is no correction for few users.
+        Beside the numbers stand constants, which are fitted and not shown: of each item, each value
+        of each field, and each cross of these with a context field of at most 20 values. There is
+        no correction for few users.
+
+        The likeliest constant of what was displayed and never chosen is -∞: it leaves its displays.
+        That of what was chosen wherever it was displayed is ∞: all others leave these displays.
+        Displays in which one choice is left say nothing more. A field none of whose values was
+        displayed in two events has no constants, which would decide every choice. What training
+        never displayed has none either. A UserWarning says so where it happens, and where there are
+        fewer than 10 choices a constant: then coefficients lie too far from 0.
 
         Args:
             log: the log that the model was trained on.
 
         Returns:
-            A row per coefficient: name, coefficient, standard_error, z, and low and high, the ends
-            of the 95 % interval. Null where other numbers or constants determine the number, or
-            where it separates all that was chosen from all that was not.
+            Coefficients and covariance; NaN where other numbers or constants determine the number
+            within displays, or where it separates all that was chosen from all that was not.
 
         Raises:
             ConfigError: the model has not been trained, or on another log; or no candidate has a
                 number.
         """
         space = self._checked_space(log, "train")
-        if log.fingerprint != space.fingerprint or log.ordered != space.ordered:
+        if not self.learned_from(log):
             raise ConfigError(
                 f"the model was not trained on log '{log.name}': its summary is of the log that it "
                 "was trained on, read alike"
@@ -301,37 +316,73 @@ class ConditionalLogit(Baseline):
         once = ONCE._replace(hides=False)
         _, train = fit_training(log, self.protocol, relations=bool(self.relations), order=once)
         batch = assemble(train)
-        events = pick_rows(log.session_offsets, train.rows)[1]
-        context = [
-            log.values_at(name, events).astype(np.float64) for name in space.context_number_names
-        ]
-        by = np.column_stack([np.ones(len(events)), *(z - z.mean() for z in context)])
-        few = np.zeros(space.n_ids, bool)
-        for part in (*space.categorical, *space.context):
-            few[part.start : part.stop] = len(part.values) <= MOST_CONSTANTS
         design = self._design(batch)
-        own = few & (np.bincount(design.ids.indices, minlength=space.n_ids) > 0)
-        crossed = few[self.crossed // space.n_ids] & few[self.crossed % space.n_ids]
+        events = pick_rows(log.session_offsets, train.rows)[1]
+        context = {
+            name: log.values_at(name, events).astype(np.float64)
+            for name in space.context_number_names
+        }
+        means = {name: float(z.mean()) for name, z in context.items()}
+        event = batch.event_of_candidate()
+        by = np.column_stack(
+            [np.ones(len(event)), *((z - means[name])[event] for name, z in context.items())]
+        )
+        own, crossed, notes = self._constants(batch)
+        ids = design.ids[:, own]
         # where no click is a choice, its constants follow the crosses
         others = np.append(crossed, np.ones(design.others.shape[1] - len(crossed), bool))
-        numbers = train.base.astype(np.float64) - train.base.mean(0, np.float64)
-        event = batch.event_of_candidate()
+        parts = [*(sparse.diags_array(z) @ ids for z in by.T), design.others[:, others]]
+        numbers, centre = train.base, train.base.mean(0, np.float64)
 
-        def rows(at: slice) -> Float64Array:
-            times = by[event[at]].T[:, :, None]
-            ids = design.ids[at][:, own].toarray()
-            constants = [*(ids * z for z in times), design.others[at][:, others].toarray()]
-            return np.hstack([*constants, *(numbers[at] * z for z in times)])
+        def rows(at: LongArray) -> Float64Array:
+            return np.hstack([z[:, None] * (numbers[at] - centre) for z in by[at].T])
 
-        mixed = ("", *(f" × {name}" for name in space.context_number_names))
-        return coefficient_frame(
+        mixed = ("", *(f" × {name}" for name in context))
+        found = fit_coefficients(
+            sparse.csr_matrix(sparse.hstack(parts)),
             rows,
             [name + other for other in mixed for name in space.number_names],
-            len(by[0]) * int(own.sum()) + int(others.sum()),
             batch,
             np.unique(train.user_of_event, return_inverse=True)[1],
             self.outside,
         )
+        found = dataclasses.replace(found, context_means=means, notes=(*notes, *found.notes))
+        for note in found.notes:
+            warnings.warn(f"summary of log '{log.name}': {note}", stacklevel=3)
+        return found
+
+    def learned_from(self, log: SessionLog) -> bool:
+        """Whether the model was trained on this log, read alike."""
+        space = self._trained_space()
+        return (log.fingerprint, log.ordered) == (space.fingerprint, space.ordered)
+
+    def _constants(self, batch: Batch) -> tuple[BoolArray, BoolArray, list[str]]:
+        """Which ids, (n_ids,), and which crosses, (n_crossed,), have constants in a summary, and
+        what has none."""
+        assert self.space is not None
+        space, notes = self.space, list[str]()
+        event = batch.event_of_candidate().astype(np.int64)
+        own = np.zeros(space.n_ids, bool)
+        for column, part in enumerate(space.categorical):
+            shown = np.unique(event * space.n_ids + batch.ids[:, column]) % space.n_ids
+            of_ids = np.bincount(shown, minlength=space.n_ids)
+            if of_ids.max(initial=0) > 1:
+                own |= of_ids > 0
+            else:
+                notes.append(
+                    f"'{part.name}' has no constants: none of its {len(part.values):,} values was "
+                    "displayed in two events"
+                )
+        few = np.zeros(space.n_ids, bool)
+        for part in space.context:
+            few[part.start : part.stop] = len(part.values) <= MOST_CROSSED
+            if len(part.values) > MOST_CROSSED:
+                notes.append(
+                    f"context field '{part.name}' has {len(part.values):,} values, more than "
+                    f"{MOST_CROSSED}: its crosses are left out"
+                )
+        of_context, of_candidate = np.divmod(self.crossed, space.n_ids)
+        return own, few[of_context] & own[of_candidate], notes
 
     def _to_compare(self) -> Iterator[Values]:
         """All combinations with the largest penalty of crosses, then its other values with the best

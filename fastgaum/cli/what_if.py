@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastgaum.cli.options import DataDir, Device, JsonFile, Repeated, RunPath, ScoredSplit
-from fastgaum.cli.output import check_outputs, show_block, write_json
+from fastgaum.cli.output import check_outputs, note, show_block, write_json
 from fastgaum.cli.progress import Bar
 from fastgaum.cli.reading import Log, log_of_run, note_unfinished
 from fastgaum.errors import ConfigError
@@ -52,7 +53,12 @@ def what_if_command(
 
     from fastgaum.baselines.registry import load_model
     from fastgaum.models.user_model import UserModel
-    from fastgaum.reports.what_if import elasticities, what_if, willingness_to_pay
+    from fastgaum.reports.what_if import (
+        elasticities,
+        is_own_logit,
+        what_if,
+        willingness_to_pay,
+    )
 
     model = load_model(run, device=device)
     note_unfinished(run, source)
@@ -60,7 +66,8 @@ def what_if_command(
     refits = model.members if isinstance(model, UserModel) else ()
     named = items.split(",") if items else []
     found: dict[str, DataFrame] = {}
-    with Bar("scoring") as progress:
+    own = warnings.catch_warnings(record=True, action="always", category=UserWarning)
+    with Bar("scoring") as progress, own as doubts:
         asked: dict[str, Any] = {"items": named, "refits": refits, "progress": progress}
         if scales or drop:
             fields = {name: partial(np.multiply, by) for name, by in scales.items()}
@@ -70,13 +77,31 @@ def what_if_command(
         for name, price in pairs:
             frame = willingness_to_pay(model, log, name, price, split, **asked)
             found[f"worth {name}={price}"] = frame
+    for one in doubts:
+        note(str(one.message))
     if json is not None:
         facts: dict[str, object] = {"run": str(run), "split": split, "refits": len(refits)}
         facts["log"] = {"name": log.name, "fingerprint": log.fingerprint}
         facts |= {"scale": scales, "items": named, "drop": drop}
         write_json(json, facts | {name: frame.to_dicts() for name, frame in found.items()})
-    note = "95 % intervals, bootstrap over users of the split"
-    note += f", and {len(refits)} fits on folds of users" if refits else ""
+    ends = "95 % intervals, bootstrap over users of the split"
+    ends += (
+        f", and {len(refits)} fits on folds of users"
+        if refits
+        else "; how far other training users would move the model is not in them"
+    )
+    if refits:
+        ends_of_worth = ends
+    elif is_own_logit(model, log):
+        ends_of_worth = (
+            "figures of the fit without penalty, 95 % intervals by the delta method from its "
+            "covariance, clustered by training user"
+        )
+    else:
+        ends_of_worth = (
+            "no intervals: nothing says how sure these figures are (train with folds=5, or use "
+            "logit)"
+        )
     if "shares" in found:
         # items that were asked about come first
         first = pl.col("item").is_in([*named, *drop])
@@ -94,20 +119,22 @@ def what_if_command(
             for row in frame.iter_rows(named=True)
         ]
         columns = [one for one in COLUMNS if one.key in frame.columns]
-        show_block(table_of(f"{log.name}, {split} split: {name}", columns, rows, [note]))
+        notes = [ends_of_worth if name.startswith("worth") else ends]
+        show_block(table_of(f"{log.name}, {split} split: {name}", columns, rows, notes))
 
 
+ENDS: dict[str, Any] = {"ends": "brackets", "no_ends": " (-)"}
 COLUMNS = (
     TableColumn("field of", "changed"),
     TableColumn("item", "item"),
-    TableColumn("before, %", "before", 2, 100, ends="brackets"),
-    TableColumn("after, %", "after", 2, 100, ends="brackets"),
-    TableColumn("difference, points", "difference", 2, 100, signed=True, ends="brackets"),
+    TableColumn("before, %", "before", 2, 100, **ENDS),
+    TableColumn("after, %", "after", 2, 100, **ENDS),
+    TableColumn("difference, points", "difference", 2, 100, signed=True, **ENDS),
     TableColumn("of its share, %", "relative", 1, 100, signed=True, none="-"),
-    TableColumn("elasticity", "elasticity", 3, signed=True, ends="brackets"),
-    TableColumn("worth", "worth", 3, ends="brackets", none="-"),
-    TableColumn("marginal utility of the field", "by_field", 4, ends="brackets", none="-"),
-    TableColumn("of the price", "by_price", 4, ends="brackets", none="-"),
+    TableColumn("elasticity", "elasticity", 3, signed=True, **ENDS),
+    TableColumn("worth", "worth", 3, **ENDS, none="-"),
+    TableColumn("marginal utility of the field", "by_field", 4, **ENDS, none="-"),
+    TableColumn("of the price", "by_price", 4, **ENDS, none="-"),
 )
 FIGURES = {column.key for column in COLUMNS if column.ends == "brackets"}
 

@@ -30,7 +30,7 @@ from fastgaum.reports.others import (
     published_mean,
     published_row,
     published_table,
-    tuning_budget,
+    rows_of_others,
 )
 from fastgaum.reports.reproduce_table import FLOOR_MODELS, OURS, reproduce_blocks
 from fastgaum.reports.table import Block, Json, blocks_to_markdown
@@ -235,11 +235,8 @@ def compare_logs(
         best_others, result["comparison"][name] = compare_rows(rows, events, facts)
         for row, versus in zip(rows, best_others, strict=True):
             result["cells"] += cells_of(row, name, plan, events, facts, versus)
-    # settings were tried on the logs of the published table: of others there is nothing to say
     table = published_table()
     if any(name in row for row in table["rows"].values() for name in logs):
-        budget = tuning_budget()
-        result["tuning"] = {name: facts for name, facts in budget.items() if name in plan.models}
         result["published_table"] = table
     return Comparison(result)
 
@@ -284,8 +281,8 @@ def compare_rows(rows: Sequence[Row], events: PooledEvents, facts: Json) -> tupl
     Returns:
         Of each row {vs_best_other, vs_logit, bold} by figure (prec1, prec2, nll): its paired
         difference to the best row of another model and to the linear one, where it is another row,
-        and whether it is the best by more than chance, and no floor or row of others is above it;
-        and the summary, {best, ours} of each k, and nll, the lowest.
+        and whether it is the best by more than chance, and no row of others is above it: no floor
+        and no published figure; and the summary, {best, ours} of each k, and nll, the lowest.
     """
     parts: list[Json] = [{} for _ in rows]
     linear = next((row for row in rows if row.model == "logit"), None)
@@ -297,9 +294,8 @@ def compare_rows(rows: Sequence[Row], events: PooledEvents, facts: Json) -> tupl
             range(len(rows)), key=lambda i: math.inf if math.isnan(means[i]) else sign * means[i]
         )
         named = []
-        floors = () if figure == "nll" else facts["floors"].values()
-        rivals = [by_k[figure[-1]] for by_k in floors]
-        rivals += [one[figure] for one in facts.get("others", ()) if one[figure] is not None]
+        found = () if figure == "nll" else rows_of_others(facts)
+        rivals = [one["prec"][figure[-1]]["mean"] for one in found]
         for i, row in enumerate(rows):
             # a preset and the same with exact players are one model
             own = row.model.removesuffix("-exact")
@@ -311,7 +307,7 @@ def compare_rows(rows: Sequence[Row], events: PooledEvents, facts: Json) -> tupl
             # may still be level with the best when the runner-up is not. A floor is never bold
             bold = may_be_bold and row.model not in FLOOR_MODELS.values()
             bold = bold and all(_difference(row, o, figure, events)["ci"][0] > 0 for o in others)
-            bold = bold and not any(one > means[i] for one in rivals)
+            bold = bold and not any(one > means[i] for one in rivals if one is not None)
             parts[i][figure] = {"vs_best_other": versus, "bold": bool(bold)}
             named.append({"model": row.model, "head": row.head, "mean": means[i]})
             named[-1] |= parts[i][figure]

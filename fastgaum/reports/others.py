@@ -84,12 +84,6 @@ def authors_code(dataset: str) -> Json:
     return rows
 
 
-def tuning_budget(file: Path = FOLDER.parent / "tuning.csv") -> Json:
-    """How many settings each model's search compared: {model: {settings_tried, where}}."""
-    rows = pl.read_csv(file).to_dicts() if file.is_file() else []
-    return {row.pop("model"): row for row in rows}
-
-
 def facts_of_others(dataset: str) -> Json:
     """All that others measured on a log of this name, for its facts."""
     return {

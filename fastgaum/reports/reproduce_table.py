@@ -194,8 +194,8 @@ def notes_of(
     if any(part["best"]["vs_best_other"] for part in by_k.values()):
         yield (
             "vs best other: paired difference of prec@1 to the best row of another model, with its "
-            "95 % interval; bold: the best of its column, its interval above 0 against "
-            "every other model"
+            "95 % interval; bold: the best of its column, floors and published rows included, its "
+            "interval above 0 against every other model"
         )
         ours = {
             k: one for k, part in by_k.items() if (one := part["ours"]) and one["vs_best_other"]
@@ -209,16 +209,12 @@ def notes_of(
             yield f"{OURS[0]} against the best other model: {', '.join(texts)}"
     lowest = comparison.get("nll")
     if lowest is not None and lowest["vs_best_other"] is not None:
-        yield f"lowest NLL: {lowest['model']} {_difference(lowest['vs_best_other'], 4, named=True)}"
+        lead = _difference(lowest["vs_best_other"], 4, named=True)
+        yield f"lowest NLL of the models fitted here: {lowest['model']} {lead}"
     cells = [by_k["1"] for by_k in rows.values()]
     chosen = [(cell["model"], cell["selection"]) for cell in cells if cell["selection"] != "—"]
     if chosen:
         yield f"epoch chosen on validation by {_grouped(chosen)}"
-    # what a fit itself compares comes on top of a model's search
-    tuning, models = result.get("tuning", {}), {cell["model"] for cell in cells}
-    searched = [(m, num(one["settings_tried"], 0)) for m, one in tuning.items() if m in models]
-    if searched:
-        yield f"settings tried on validation folds per model: {_grouped(searched)}"
     fits = [(c["model"], str(c["settings_tried"])) for c in cells if c.get("settings_tried")]
     if fits:
         yield f"settings compared on the validation split within each fit: {_grouped(fits)}"

@@ -40,6 +40,8 @@ class TableColumn:
     signed: bool = False
     ends: Literal["", "brackets", "half"] = ""
     """how the interval `key`_ci stands behind the figure"""
+    no_ends: str = ""
+    """stands behind a figure whose interval does not exist"""
     none: str = ""
     """stands for a figure that does not exist; a row without the key has an empty cell"""
 
@@ -54,7 +56,7 @@ class TableColumn:
             return self._span(value)
         ends = row.get(f"{self.key}_ci") or (None, None)
         if not self.ends or None in ends:
-            return self._number(value)
+            return self._number(value) + self.no_ends
         if self.ends == "half":
             return f"{self._number(value)} ±{num(self.unit * (ends[1] - value), self.digits)}"
         return f"{self._number(value)} ({self._span(ends)})"

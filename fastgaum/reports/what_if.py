@@ -3,7 +3,10 @@
 A question changes one display at a time, behind the logged history; its choice is not read, nor
 anything after it. Probabilities are the reward's best responses. An interval is the 95 % percentile
 interval of a bootstrap over users, both sides of a difference of the same draws; with `refits` it
-also holds how far other training users would have moved the model.
+also holds how far other training users would have moved the model. Where all draws are alike, as of
+one user, or of displays that do not differ, they say nothing: its ends are null. What users of a
+model hardly differ in, as its willingness to pay, has an interval only if its own error is known:
+by `refits`, or of `logit` by the covariance of its coefficients.
 
 Derivatives are central finite differences; a marginal utility is that of a candidate's log-odds,
 log P / (1 − P), by a number of its own. Elasticities and willingness to pay: Train, Discrete
@@ -15,7 +18,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +26,8 @@ import polars as pl
 from scipy import sparse
 
 from fastgaum.arrays import BoolArray, Float64Array
+from fastgaum.baselines.logit import ConditionalLogit
+from fastgaum.baselines.logit_summary import HALF_WIDTH, Coefficients
 from fastgaum.errors import (
     ConfigError,
     LogFormatError,
@@ -43,6 +48,8 @@ from fastgaum.models.choice_model import ChoiceModel, Progress
 from fastgaum.reports.permutation_test import draw_users, percentile_interval
 
 DRAWS = 1000
+ALIKE = 1e-4
+"""width of an interval, as a share of its figure, that is the rounding of single precision"""
 MOST_ITEMS = 50
 """of elasticities at once: each takes two passes over the displays"""
 MOST_CANDIDATES = 1 << 27
@@ -176,6 +183,11 @@ def willingness_to_pay(
     errors are as of `what_if`; a field of one value is an error too, and a step too small for its
     numbers.
 
+    Of a `logit` without `refits`, asked of the log that it was trained on, all figures are those of
+    its fit without penalty (`ConditionalLogit.summary`), at the mean context of these candidates,
+    and intervals are by the delta method. With `refits`, and of other models and logs, figures are
+    those of the model that predicts; without `refits` these have no intervals.
+
     Args:
         field: a field of numbers, of candidates or items. If users like it, its worth is negative.
         price: another one.
@@ -184,14 +196,16 @@ def willingness_to_pay(
 
     Returns: a row for all candidates (item null), then one for each item: `worth`, the marginal
         utilities `by_field` and `by_price`, and the ends of their intervals, `…_low` and `…_high`.
-        The worth and its ends are NaN unless the interval of `by_price` lies below 0.
+        Ends are null where nothing says how sure a figure is. The worth is null unless `by_price`
+        and its interval lie below 0; where it has no ends, unless the users of the split agree.
     """
     displays = _displays(model, log, split, refits, progress)
     _require_step(step)
     codes, steps = displays.codes("items", items), []
     chosen = np.isin(displays.items, codes)
     for name in (field, price):
-        old = displays.log.values_at(name)[displays.rows_of(name, of_items=True)][chosen]
+        at = displays.rows_of(name, of_items=True)[chosen]
+        old = displays.log.values_at(name)[at]
         by = step * float(old.std(dtype=np.float64))
         if by == 0:
             raise ConfigError(
@@ -208,6 +222,12 @@ def willingness_to_pay(
                 "constant from the field"
             )
 
+    rows = [None, *(displays.names[code] for code in codes)]
+    if not refits and is_own_logit(model, log):
+        return _worth_frame(
+            rows, _delta_figures(model.coefficients(log), displays, codes, (field, price))
+        )
+
     def sums_of(model: ChoiceModel) -> list[sparse.csr_array]:
         slopes = [
             displays.log_odds(model, name, chosen, partial(np.add, by))
@@ -222,12 +242,19 @@ def willingness_to_pay(
     by_field, by_price, counts = sums
     with np.errstate(divide="ignore", invalid="ignore"):
         worth = by_field / by_price
-    figures = _figures(
-        {"worth": worth, "by_field": ratio(by_field, counts), "by_price": ratio(by_price, counts)}
+    drawn = {"worth": worth}
+    drawn |= {"by_field": ratio(by_field, counts), "by_price": ratio(by_price, counts)}
+    frame = _worth_frame(rows, _figures(drawn))
+    # users of one model hardly differ in what they pay: their draws say nothing of its error
+    return (
+        frame
+        if refits
+        else frame.with_columns(
+            pl.lit(None, pl.Float64).alias(name)
+            for name in frame.columns
+            if name.endswith(("_low", "_high"))
+        )
     )
-    frame = pl.DataFrame({"item": [None, *(displays.names[code] for code in codes)]} | figures)
-    worth = pl.when(pl.col("by_price_high") < 0).then(pl.col("^worth.*$")).otherwise(float("nan"))
-    return frame.with_columns(worth.name.keep())
 
 
 def response_curve(
@@ -574,9 +601,59 @@ def _require_step(step: float) -> None:
         raise ConfigError(f"step is {as_given(step)}, a number between 0 and 1 is required: try .1")
 
 
+def is_own_logit(model: ChoiceModel, log: SessionLog) -> TypeGuard[ConditionalLogit]:
+    """Whether the model is a logit that this log trained: then its own error is known."""
+    return isinstance(model, ConditionalLogit) and model.learned_from(log)
+
+
+def _delta_figures(
+    found: Coefficients, displays: _Displays, codes: AnyInts, fields: tuple[str, str]
+) -> dict[str, Any]:
+    """The marginal utilities of a field and a price and their ratio, with 95 % intervals by the
+    delta method, over all candidates of `codes`, then by code."""
+    last, means = displays.log.session_offsets[1:] - 1, found.context_means
+    moved = [displays.log.values_at(name)[last] - np.float64(z) for name, z in means.items()]
+    by = np.column_stack([np.ones(len(last)), *moved])[displays.display]
+    weights = displays.weights[displays.display]
+    groups = [np.isin(displays.items, codes), *(displays.items == code for code in codes)]
+    at = np.array([np.average(by[one], 0, weights[one]) for one in groups])
+    # a number that is the same in all events has no coefficient, and needs none
+    used = ~np.isclose(at, 0).all(0)
+    suffixes = np.array(["", *(f" × {name}" for name in means)])[used]
+    names = [field + suffix for field in fields for suffix in suffixes]
+    rows, at = [found.names.index(name) for name in names], at[:, used]
+    values, covariance = found.values[rows], found.covariance[np.ix_(rows, rows)]
+    of_field, of_price = np.hstack([at, 0 * at]), np.hstack([0 * at, at])
+    by_field, by_price = of_field @ values, of_price @ values
+    with np.errstate(divide="ignore", invalid="ignore"):
+        worth = by_field / by_price
+        of_worth = (of_field - worth[:, None] * of_price) / by_price[:, None]
+    columns = dict[str, Any]()
+    for name, value, slope in (
+        ("worth", worth, of_worth),
+        ("by_field", by_field, of_field),
+        ("by_price", by_price, of_price),
+    ):
+        half = HALF_WIDTH * np.sqrt(np.einsum("gi,ij,gj->g", slope, covariance, slope))
+        columns |= {name: value, f"{name}_low": value - half, f"{name}_high": value + half}
+    return columns
+
+
+def _worth_frame(items: list[str | None], figures: Mapping[str, Any]) -> pl.DataFrame:
+    frame = pl.DataFrame({"item": items} | dict(figures)).fill_nan(None)
+    # where all users weigh the price alike, their draws have no ends
+    paid = (pl.col("by_price") < 0) & (pl.col("by_price_high") < 0).fill_null(True)
+    worth = pl.when(paid).then(pl.col("^worth.*$"))
+    return frame.with_columns(worth.name.keep())
+
+
 def _figures(drawn: Mapping[str, Float64Array]) -> dict[str, Any]:
+    """Figures, the first rows, and the ends of their intervals by the others; null where these do
+    not differ."""
     columns = dict[str, Any]()
     for name, values in drawn.items():
         low, high = percentile_interval(values[1:])
-        columns |= {name: values[0], f"{name}_low": low, f"{name}_high": high}
+        alike = high - low <= ALIKE * np.abs(values[0])
+        ends = [pl.Series(np.where(alike, np.nan, end)).fill_nan(None) for end in (low, high)]
+        columns |= {name: values[0], f"{name}_low": ends[0], f"{name}_high": ends[1]}
     return columns

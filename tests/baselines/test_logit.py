@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from scipy import sparse
+from scipy.optimize import minimize
+from scipy.special import logsumexp
 from torch import Tensor
 
 from fastgaum.baselines.logit import ConditionalLogit
-from fastgaum.baselines.logit_summary import coefficient_frame
+from fastgaum.baselines.logit_summary import Coefficients, find_undecided, fit_coefficients
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import Batch, assemble
 from fastgaum.features.encoder import N_RESERVED
@@ -122,7 +126,11 @@ def test_coefficients_and_clustered_errors_are_those_of_statsmodels(case: str) -
     log = travel(case == "constants of items", "cost", "time")
     model = ConditionalLogit(protocol="identity")
     model.fit(log)
-    found = model.summary(log)
+    if case == "numbers alone":
+        with pytest.warns(UserWarning, match="'item' has no constants: none of its 800 values was"):
+            found = model.summary(log)
+    else:
+        found = model.summary(log)
     coefficients, errors = STATSMODELS[case]
     assert found["name"].to_list() == ["cost", "time"]
     np.testing.assert_allclose(found["coefficient"], coefficients, rtol=1e-5)
@@ -174,11 +182,11 @@ def test_a_summary_reads_each_session_once_and_hides_no_item(
 ) -> None:
     log, read = travel(True, "cost", "time"), list[Batch]()
 
-    def spy(*args: Any) -> pl.DataFrame:
+    def spy(*args: Any) -> Coefficients:
         read.append(args[3])
-        return coefficient_frame(*args)
+        return fit_coefficients(*args)
 
-    monkeypatch.setattr("fastgaum.baselines.logit.coefficient_frame", spy)
+    monkeypatch.setattr("fastgaum.baselines.logit.fit_coefficients", spy)
     model = ConditionalLogit(protocol="bags")
     model.fit(log)
     model.summary(log)
@@ -216,6 +224,196 @@ def test_what_has_no_coefficient_is_null_or_refused() -> None:
     model.fit(bare)
     with pytest.raises(ConfigError, match="no number"):
         model.summary(bare)
+
+
+TRUTH = -0.8
+"""utility per unit of the price in `priced`"""
+
+
+def priced(
+    seed: int, n_events: int = 1500, n_items: int = 60, n_shown: int = 5, field: bool = False
+) -> SessionLog:
+    """Choices among some of many items, each with a constant of its own; with `field` this is the
+    constant of the brand of a candidate, and no two events show the same item."""
+    rng = np.random.default_rng(seed)
+    shape = (n_events, n_shown)
+    item = rng.random((n_events, n_items)).argsort(1)[:, :n_shown]
+    price, constant = rng.uniform(0, 4, shape).astype(np.float32), rng.normal(0, 1, n_items)
+    choice = (constant[item] + TRUTH * price + rng.gumbel(size=shape)).argmax(1)
+    event = np.repeat(np.arange(n_events), n_shown)
+    columns = {
+        "session": event,
+        "event": 0 * event,
+        "user": event // 5,
+        "item": np.arange(item.size) if field else item.ravel(),
+        "price": price.ravel(),
+        "chosen": (np.arange(n_shown) == choice[:, None]).astype(np.int8).ravel(),
+    }
+    fields = ["price"]
+    if field:
+        columns["brand"] = np.char.add("b", item.ravel().astype(str))
+        fields.append("brand")
+    return read_log(pl.DataFrame(columns), candidate_fields=fields)
+
+
+def summary_of(log: SessionLog, **settings: Any) -> dict[str, Any]:
+    """The first row of the summary."""
+    model = ConditionalLogit(
+        protocol="identity", penalty=1.0, number_penalty=1.0, cross_penalty=1.0, **settings
+    )
+    model.fit(log)
+    with warnings.catch_warnings():
+        # some items are never chosen
+        warnings.simplefilter("ignore", UserWarning)
+        return model.summary(log).row(0, named=True)
+
+
+def likeliest(log: SessionLog, column: str = "item") -> float:
+    """The coefficient of the price beside a constant of each value of a column, by scipy."""
+    events = np.flatnonzero(log.split[log.session_of_event] == TRAIN)
+    sizes = np.diff(log.display_offsets)
+    n_shown = int(sizes[0])
+    assert (sizes == n_shown).all()
+    rows = (log.display_offsets[events][:, None] + np.arange(n_shown)).ravel()
+    codes = (log.items if column == "item" else log.columns[column].values)[rows]
+    price, chosen = log.columns["price"].values[rows].astype(float), log.choices[events]
+    n, at = int(codes.max()) + 1, np.arange(len(events)) * n_shown + chosen
+
+    def nll(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        utility = weights[codes] + weights[n] * price
+        total = logsumexp(utility.reshape(-1, n_shown), axis=1)
+        error = np.exp(utility - np.repeat(total, n_shown))
+        error[at] -= 1
+        gradient = np.append(np.bincount(codes, error, n), error @ price)
+        return float(total.sum() - utility[at].sum()), gradient
+
+    options = {"maxiter": 2000, "ftol": 1e-13, "gtol": 1e-6}
+    found = minimize(nll, np.zeros(n + 1), jac=True, method="L-BFGS-B", options=options)
+    return float(found.x[n])
+
+
+@pytest.mark.parametrize(("case", "n_items"), [("item", 20), ("item", 21), ("brand", 21)])
+def test_constants_of_more_values_than_20_are_kept(case: str, n_items: int) -> None:
+    log = priced(0, n_items=n_items, field=case == "brand")
+    found = summary_of(log)
+    assert found["coefficient"] == pytest.approx(likeliest(log, case), abs=1e-5)
+    assert found["low"] < TRUTH < found["high"]
+
+
+def held(seeds: range) -> int:
+    """In how many logs of 60 items the interval holds the truth; each estimate is scipy's."""
+    found = []
+    for seed in seeds:
+        log = priced(seed)
+        row, right = summary_of(log), likeliest(log)
+        found.append((row["coefficient"], right, row["low"], row["high"]))
+    ours, theirs, low, high = np.array(found).T
+    print(ours.mean(), theirs.mean(), np.abs(ours - theirs).max())
+    assert abs(ours.mean() - theirs.mean()) < 0.02
+    return int(((low < TRUTH) & (high > TRUTH)).sum())
+
+
+def test_intervals_beside_60_constants_hold_the_truth() -> None:
+    assert held(range(3)) >= 2
+
+
+@pytest.mark.slow
+def test_intervals_beside_60_constants_hold_the_truth_in_12_logs() -> None:
+    assert held(range(12)) >= 10
+
+
+def test_what_constants_decide_leaves_the_fit() -> None:
+    """A dud is shown and never chosen, a star is chosen wherever it is shown, and two more items are
+    shown with the star alone: figures are those of the log without them."""
+    plain = priced(0, 300, n_items=6, n_shown=3)
+    rng, rows = np.random.default_rng(0), []
+    frame = pl.DataFrame(
+        {
+            "session": np.repeat(np.arange(300), 3),
+            "user": np.repeat(np.arange(300) // 5, 3),
+            "item": [f"i{code}" for code in plain.items],
+            "price": plain.columns["price"].values,
+            "chosen": (np.arange(3) == plain.choices[:, None]).astype(int).ravel(),
+        }
+    )
+    for session in range(300):
+        rows.append((session, session // 5, "dud", rng.random(), 0))
+        extra = ("star", rng.random(), 1), (f"late{session % 2}", rng.random(), 0)
+        rows += [(300 + session, session // 5, *one) for one in extra]
+    more = pl.concat([frame, pl.DataFrame(rows, frame.schema, orient="row")]).sort(
+        "session", maintain_order=True
+    )
+    found = []
+    for one in (frame, more):
+        log = read_log(
+            one.with_columns(event=0, split=(pl.col("user") >= 50).cast(pl.Int8)),
+            candidate_fields=["price"],
+        )
+        model = ConditionalLogit(protocol="identity", penalty=1.0, number_penalty=1.0)
+        model.fit(log)
+        if one is frame:
+            found.append(model.summary(log).row(0)[1:])
+        else:
+            says = "without a finite value.*: 4 of 10; choices that they leave .*: 250 of 500"
+            with pytest.warns(UserWarning, match=says):
+                found.append(model.summary(log).row(0)[1:])
+    assert found[1] == pytest.approx(found[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_limits_of_endless_constants(outside: bool) -> None:
+    """Three constants: a is never chosen, b wherever it is shown, c now and then."""
+    held = sparse.csr_matrix(
+        np.array([[1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0], [0, 0, 1]])
+    )
+    # displays: a c -, b c, - c
+    found = find_undecided(held.astype(float), np.array([0, 3, 5, 7]), np.array([1, 0, 0]), outside)
+    assert found.endless.tolist() == [True, True, False]
+    assert found.events.tolist() == [0, 2]
+    assert found.candidates.tolist() == [1, 2, 5, 6]
+    assert found.chosen.tolist() == [0, 2]
+    assert found.outside.tolist() == [outside] * 2
+
+
+def test_hundreds_of_constants_in_a_chain() -> None:
+    """Each display shows an item and the next one: conjugate gradients have far to go."""
+    rng, n = np.random.default_rng(0), 7_000
+    first = np.arange(n) % 300
+    item = np.column_stack([first, first + 1])
+    price = rng.uniform(0, 4, (n, 2)).astype(np.float32)
+    constant = rng.normal(0, 1, 301)
+    chosen = (constant[item] + TRUTH * price + rng.gumbel(size=(n, 2))).argmax(1)
+    log = read_log(
+        pl.DataFrame(
+            {
+                "session": np.repeat(np.arange(n), 2),
+                "event": 0,
+                "item": item.ravel(),
+                "price": price.ravel(),
+                "chosen": (np.arange(2) == chosen[:, None]).astype(int).ravel(),
+            }
+        ),
+        candidate_fields=["price"],
+    )
+    assert summary_of(log)["coefficient"] == pytest.approx(likeliest(log), abs=1e-3)
+
+
+def test_crosses_of_many_contexts_are_left_out_and_said() -> None:
+    log, rng = priced(0, 1000, n_items=4, n_shown=3), np.random.default_rng(0)
+    for n_values in (20, 21):
+        query = rng.permutation(np.arange(log.n_events) % n_values).astype(np.int32)
+        names = pl.Series([f"q{value}" for value in range(n_values)])
+        asked = put(log, event={"query": query}, categories={"query": names})
+        model = ConditionalLogit(protocol="identity", penalty=1.0, number_penalty=1.0)
+        model.fit(asked)
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always")
+            summary = model.summary(asked)
+        assert summary["coefficient"].null_count() == 0
+        said = "\n".join(str(one.message) for one in notes)
+        assert ("'query' has 21 values, more than 20: its crosses" in said) == (n_values == 21)
+        # crosses are constants: so many that choices are few beside them
+        assert ("choices are few for" in said) == (n_values == 20)
 
 
 def test_pairs_of_values_that_say_nothing_cost_nothing() -> None:

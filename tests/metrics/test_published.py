@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,6 @@ from fastgaum.reports.others import (
     published_mean,
     published_row,
     published_table,
-    tuning_budget,
 )
 
 
@@ -44,15 +42,3 @@ def test_rows_that_models_repeat_are_in_the_table() -> None:
 )
 def test_best_published(dataset: str, best: tuple[float, ...]) -> None:
     assert tuple(row["mean"] for row in best_published(dataset).values()) == best
-
-
-def test_tuning_budget(tmp_path: Path) -> None:
-    file = tmp_path / "tuning.csv"
-    assert tuning_budget(file) == {}
-    file.write_text(
-        'model,settings_tried,where\nfastgaum,24,"bench/tune.py, 5 folds"\nlogit,24,bench/tune.py\n'
-    )
-    assert tuning_budget(file) == {
-        "fastgaum": {"settings_tried": 24, "where": "bench/tune.py, 5 folds"},
-        "logit": {"settings_tried": 24, "where": "bench/tune.py"},
-    }

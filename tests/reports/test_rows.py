@@ -75,11 +75,15 @@ def cell_of(
 
 
 def compared(
-    rows: list[Row], floor: float = 50.0, others: tuple[float | None, ...] = ()
+    rows: list[Row],
+    floor: float = 50.0,
+    others: tuple[float | None, ...] = (),
+    published: tuple[float, ...] = (),
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """What is said of prec@1 of each row, and of the data set."""
-    rivals = [{"prec1": one, "prec2": one, "nll": None} for one in others]
+    rivals = [{"model": "theirs", "prec1": one, "prec2": one, "nll": None} for one in others]
     facts = {"floors": {"random": {"1": floor, "2": floor}}, "others": rivals}
+    facts["published_models"] = [{"model": "XGBoost", "mean": one, "nll": 0.5} for one in published]
     parts, summary = compare_rows(rows, EVENTS, facts)
     return [part["prec1"] for part in parts], summary["1"]
 
@@ -224,6 +228,8 @@ def test_what_is_below_another_figure_of_its_column_is_not_bold() -> None:
     rows = [*row("logit", HALF), *row("dfm", BAD)]
     for floor, others, bold in ((np.nan, (None, 50.0), True), (51.0, (), False), (0, (51,), False)):
         assert compared(rows, floor, others)[0][0]["bold"] == bold
+    for mean, bold in ((50.0, True), (50.1, False)):
+        assert compared(rows, published=(mean,))[0][0]["bold"] == bold
 
 
 def test_floors_are_never_bold() -> None:

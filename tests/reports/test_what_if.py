@@ -111,12 +111,88 @@ def test_intervals_of_refits_hold_the_model_s_error_too(log: fg.SessionLog) -> N
     small = slice_sessions(log, np.arange(1500))
     model = fitted(small)
     refits = [fitted(bootstrap_of(small, 0, number)) for number in range(1, 9)]
-    alone = fg.willingness_to_pay(model, small, "time", "price")
-    wide = fg.willingness_to_pay(model, small, "time", "price", refits=refits)
-    assert wide["worth"].equals(alone["worth"])
-    # all users of a logit weigh a price alike
-    assert (alone["worth_high"] - alone["worth_low"]).max() < 1e-3
-    assert (wide["worth_high"] - wide["worth_low"]).min() > 0.02
+    cut = {"price": lambda p: 0.7 * p}
+    alone, wide = (fg.what_if(model, small, fields=cut, refits=of) for of in ((), refits))
+    assert wide["after"].equals(alone["after"])
+    assert ((wide["after_high"] - wide["after_low"]) > 0).all()
+    worth = fg.willingness_to_pay(model, small, "time", "price", refits=refits)
+    assert (worth["worth_high"] - worth["worth_low"]).min() > 0.02
+
+
+def test_a_logit_s_worth_is_the_ratio_of_its_summary_by_the_delta_method(
+    log: fg.SessionLog,
+) -> None:
+    small = slice_sessions(log, np.arange(900))
+    model = fitted(small)
+    assert isinstance(model, ConditionalLogit)
+    found = model.coefficients(small)
+    assert found.names == ("price", "time")
+    (price, time), v = found.values, found.covariance
+    error = np.sqrt(
+        v[1, 1] / price**2 + time**2 * v[0, 0] / price**4 - 2 * time * v[0, 1] / price**3
+    )
+    table = model.summary(small)
+    assert table["coefficient"].to_list() == found.values.tolist()
+    assert table["standard_error"].to_list() == np.sqrt(np.diag(v)).tolist()
+    worth = fg.willingness_to_pay(model, small, "time", "price")
+    assert worth["item"].to_list() == [None, *MODES]
+    for row in worth.rows(named=True):
+        assert row["worth"] == pytest.approx(time / price)
+        assert row["worth_high"] - row["worth_low"] == pytest.approx(2 * 1.959964 * error)
+        assert (row["by_field"], row["by_price"]) == pytest.approx((time, price))
+        assert row["by_price_low"] == pytest.approx(table["low"][0])
+    # of another log nothing says how sure it is
+    other = fg.willingness_to_pay(
+        model, slice_sessions(log, np.arange(900, 1200)), "time", "price", "all"
+    )
+    assert other["worth"].null_count() == 0
+    assert other["worth_low"].null_count() == 4
+
+
+def test_a_logit_s_worth_has_the_spread_of_other_logs() -> None:
+    """The interval of one log is as wide as estimates of forty differ; it holds the truth in most."""
+    found = []
+    for seed in range(40):
+        one = trips(700, seed)
+        row = fg.willingness_to_pay(fitted(one), one, "time", "price").row(0, named=True)
+        found.append((row["worth"], row["worth_low"], row["worth_high"]))
+    worth, low, high = np.array(found).T
+    spread = 2 * 1.959964 * worth.std(ddof=1)
+    assert (high - low).mean() == pytest.approx(spread, rel=0.25)
+    assert ((low < TIME / PRICE) & (high > TIME / PRICE)).sum() >= 35
+
+
+def test_a_logit_s_worth_holds_at_the_mean_context_of_the_candidates_asked() -> None:
+    log, rng = trips(1500, 3), np.random.default_rng(3)
+    log = put(log, event={"age": rng.normal(40, 9, log.n_events).astype(np.float32)})
+    model = fitted(log)
+    assert isinstance(model, ConditionalLogit)
+    found = model.coefficients(log)
+    assert found.names == ("price", "time", "price × age", "time × age")
+    rows = log.split[log.session_of_event] == 2
+    moved = log.values_at("age")[rows].astype(float).mean() - found.context_means["age"]
+    at = np.array([[1, 0, moved, 0], [0, 1, 0, moved]])
+    price, time = at @ found.values
+    slope = np.array([-time / price**2, 1 / price]) @ at
+    half = 1.959964 * np.sqrt(slope @ found.covariance @ slope)
+    row = fg.willingness_to_pay(model, log, "time", "price").row(0, named=True)
+    ends = (time / price, time / price - half, time / price + half)
+    assert (row["worth"], row["worth_low"], row["worth_high"]) == pytest.approx(ends, rel=1e-6)
+
+
+def test_an_interval_that_says_nothing_is_null(log: fg.SessionLog) -> None:
+    """Displays that do not differ have draws that are alike; a lost item has no share, surely."""
+    small = slice_sessions(log, np.arange(600))
+    same = np.tile(np.array([1, 2, 3], np.float32), small.n_events)
+    columns = {"price": small.columns["price"].with_values(same)}
+    small = dataclasses.replace(small, columns=columns)
+    model = fitted(small)
+    shares = fg.what_if(model, small, fields={"price": lambda p: p + 1}, items=["pt"])
+    found = fg.elasticities(model, small, "price")
+    for frame, name in ((shares, "before"), (shares, "difference"), (found, "elasticity")):
+        assert frame[name].is_finite().all()
+        assert frame[f"{name}_low"].is_null().all()
+        assert frame[f"{name}_high"].is_null().all()
 
 
 @pytest.fixture(scope="module")
@@ -194,13 +270,18 @@ def test_histories_keep_what_is_dropped(reader: tuple[ChoiceModel, fg.SessionLog
 
     found = fg.what_if(model, log, drop="drive")
     np.testing.assert_allclose(found["after"], twin(model, log, change), atol=2e-6)
-    for frame in (
-        fg.elasticities(model, log, "comfort", items=["pt", "walk"]),
-        fg.willingness_to_pay(model, log, "price", "comfort"),
-        fg.response_curve(model, log, "rain", 3),
+    for frame, n in (
+        (fg.elasticities(model, log, "comfort", items=["pt", "walk"]), 6),
+        (fg.response_curve(model, log, "rain", 3), 3),
     ):
         assert frame.drop("item", strict=False).null_count().to_numpy().sum() == 0
-        assert len(frame) in (6, 4, 3)
+        assert len(frame) == n
+    # nothing says how sure a single network is of its slopes
+    worth = fg.willingness_to_pay(model, log, "price", "comfort")
+    assert worth["by_field"].null_count() == 0
+    ends = worth.select("^.*_(low|high)$")
+    assert ends.shape == (4, 6)
+    assert ends.null_count().row(0) == (4,) * 6
 
 
 @pytest.mark.parametrize(("constant", "step"), [(1e5, 0.01), (1e6, 0.3)])
@@ -233,8 +314,8 @@ def test_a_price_that_may_be_worth_nothing_has_no_worth(log: fg.SessionLog) -> N
     found = fg.willingness_to_pay(model, small, "time", "idle", refits=refits)
     assert (found["by_price_low"] < 0).all()
     assert (found["by_price_high"] > 0).all()
-    assert found["worth"].is_nan().all()
-    assert found["worth_low"].is_nan().all()
+    assert found["worth"].is_null().all()
+    assert found["worth_low"].is_null().all()
     assert found["by_field_high"].max() < 0
 
 
@@ -282,6 +363,7 @@ def test_other_wrong_questions(reader: tuple[ChoiceModel, fg.SessionLog]) -> Non
             lambda: fg.willingness_to_pay(model, log, "price", "comfort", items="pt"),
             "field 'comfort' is 2 in all of",
         ),
+        (lambda: fg.willingness_to_pay(model, log, "time", "prize"), "did you mean 'price'"),
         (lambda: fg.response_curve(model, log, "price", 1), "at least 2"),
         (lambda: fg.response_curve(model, log, "price", sample=0), "at least 1"),
     ]
