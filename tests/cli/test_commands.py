@@ -100,7 +100,13 @@ def test_train_prints_a_plain_line_per_epoch_and_setting(
     out, err = capsys.readouterr()
     n_epochs = len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
     read, lines = 3, err.splitlines()
-    epochs, compared = lines[read : read + n_epochs], lines[read + n_epochs :]
+    what, *epochs = lines[read : read + n_epochs + 1]
+    header, *compared = lines[read + n_epochs + 1 :]
+    assert what == (
+        "epochs: loss is the reward's in training; the least validation loss is kept; in rounds "
+        "loss is the game's value, on another scale, and may be below 0"
+    )
+    assert header.startswith("3 fits of exact players were compared, each by its least validation")
     assert all("val prec@1" in line and "events/s" in line for line in epochs)
     assert [line.split(" · ")[0] for line in compared] == [
         "compared: relations = true, counts = true",
@@ -110,6 +116,37 @@ def test_train_prints_a_plain_line_per_epoch_and_setting(
     assert sum(line.endswith(" s · chosen") for line in compared) == 1
     assert "gap" in err
     assert f"{n_epochs} epochs" in out
+    assert re.search(r"best \d+ by validation loss: validation prec@1 ", out)
+
+
+def test_train_says_by_which_loss_the_epoch_is_chosen(
+    log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of exact players alone, and by another score."""
+    argv = ["train", str(log_file), "-o", str(tmp_path / "run"), "--preset", "paper-pw"]
+    assert main([*argv, "--set", "epochs=2"]) == 0
+    out, err = capsys.readouterr()
+    assert "training; the least calibrated validation loss is kept\n" in err
+    assert " by calibrated validation loss: validation prec@1 " in out
+    assert "compared" not in err
+
+
+def test_a_run_without_a_place_goes_to_runs_by_the_log_s_name(
+    log_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for source, name in (("sample", "sample"), (str(log_file), "world")):
+        argv = ["train", source, "--preset", "click-rate"]
+        assert main(argv) == 0
+        assert capsys.readouterr().out.startswith(f"runs/{name}: click-rate, ")
+        assert (tmp_path / "runs" / name / "model.safetensors").is_file()
+        assert main(argv) == 2
+        assert f"'runs/{name}' holds a run already: choose another" in capsys.readouterr().err
+        assert main([*argv, "--overwrite"]) == 0
+        capsys.readouterr()
 
 
 def test_train_says_how_it_read_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
