@@ -70,6 +70,32 @@ def test_a_model_file_brings_the_reading_of_its_run(tmp_path: Path) -> None:
     assert found[0]["heads"] == found[1]["heads"]
 
 
+def test_one_heavy_event_is_said_to_be_all(
+    log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By a training, an evaluation, an audit and the page; equal weights are not worth a word."""
+    frame = pl.read_parquet(log_file)
+    heavy = (pl.struct("session", "event") == pl.struct("session", "event").first()).over("split")
+    weight = pl.when(heavy).then(1e12).otherwise(1.0)
+    for name, weights in (("heavy", weight), ("alike", pl.lit(3.0))):
+        log, run, page = (str(tmp_path / f"{name}{end}") for end in (".parquet", "", ".html"))
+        frame.with_columns(weight=weights).write_parquet(log)
+        said, heard = "are worth 1.0 events of one weight", name == "heavy"
+        capsys.readouterr()
+        argv = ["train", log, "-o", run, "--preset", "click-rate", "--weight", "weight"]
+        assert main(argv) == 0
+        err = capsys.readouterr().err
+        assert bool(re.search(rf"training, weights differ: \d+ events {said}", err)) == heard
+        assert main(["evaluate", run, log, "--json", f"{run}.json"]) == 0
+        assert (said in capsys.readouterr().out) == heard
+        found = json.loads(Path(f"{run}.json").read_text())["effective_events"]
+        assert found == (pytest.approx(1, abs=1e-6) if heard else None)
+        assert main(["data", "audit", log, "--weight", "weight"]) == 0
+        assert ("events of one weight, (Σw)²/Σw²" in capsys.readouterr().out) == heard
+        assert main(["report", run, "-o", page]) == 0
+        assert ("Weights differ, so the events" in Path(page).read_text()) == heard
+
+
 def test_a_folder_with_a_readme_alone_is_another_s(
     log_file: Path, tmp_path: Path, fails: Callable[[list[str]], str]
 ) -> None:
@@ -308,12 +334,12 @@ def test_displays_without_a_choice_yet_are_predicted(
     assert main(["predict", str(trained), str(asked), "-o", str(tmp_path / "p.parquet")]) == 0
     assert "asked.csv has no choices" in capsys.readouterr().err
     keys = ["session", "event", "item"]
-    rows = frame.with_columns(pl.col("session", "item").cast(pl.String))
-    probabilities = []
-    for out in (tmp_path / "p.parquet", whole):
-        beside = rows.join(pl.read_parquet(out), on=keys, how="left", maintain_order="left")
-        assert beside.select(keys).equals(rows.select(keys))
-        probabilities.append(beside["probability"].to_numpy())
+    found = pl.read_parquet(tmp_path / "p.parquet")
+    assert found.select(pl.read_csv(asked).columns).equals(pl.read_csv(asked, infer_schema=False))
+    assert not found["trained_on"].any()
+    in_whole = pl.read_parquet(whole).select(*keys, "probability")
+    beside = frame.join(in_whole, on=keys, how="left", maintain_order="left")
+    probabilities = [one["probability"].to_numpy() for one in (found, beside)]
     assert probabilities[0] == pytest.approx(probabilities[1], abs=1e-6)
     # another command asks for the column, and says how to go on
     assert main(["evaluate", str(trained), str(asked)]) == 2
