@@ -20,6 +20,7 @@ from fastgaum.untrusted import parse_json, read_text
 if TYPE_CHECKING:
     from fastgaum.logs.fold import Rows
     from fastgaum.logs.log import SessionLog, SplitName
+    from fastgaum.logs.read import RowsToPredict
     from fastgaum.logs.trained_users import SeenUsers
     from fastgaum.models.choice_model import ChoiceModel
 
@@ -172,26 +173,38 @@ class Reading:
 AS_IT_IS = Reading()
 
 
-def log_of_run(
-    run: Path, source: str, data_dir: Path | None, *, may_lack_choices: bool = False
-) -> SessionLog:
-    """Read a log as the log of a run was read; `may_lack_choices`: as displays without any. Raises
-    as `Reading.load` and `or_of_run`."""
+def log_of_run(run: Path, source: str, data_dir: Path | None) -> SessionLog:
+    """Read a log as the log of a run was read. Raises as `Reading.load` and `or_of_run`."""
+    reading = Reading(data_dir=data_dir).or_of_run(run, source)
+    with Bar(f"reading {source}"):
+        return reading.load(source)
+
+
+def rows_of_run(
+    run: Path, source: str, data_dir: Path | None, split: SplitName
+) -> SessionLog | RowsToPredict:
+    """The same, of displays that may lack choices; with the rows as they stand, if they hold the
+    log's displays."""
     from fastgaum.logs.datasets import resolve
-    from fastgaum.logs.read import without_choices
+    from fastgaum.logs.read import read_to_predict, without_choices
     from fastgaum.logs.store import is_saved_log
     from fastgaum.logs.tables import open_known
 
     reading = Reading(data_dir=data_dir).or_of_run(run, source)
     found = resolve(source, data_dir)
-    if may_lack_choices and not found.simulated and not is_saved_log(found.path):
-        table = open_known(found.path, reading.options.delimiter)[0]
-        options = without_choices(reading.options, table.dtypes)
-        if options is not reading.options:
-            note(f"{found.path.name} has no choices: its displays are read as without a click")
-            reading = reading.with_options(options)
+    if found.simulated or is_saved_log(found.path):
+        with Bar(f"reading {source}"):
+            return reading.load(source)
+    found.verify()
+    table, layout = open_known(found.path, reading.options.delimiter)
+    if layout is not None and not found.dataset:
+        note(f"{found.path.name} is read as {layout}")
+    if without_choices(reading.options, table.dtypes) is not reading.options:
+        note(f"{found.path.name} has no choices: its displays are read as without a click")
     with Bar(f"reading {source}"):
-        return reading.load(source)
+        options = reading.options.over(found.options)
+        rows = read_to_predict(found.path, options, any_split=split == "all")
+    return rows.log if rows.candidate is None else rows
 
 
 def checked_users(
@@ -205,6 +218,15 @@ def checked_users(
     if not allow_seen_users:
         seen.require_unseen()
     n, space = log.count("events", split), model.space
+    counts = space is not None and space.has_statistics
+    other = space is not None and log.fingerprint != space.fingerprint
+    if split in ("train", "all") and seen.n_seen and counts and other:
+        note_later(
+            f"'{log.name}' is not the log that the model was trained on, row by row, and "
+            f"{seen.n_seen:,} of its users trained it: a training user reads the counts of the "
+            "users before it in the training log, so that these figures depend on the rows and "
+            "their order; those of other users do not (predict marks rows, trained_on)"
+        )
     if n < log.n_events and space is not None and not Encoder(space, log).reads_training_log:
         note_later(
             f"'{log.name}' is not the log that the model was trained on, and its {split} split is "

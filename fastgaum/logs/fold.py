@@ -35,8 +35,8 @@ class Rows:
 
     events: pl.DataFrame
     """a line per event, in the order of their first rows: session (text), order (sortable, no
-    null), label and, where the log has them, clock (times as written), user (text), split (Int8)
-    and past (lists of items as text)"""
+    null), label and, where the log has them, written (the text of times), clock (the same without
+    offsets), user (text), split (Int8) and past (lists of items as text)"""
     event_of_row: IntArray
     """line of each row in `events`, shape (n_rows,)"""
     item: CodedIds
@@ -61,6 +61,13 @@ class Rows:
     def n_rows(self) -> int:
         """Number of rows."""
         return len(self.item.codes)
+
+
+def event_text(events: pl.DataFrame, line: int) -> str:
+    """The event of a line of `Rows.events` in words, a time as its file has it."""
+    label, session = events["label"][line], events["session"][line]
+    said = events["written"][line] if "written" in events.columns else show(label)
+    return f"event {said} of session {show(session)}"
 
 
 def pack_rows(
@@ -91,8 +98,7 @@ def pack_rows(
     session_of_event = events["session"].to_numpy()
 
     def name_event(event: int) -> str:
-        session = session_ids[int(session_of_event[event])]
-        return f"event {show(labels[event])} of session {show(session)}"
+        return event_text(rows.events, int(events["row"][event]))
 
     # a run judged its training log: a display of its model may have any part of that log's range
     judged = not options.recorded

@@ -46,6 +46,27 @@ ALIKE: npt.NDArray[np.float64] = np.ones(1)
 """rates of choices of places whose order says nothing"""
 
 
+def effective_events(weights: npt.NDArray[np.floating] | None) -> float | None:
+    """How many events of one weight say as much as events of these weights, (Σw)²/Σw²; None where
+    all weights are equal, shape (n_events,).
+
+    >>> effective_events(np.array([1e12, 1.0, 1.0]))
+    1.000000000004
+    """
+    if weights is None or len(weights) == 0 or (weights == weights[0]).all():
+        return None
+    shares = weights.astype(np.float64) / weights.max()
+    return float(shares.sum() ** 2 / (shares**2).sum())
+
+
+def worth_text(n_events: int, effective: float) -> str:
+    """A number of effective events in words."""
+    return (
+        f"weights differ: {n_events:,} events are worth {effective:,.1f} events of one weight, "
+        "(Σw)²/Σw²"
+    )
+
+
 class PackedArrays:
     """Base of packed sessions: a log's, encoded ones, a batch's."""
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
@@ -153,33 +154,47 @@ def as_log(source: SessionLog | Frame, options: ReadOptions | None = None) -> Se
     return log
 
 
-def read_to_predict(
-    source: Frame, options: ReadOptions
-) -> tuple[pl.DataFrame, SessionLog, IntArray, IntArray | None]:
-    """Read a frame, of choices or without, whose rows get predictions.
+@dataclass(frozen=True)
+class RowsToPredict:
+    """Rows of a frame or of a file, and the log that they are, whose candidates get predictions."""
 
-    Returns its rows; the log; the log's candidate of each displayed candidate in the order of the
-    rows, (n,); and of a nested frame the row of each, (n,). Raises LogFormatError as `read_log`,
-    and where displays change as they are read."""
+    frame: pl.DataFrame
+    """the rows as they stand"""
+    log: SessionLog
+    n: int
+    """displayed candidates of the rows"""
+    candidate: IntArray | None = None
+    """the log's candidate of each of them, shape (n,); None where displays are made as they are
+    read"""
+    row: IntArray | None = None
+    """the row of each, shape (n,), where a row is an event; None where it is a candidate"""
+
+
+def read_to_predict(
+    source: LogSource, options: ReadOptions, *, any_split: bool = True
+) -> RowsToPredict:
+    """Read a frame or a file, of choices or without, and keep its rows. `any_split`: they need not
+    have the split that the options name. Raises LogFormatError as `read_log`."""
     require_threads()
-    frame = frame_of(source)
-    options = without_choices(options, frame.columns)
-    table, schema, _ = _open(frame, options)
-    if options.split == "file" and schema.split is None:
+    if isinstance(source, str | os.PathLike):
+        known = open_known(Path(source), options.delimiter)[0]
+        frame = known.read(list(known.dtypes)) if not known.stored else pl.DataFrame()
+        columns: Collection[str] = known.dtypes
+    else:
+        frame = source = frame_of(source)
+        columns = frame.columns
+    options = without_choices(options, columns)
+    table, schema, _ = _open(source, options)
+    if any_split and options.split == "file" and schema.split is None:
         options = ReadOptions.of(split="user").over(options)
-    log, rows = _read_rows(frame, options)
+    log, rows = _read_rows(source, options)
     items, n = schema.items, frame.height
     if schema.nested and items in frame.columns:
         n = int(as_list(frame[items]).list.len().sum())
     if table.stored or (rows.n_rows, rows.events.height) != (n, log.n_events):
-        raise LogFormatError(
-            f"the {n} displayed candidates of the frame are {log.n_candidates} of the log, whose "
-            "displays were made as it was read (a public log, clicks='each', outside='append' or "
-            "'drop', items that were not available): leave out rows that were not available, or "
-            "predict a log of it, fastgaum.read_log(frame, options=model.reading)"
-        )
-    row_of_candidate = rows.event_of_row if schema.nested else None
-    return frame, log, candidate_of_rows(rows, log), row_of_candidate
+        return RowsToPredict(frame, log, n)
+    row = rows.event_of_row if schema.nested else None
+    return RowsToPredict(frame, log, n, candidate_of_rows(rows, log), row)
 
 
 def without_choices(options: ReadOptions, columns: Collection[str]) -> ReadOptions:

@@ -33,7 +33,7 @@ from fastgaum.logs.columns import (
 )
 from fastgaum.logs.cut import check_size
 from fastgaum.logs.event_order import clock_of, order_of, parse_order
-from fastgaum.logs.fold import Rows
+from fastgaum.logs.fold import Rows, event_text
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
 
@@ -65,8 +65,8 @@ def candidate_rows(
             is_weight = name == options.weight
             cure = "" if is_weight else ", or pass it as a candidate field"
             raise LogFormatError(
-                f"event {show(lines['label'][row])} of session {show(lines['session'][row])} has "
-                f"{show(column[int(first[row])])} and {show(column[row])} in column '{name}', a "
+                f"{event_text(lines, row)} has {show(column[int(first[row])])} and "
+                f"{show(column[row])} in column '{name}', a "
                 f"{'weight' if is_weight else 'context field'} has one value per event: correct "
                 f"it{cure}"
             )
@@ -98,11 +98,9 @@ def _of_available(rows: Rows, available: pl.Series, options: ReadOptions) -> Row
     there, column = available.to_numpy(), options.available
 
     def refuse(row: int, found: str) -> LogFormatError:
-        session, label = rows.events.select("session", "label").row(int(rows.event_of_row[row]))
         text = show(rows.item.as_text()[row])
-        return LogFormatError(
-            f"event {show(label)} of session {show(session)} {found.format(text)}"
-        )
+        named = event_text(rows.events, int(rows.event_of_row[row]))
+        return LogFormatError(f"{named} {found.format(text)}")
 
     row = first_true(rows.chosen & ~there)
     if row is not None:
@@ -173,7 +171,7 @@ def _event_columns(
     the key that tells a session's events apart; and whether the order is of numbers or times."""
     session = filled_ids(table[schema.session], "session", "session id")
     rows = pl.int_range(table.height, eager=True)
-    order, label, parsed, clock = rows, rows, None, None
+    order, label, parsed, clock, written = rows, rows, None, None, None
     if schema.event is not None:
         event = table[schema.event]
         parsed = order_of(event)
@@ -186,8 +184,11 @@ def _event_columns(
         )
         # Text that is neither a number nor a time orders events by appearance.
         order = rows if parsed is None else parsed
-        if parsed is not None and parsed.dtype.is_temporal() and options.time_fields:
-            clock = clock_of(event)
+        if parsed is not None and parsed.dtype.is_temporal():
+            if options.time_fields:
+                clock = clock_of(event)
+            if not event.dtype.is_temporal():
+                written = event
         _check_several(session, event, table, schema)
     if schema.event_label is not None:
         named = table[schema.event_label]
@@ -201,6 +202,8 @@ def _event_columns(
     if schema.nested and (schema.event_label or find_role("event_label", [schema.event or ""])):
         _refuse_copies(label, session, table, schema)
     columns = {"session": session, "order": order, "label": label}
+    if written is not None and schema.event_label is None:
+        columns["written"] = written
     if not schema.nested:
         # a row of a nested log is an event of its own, whatever it is called
         columns["key"] = label
@@ -301,8 +304,7 @@ def _nested_rows(
     events, has_times = _event_columns(table, schema, options)
 
     def name_event(event: int) -> str:
-        session, label = events.select("session", "label").row(event)
-        return f"event {show(label)} of session {show(session)}"
+        return event_text(events, event)
 
     items = as_list(table[schema.items])
     lengths = items.list.len().fill_null(0)

@@ -442,6 +442,7 @@ ASKED: dict[str, Attack] = {
         asked("data build sample -o log.csv", "display sets of their own"),
         asked("data build absent -o log.csv", "neither a file nor a data set"),
         asked("predict {run} {log} -o p.xlsx", ".parquet or .csv"),
+        asked("train {log} -o {run} --resume --quiet --set epochs=9", "has ended and has epochs = 1, not 9"),
         asked("predict {run} {log} -o p.csv --at-place 1", "does not keep places apart from taste"),
         asked("predict {run} {log} -o p.csv --at-place first", "at-place"),
         asked("fidelity {run} {log} --episodes 0", "episodes must be at least 1, got 0"),
