@@ -336,7 +336,7 @@ class _Search:
 
             def on_epoch_end(self, row: EpochRow) -> None:
                 progress(f"trial {trial.number + 1}", row.epoch, config.epochs)
-                trial.report(row.val_loss, row.epoch)
+                trial.report(row.score, row.epoch)
                 if "default" not in trial.user_attrs and trial.should_prune():
                     raise TrialPruned
 
@@ -345,7 +345,7 @@ class _Search:
             rows = model.train_on(self.prepared(config), watch, Checkpointer(), Processes())
         except NumericsError:
             return math.inf
-        return min(row.val_loss for row in rows)
+        return min(row.score for row in rows)
 
     def suggested(self, trial: Trial) -> Config:
         setting = trial.suggest_categorical("setting", list(self.settings))
