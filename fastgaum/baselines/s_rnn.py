@@ -101,7 +101,9 @@ class _Gru(HistoryEncoder):
         """State after each token."""
         _, running, order = time_major(offsets, tokens.n_bags)
         vectors = self.items(item_ids(tokens)[order])
-        states: Tensor = self.gru(PackedSequence(vectors, torch.tensor(running, device="cpu")))[0].data
+        states: Tensor = self.gru(PackedSequence(vectors, torch.tensor(running, device="cpu")))[
+            0
+        ].data
         return states[torch.argsort(order)]
 
 

@@ -39,7 +39,7 @@ from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.models.prepared import PreparedLog
 from fastgaum.models.splits import require_validation
-from fastgaum.models.user_model import UserModel
+from fastgaum.models.user_model import UserModel, settings_of
 from fastgaum.untrusted import plain
 
 if TYPE_CHECKING:
@@ -230,8 +230,8 @@ class _Search:
         progress: Stage,
     ) -> None:
         self.log, self.base, self.device, self.progress = log, base, device, progress
-        counts = (log.count(what, "train") for what in ("sessions", "events", "candidates"))
-        self.settings = base.settings(*counts) or {"as it is": base.replace(grow=False, search=())}
+        as_it_is = {"as it is": base.replace(grow=False, search=())}
+        self.settings = settings_of(base, log) or as_it_is
         towers = any(config.tower_dim for config in self.settings.values())
         self.keys = [
             key for key in TUNED_KEYS if key not in fixed and (towers or key != "tower_dim")

@@ -31,6 +31,7 @@ from fastgaum.errors import (
     require_type,
 )
 from fastgaum.features.fields import former_ids
+from fastgaum.features.relations import mean_display
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.checkpoint import TriedSetting
 from fastgaum.game.observers import EpochRow, Observer, Observers
@@ -239,8 +240,7 @@ class UserModel(NetworksModel):
 
     def settings_for(self, log: SessionLog) -> dict[str, Config]:
         """Configurations that `fit` compares on a log, by name."""
-        n_sessions, n_events = log.count("sessions", "train"), log.count("events", "train")
-        return self.asked.settings(n_sessions, n_events, log.count("candidates", "train"))
+        return settings_of(self.asked, log)
 
     def _compare(
         self,
@@ -487,6 +487,13 @@ class UserModel(NetworksModel):
         each = [super()._scorer(n_candidates, at_place)]
         each += [one._scorer(n_candidates, at_place) for one in self.bootstraps]
         return lambda encoded: mean_of([score(encoded) for score in each])
+
+
+def settings_of(config: Config, log: SessionLog) -> dict[str, Config]:
+    """The configurations that a fit compares on a log, by name."""
+    n_sessions, n_events = log.count("sessions", "train"), log.count("events", "train")
+    n_candidates = log.count("candidates", "train")
+    return config.settings(n_sessions, n_events, n_candidates, mean_display(log))
 
 
 def member_config(config: Config, number: int) -> Config:

@@ -16,7 +16,6 @@ from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.features.batches import Batch
 from fastgaum.logs.cut import pick_rows
 
-
 _OF_NUMBERS = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.eye}
 _MAKES = {*_OF_NUMBERS, torch.full, torch.tensor, torch.arange, torch.randint, torch.randperm}
 
