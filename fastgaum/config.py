@@ -24,6 +24,7 @@ from fastgaum.presets import (
     GROW_AT,
     GROWTH_DECIDES,
     KNOWN_DISPLAYS,
+    LARGE_DISPLAYS,
     LEAST_ID_DROPOUT,
     NETWORK_EVENTS,
     PRESETS,
@@ -194,8 +195,8 @@ class Config(CheckedSettings):
     lr_drops: Count = 1
     """how often a phase goes on from its best epoch with a third of the learning rates"""
     select: Literal["loss", "calibrated loss"] = "loss"
-    """the validation score that chooses the epoch; calibrated: utilities scaled by their best
-    number"""
+    """the validation score that chooses the epoch; calibrated: utilities are scaled by their best
+    number, and so are those of the fitted model"""
     batch_sessions: CountFromOne = 64
     """sessions per batch"""
     local_steps: CountFromOne = 16
@@ -256,14 +257,20 @@ class Config(CheckedSettings):
         least = GROW_AT if n_candidates < COMPARE_BELOW else TOWERS_AT
         return self.grow and n_events >= least and not changed
 
-    def settings(self, n_sessions: int, n_events: int, n_candidates: int) -> dict[str, Config]:
+    def settings(
+        self, n_sessions: int, n_events: int, n_candidates: int, display: float = 0.0
+    ) -> dict[str, Config]:
         """The configurations by name that `fit` compares on so much training: sizes where it
-        grows, else both values of the searched switches."""
+        grows, else both values of the searched switches. display: as `LARGE_DISPLAYS` says."""
+        large = display > LARGE_DISPLAYS
+        because = f" (displays of {display:,.0f})" if large else ""
         found: dict[str, Config] = {}
         if self.grows(n_events, n_candidates):
             for name in SIZES if n_candidates < COMPARE_BELOW else list(SIZES)[:1]:
                 values = SIZES[name]
                 if self.protocol == "identity" and values.get("counts") is False:
+                    continue
+                if large and values["relations"]:
                     continue
                 events = BATCH_EVENTS if "tower_dim" in values else NETWORK_EVENTS
                 batch = max(1, round(events * n_sessions / n_events))
@@ -276,7 +283,12 @@ class Config(CheckedSettings):
                     switches.get("relations") or self.protocol == "identity"
                 ):
                     continue
-                name = ", ".join(f"{key} = {str(value).lower()}" for key, value in switches.items())
+                if large and switches.get("relations"):
+                    continue
+                name = ", ".join(
+                    f"{key} = {str(value).lower()}{because if key == 'relations' else ''}"
+                    for key, value in switches.items()
+                )
                 found[name] = self.replace(**switches, search=())
         return found
 

@@ -44,6 +44,10 @@ _TOWERS: dict[str, object] = {
     "patience": 2,
     "lr_drops": 0,
 }
+LARGE_DISPLAYS = 300
+"""candidates of the display in which a training candidate stands, in the mean over these
+candidates: above, relations are left out, whose cost grows with the square of a display (docs: how
+fastgaum sizes itself)"""
 SIZES: dict[str, dict[str, object]] = {
     "towers": _TOWERS,
     "network": {**_NETWORK, "relations": False},

@@ -191,7 +191,7 @@ class OpinionPool(SoftmaxModel):
         odds = torch.stack(opinions, dim=1)
         weights, self.lapse = best_weights(odds, choices)
         self.weights = dict(zip(self.models, weights.tolist(), strict=True))
-        nll = choices.nll(choices.pooled(odds, weights, torch.tensor(self.lapse).double()))
+        nll = choices.nll(choices.pooled(odds, weights, _numbers(self.lapse)))
         seconds = sum(row["seconds"] for row in rows)
         rows = [row | {"weight": self.weights.get(row["member"])} for row in rows]
         rows.append({"member": POOL, "val_nll": float(nll), "seconds": seconds})
@@ -221,9 +221,8 @@ class OpinionPool(SoftmaxModel):
             choices.log_odds(*model.choice_log_probs(part))
             for model, part in zip(self.models.values(), batch.of_members, strict=True)
         ]
-        weights = torch.tensor([self.weights[name] for name in self.models], dtype=torch.float64)
-        lapse = torch.tensor(self.lapse, dtype=torch.float64)
-        utilities = choices.pooled(torch.stack(odds, dim=1), weights, lapse)
+        weights = _numbers([self.weights[name] for name in self.models])
+        utilities = choices.pooled(torch.stack(odds, dim=1), weights, _numbers(self.lapse))
         return utilities.numpy(), utilities
 
     def state(self) -> State:
@@ -339,3 +338,7 @@ def best_weights(odds: Tensor, choices: Choices) -> tuple[Tensor, float]:
     # where no member says anything of any candidate, one is kept
     weights = found[:-1] if found[:-1].any() else np.eye(n)[0]
     return torch.from_numpy(weights), float(found[-1])
+
+
+def _numbers(values: float | list[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64, device="cpu")

@@ -92,11 +92,14 @@ class Reading:
 
     def load_to_train(self, source: str) -> SessionLog:
         """As `load`; notes say later what was read, what was not, and what reading decided."""
+        from fastgaum.features.relations import left_out
         from fastgaum.logs.audit_facts import say_reading
 
         log, rows = self.load_with_rows(source)
         for text in say_reading(log, rows):
             note_later(text)
+        if why := left_out(log):
+            note_later(f"models leave relations out: {why}")
         return log
 
     def load_with_rows(self, source: str) -> tuple[SessionLog, Rows | None]:

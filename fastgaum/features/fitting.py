@@ -32,6 +32,7 @@ from fastgaum.features.ordered_counts import (
     spaces_before,
     training_order,
 )
+from fastgaum.features.relations import left_out
 from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.features.statistics import StatisticsCounter
@@ -193,6 +194,9 @@ def _count(
     """A former space with what a log's training split adds, and the log in its ids. Flags: whether
     places and actions are fields of ids, and whether pairs and context are counted."""
     _require_training(log)
+    if relations and (why := left_out(log)):
+        cure = "" if former.fingerprint else ", or leave the setting out"
+        raise ConfigError(f"{why}: train with relations = false{cure}")
     displays = log.training_counts().displays
     known = np.flatnonzero(displays)
     categorical = categorical_fields(log, known, places, former.categorical)

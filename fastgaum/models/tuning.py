@@ -39,7 +39,7 @@ from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.models.prepared import PreparedLog
 from fastgaum.models.splits import require_validation
-from fastgaum.models.user_model import UserModel
+from fastgaum.models.user_model import UserModel, settings_of
 from fastgaum.untrusted import plain
 
 if TYPE_CHECKING:
@@ -230,8 +230,8 @@ class _Search:
         progress: Stage,
     ) -> None:
         self.log, self.base, self.device, self.progress = log, base, device, progress
-        counts = (log.count(what, "train") for what in ("sessions", "events", "candidates"))
-        self.settings = base.settings(*counts) or {"as it is": base.replace(grow=False, search=())}
+        as_it_is = {"as it is": base.replace(grow=False, search=())}
+        self.settings = settings_of(base, log) or as_it_is
         towers = any(config.tower_dim for config in self.settings.values())
         self.keys = [
             key for key in TUNED_KEYS if key not in fixed and (towers or key != "tower_dim")
@@ -336,7 +336,7 @@ class _Search:
 
             def on_epoch_end(self, row: EpochRow) -> None:
                 progress(f"trial {trial.number + 1}", row.epoch, config.epochs)
-                trial.report(row.val_loss, row.epoch)
+                trial.report(row.score, row.epoch)
                 if "default" not in trial.user_attrs and trial.should_prune():
                     raise TrialPruned
 
@@ -345,7 +345,7 @@ class _Search:
             rows = model.train_on(self.prepared(config), watch, Checkpointer(), Processes())
         except NumericsError:
             return math.inf
-        return min(row.val_loss for row in rows)
+        return min(row.score for row in rows)
 
     def suggested(self, trial: Trial) -> Config:
         setting = trial.suggest_categorical("setting", list(self.settings))

@@ -31,6 +31,7 @@ from fastgaum.errors import (
     require_type,
 )
 from fastgaum.features.fields import former_ids
+from fastgaum.features.relations import mean_display
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.checkpoint import TriedSetting
 from fastgaum.game.observers import EpochRow, Observer, Observers
@@ -62,7 +63,7 @@ from fastgaum.nets.regularisers import (
     regulariser_of,
     require_regulariser,
 )
-from fastgaum.nets.tensors import BatchTensors
+from fastgaum.nets.tensors import BatchTensors, float32_on
 from fastgaum.presets import TRAINING_KEYS
 from fastgaum.threads import seeded
 
@@ -239,8 +240,7 @@ class UserModel(NetworksModel):
 
     def settings_for(self, log: SessionLog) -> dict[str, Config]:
         """Configurations that `fit` compares on a log, by name."""
-        n_sessions, n_events = log.count("sessions", "train"), log.count("events", "train")
-        return self.asked.settings(n_sessions, n_events, log.count("candidates", "train"))
+        return settings_of(self.asked, log)
 
     def _compare(
         self,
@@ -261,7 +261,7 @@ class UserModel(NetworksModel):
             trial = self._like(exact)
             try:
                 rows = trial.train_on(of_log, None, checkpointer, processes)
-                loss = min(row.val_loss for row in rows)
+                loss = min(row.score for row in rows)
             except NumericsError:
                 # the training proper then meets the same, and leaves its last good state
                 loss = sys.float_info.max
@@ -322,7 +322,8 @@ class UserModel(NetworksModel):
         self.space = space
         self.outside = offers_no_click(of_log.log, self.config.no_click)
         with seeded(self.config.seed, self.device):
-            networks = Networks(*sizes, log_rates(space))
+            with float32_on():
+                networks = Networks(*sizes, log_rates(space))
             self.networks = networks.to(self.device)
             if self.start is not None:
                 _start_from(self.networks, space, self.start)
@@ -486,6 +487,13 @@ class UserModel(NetworksModel):
         each = [super()._scorer(n_candidates, at_place)]
         each += [one._scorer(n_candidates, at_place) for one in self.bootstraps]
         return lambda encoded: mean_of([score(encoded) for score in each])
+
+
+def settings_of(config: Config, log: SessionLog) -> dict[str, Config]:
+    """The configurations that a fit compares on a log, by name."""
+    n_sessions, n_events = log.count("sessions", "train"), log.count("events", "train")
+    n_candidates = log.count("candidates", "train")
+    return config.settings(n_sessions, n_events, n_candidates, mean_display(log))
 
 
 def member_config(config: Config, number: int) -> Config:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fastgaum.arrays import BoolArray, Float64Array, FloatArray, IntArray, KeyArray
 from fastgaum.checkpoint import check_weights
 from fastgaum.errors import ConfigError, NumericsError
+from fastgaum.nets.tensors import float32_on
 from fastgaum.policies.base import Observation, Policy, Transition, items_at
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.threads import seeded
@@ -104,9 +105,9 @@ class QLearner(Policy):
                     f"the configuration asks for more layers than the {len(weights)} weights of "
                     "the file"
                 )
-            with torch.device("meta"):
+            with float32_on("meta"):
                 check_weights(self.make_networks(world), weights)
-        with seeded(config.seed):
+        with seeded(config.seed), float32_on():
             self.networks = self.make_networks(world)
         if weights is not None:
             self.networks.load_state_dict(weights)

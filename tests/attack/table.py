@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 
 import fastgaum as fg
 from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.logs.read import raw_rows, read_log
+from fastgaum.models.user_model import UserModel
 from fastgaum.reports.page import write_report
 from tests.attack.attacks import (
     GOOD,
@@ -33,7 +35,7 @@ from tests.attack.attacks import (
     raw,
     record,
 )
-from tests.builders import change_state, change_table, flip_bit, put
+from tests.builders import change_state, change_table, flip_bit, log_of, put
 from tests.cli.good_files import Seeds
 
 
@@ -545,6 +547,7 @@ CALLS: dict[str, Attack] = {
     "SessionLog: an offset of 10^8": RefusedCall(lambda: changed("display_offsets", 10**8), "display_offsets"),
     "SessionLog: too few item ids": RefusedCall(lambda: dataclasses.replace(LOG, item_ids=LOG.item_ids[:1]), "items holds"),
     "SessionLog: too few users": RefusedCall(lambda: dataclasses.replace(LOG, users=LOG.users[:-1]), "users has"),
+    "relations of displays of 1 000": RefusedCall(lambda: fg.UserModel.from_preset(relations=True).fit(large_displays(1000)), "train with relations = false"),
     "a rate of infinity": RefusedCall(lambda: fg.Config.from_preset("fastgaum", lr=float("inf")), "at most 1e+30"),
 }
 
@@ -597,6 +600,39 @@ def hours(**columns: Any) -> list[str]:
     return found.columns["hour"].categories.gather(found.columns["hour"].values).to_list()
 
 
+def large_displays(size: int, n_events: int = 24) -> SessionLog:
+    """Events of so many candidates, two a session."""
+    rng = np.random.default_rng(1)
+    shown = [[(rng.permutation(size).tolist(), 7) for _ in range(2)] for _ in range(n_events // 2)]
+    return log_of(shown, split=([0, 0, 1, 2] * len(shown))[: len(shown)])
+
+
+def large_displays_are_fitted(_: Seeds) -> bool:
+    """Three epochs of displays of 10,000 candidates; the table's test bounds what they take."""
+    found = fg.UserModel.from_preset("fastgaum", device="cpu", warm_start=2, epochs=1)
+    found.fit(large_displays(10_000))
+    return all("relations = false (displays of 10,000)" in one.name for one in found.trials)
+
+
+def same_under(set_default: Callable[[], None]) -> IsTrue:
+    """A fit and its file under a user's default dtype or device of torch are as without."""
+
+    def holds(_: Seeds) -> bool:
+        usual, other = [UserModel.from_preset("paper-lstm", epochs=1, device="cpu") for _ in "ab"]
+        usual.fit(LOG)
+        try:
+            set_default()
+            other.fit(LOG)
+            other.save("model.safetensors")
+            again = UserModel.load("model.safetensors", device="cpu")
+            return all(one.predict(LOG).equals(usual.predict(LOG)) for one in (other, again))
+        finally:
+            torch.set_default_dtype(torch.float32)
+            torch.set_default_device(None)
+
+    return IsTrue(holds)
+
+
 # fmt: off
 TRUE: dict[str, Attack] = {
     "arrays of a log are read-only": IsTrue(lambda _: not LOG.items.flags.writeable),
@@ -612,6 +648,10 @@ TRUE: dict[str, Attack] = {
     "dates after the 12th are in order": IsTrue(lambda _: read_log(frame(event=["13/01/2025", "14/01/2025", "02/02/2025", "31/12/2024"])).n_events == 4),
     "a click on a repeated item is one": IsTrue(lambda _: read_log(pl.DataFrame(NESTED | {"items": [["a", "a", "b"], ["c"]], "chosen": ["a", None]})).n_candidates == 3),
     "hours are the clock's": IsTrue(lambda _: hours(event=["2024-05-01T08:00:00+02:00"] * 4) == ["8"] * 4),
+    "displays of 10 000 are fitted": IsTrue(large_displays_are_fitted),
+    "the default dtype float64": same_under(lambda: torch.set_default_dtype(torch.float64)),
+    "the default dtype bfloat16": same_under(lambda: torch.set_default_dtype(torch.bfloat16)),
+    "the default device meta": same_under(lambda: torch.set_default_device("meta")),
     "times of a frame are the clock's": IsTrue(lambda _: hours(event=[datetime(2024, 5, 1, 8)] * 4) == ["8"] * 4),
 }
 # fmt: on
