@@ -61,6 +61,9 @@ class GivenOptions(ReadOptions):
     means: Annotated[Mapping[str, float], Parameter(parse=False)] = field(
         default_factory=dict, compare=False
     )
+    categories: Annotated[frozenset[str], Parameter(parse=False)] = field(
+        default=frozenset(), compare=False
+    )
 
     def __init__(self, **given: Any) -> None:
         columns = given.get("columns")
@@ -143,7 +146,12 @@ class Reading:
             if former.item_table is not None and has_item_table(path, former.item_table):
                 kept -= {"item_table"}
         values = {name: value for name, value in former.values.items() if name in kept}
-        base = replace(ReadOptions.of(**values), recorded=frozenset(kept), means=former.means)
+        base = replace(
+            ReadOptions.of(**values),
+            recorded=frozenset(kept),
+            means=former.means,
+            categories=former.categories,
+        )
         return self.with_options(self.options.over(base))
 
     def of_resumed(self, folder: Path, reading: dict[str, object]) -> Reading:

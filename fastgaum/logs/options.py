@@ -143,12 +143,21 @@ class ReadOptions:
     means: Mapping[str, float] = field(default_factory=dict, compare=False)
     """what stands for a missing number of a column of an item or user table: of a log that was
     read, so that a part of it, or a later log, is read alike"""
+    categories: frozenset[str] = field(default=frozenset(), compare=False)
+    """likewise the fields whose text was categories, though all of it may be numbers there"""
 
     def __post_init__(self) -> None:
         for option in LOG_RULES:
             require_known(option, getattr(self, option), typing.get_args(_TYPES[option]))
-        if self.grid is not None and self.grid < 1:
-            raise ConfigError(f"grid is {self.grid}, a number of columns, at least 1, is required")
+        if self.grid is not None and not 1 <= self.grid <= MOST_COLUMNS:
+            raise ConfigError(
+                f"grid is {self.grid}, a number of columns from 1 to {MOST_COLUMNS} is required"
+            )
+        for option in ("candidate_fields", "context_fields", "item_vectors"):
+            if "" in getattr(self, option):
+                raise _nameless(option)
+        if any(not name and role != "chosen" for role, name in self.columns.items()):
+            raise _nameless("columns")
         if self.delimiter == "tab":
             object.__setattr__(self, "delimiter", "\t")
         sign = self.delimiter
@@ -207,6 +216,7 @@ class ReadOptions:
             ReadOptions.of(**merged),
             recorded=self.recorded | (base.recorded - self.given),
             means={**base.means, **self.means},
+            categories=base.categories | self.categories,
         )
 
     def to_json(self) -> dict[str, object]:
@@ -219,7 +229,13 @@ class ReadOptions:
                 # the record may be read in another folder
                 value = str(Path(value).absolute())
             values[option_name(name)] = list(value) if isinstance(value, tuple) else value
-        return values | ({"means": dict(self.means)} if self.means else {})
+        return values | self.of_log
+
+    @property
+    def of_log(self) -> dict[str, object]:
+        """What a record keeps of the log that was read: means and categories, if it has some."""
+        found: dict[str, object] = {"means": dict(self.means), "categories": [*sorted(self.categories)]}
+        return {name: values for name, values in found.items() if values}
 
     @classmethod
     def from_json(cls, values: object) -> ReadOptions:
@@ -229,15 +245,25 @@ class ReadOptions:
         names = {option_name(name): name for name in OPTIONS}
         given: dict[str, Any] = {}
         means = msgspec.convert(values.get("means", {}), dict[str, float])
+        categories = msgspec.convert(values.get("categories", []), frozenset[str])
         for key, value in values.items():
-            if key == "means":
+            if key in OF_LOG:
                 continue
             if key not in names:
                 raise ValueError(f"unknown option '{key}'")
             name = names[key]
             is_columns = name == "columns"
             given[name] = columns_of(msgspec.convert(value, list[str])) if is_columns else value
-        return dataclasses.replace(cls.of(**given), recorded=frozenset(given), means=means)
+        return dataclasses.replace(
+            cls.of(**given), recorded=frozenset(given), means=means, categories=categories
+        )
+
+
+def _nameless(option: str) -> ConfigError:
+    return ConfigError(
+        f"{option} names a column '', a name is required: give the column one (in pandas "
+        "to_csv(index_label='row') names the index, index=False leaves it out)"
+    )
 
 
 def option_name(field_name: str) -> str:
@@ -277,7 +303,8 @@ def _typed(name: str, value: Any) -> Any:
 TIME_FIELDS = ("gap", "hour", "day")
 LOG_RULES = ("clicks", "outside", "split")
 FILES = {"item_table", "user_table", "actions"}
-ABOUT = ("given", "recorded", "means")
+OF_LOG = ("means", "categories")
+ABOUT = ("given", "recorded", *OF_LOG)
 OPTIONS = tuple(one.name for one in dataclasses.fields(ReadOptions) if one.name not in ABOUT)
 _TYPES = typing.get_type_hints(ReadOptions)
 DEFAULT_OPTIONS = ReadOptions()

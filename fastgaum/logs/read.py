@@ -241,7 +241,7 @@ def _read_rows(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows]
     with naming(source):
         table, schema, options = _open(source, given)
         frame = table.read(schema.columns(options))
-        rows = candidate_rows(frame, schema, options, untyped=table.untyped)
+        rows = candidate_rows(frame, schema, options)
         means = dict(given.means)
         log = _pack(rows, schema, options, means)
     if isinstance(source, str | os.PathLike):
@@ -251,7 +251,9 @@ def _read_rows(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows]
     read = columns if find_layout(columns) else {*schema.columns(options)} - {schema.time_beside}
     not_read = tuple(one for one in columns if one not in read)
     log = _finished(log, options, means)
-    log = dataclasses.replace(log, reading=dataclasses.replace(given, means=means))
+    categories = frozenset(name for name, one in log.columns.items() if one.texts is not None)
+    reading = dataclasses.replace(given, means=means, categories=categories)
+    log = dataclasses.replace(log, reading=reading)
     return log, dataclasses.replace(rows, not_read=not_read)
 
 
@@ -259,7 +261,12 @@ def _finished(log: SessionLog, options: ReadOptions, means: dict[str, float]) ->
     absent = [name for name in options.item_vectors if name not in log.vectors]
     if options.item_table is not None:
         log = attach_item_table(
-            log, options.item_table, options.item_vectors, options.decimal, means
+            log,
+            options.item_table,
+            options.item_vectors,
+            options.decimal,
+            means,
+            options.categories,
         )
     elif absent:
         known = f" (the saved log has {', '.join(log.vectors)})" if log.vectors else ""
@@ -290,7 +297,9 @@ def _pack(
     if actions is not None and log.actions is not None:
         actions.require_some(log.actions.left_out, str(log.session_ids[0]))
     if options.user_table is not None:
-        log = attach_user_table(log, options.user_table, schema.user, options.decimal, means)
+        log = attach_user_table(
+            log, options.user_table, schema.user, options.decimal, means, options.categories
+        )
     if options.split == "file" and schema.split is None:
         raise LogFormatError(
             "split='file' needs a split column (split, tr_val_tst), the log has none: use "

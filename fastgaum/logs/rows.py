@@ -41,13 +41,13 @@ AVAILABLE = "0 (it could not be chosen) or 1 is required"
 
 
 def candidate_rows(
-    table: pl.DataFrame, schema: LogSchema, options: ReadOptions, *, untyped: bool = False
+    table: pl.DataFrame, schema: LogSchema, options: ReadOptions
 ) -> Rows:
     """Turn a table of either layout into rows of one candidate each. Raises LogFormatError."""
     if table.height == 0:
         raise LogFormatError("the log is empty (no rows): at least one event is required")
     if schema.nested:
-        return _nested_rows(table, schema, options, untyped)
+        return _nested_rows(table, schema, options)
     assert schema.item is not None
     assert schema.chosen is not None
     lines, has_times = _event_columns(table, schema, options)
@@ -58,7 +58,7 @@ def candidate_rows(
     is_start = first == np.arange(table.height)
     starts = np.flatnonzero(is_start)
     events = lines[starts].drop("key").with_columns(*firsts.drop("row")[starts])
-    context = _context(table, options, untyped)
+    context = _context(table, options)
     for name, column in context.items():
         row = first_true(column.ne_missing(column.gather(first)))
         if row is not None:
@@ -80,7 +80,6 @@ def candidate_rows(
         item,
         chosen.to_numpy(),
         fields={name: table[name] for name in options.candidate_fields},
-        untyped=untyped,
         click_order=_click_order(table, schema),
         views=views.to_numpy(),
         context={name: column.gather(starts) for name, column in context.items()},
@@ -158,9 +157,12 @@ def _require_items(item: CodedIds, column: str, where: Where = row_number) -> No
         require_filled(pl.Series(item.codes).replace(NO_CODE, None), "item", column, where)
 
 
-def _context(table: pl.DataFrame, options: ReadOptions, untyped: bool) -> dict[str, pl.Series]:
+def _context(table: pl.DataFrame, options: ReadOptions) -> dict[str, pl.Series]:
     """The columns of events by name, the weight among them."""
-    context = {name: context_column(table[name], untyped) for name in options.context_fields}
+    context = {
+        name: context_column(table[name], categories=options.categories)
+        for name in options.context_fields
+    }
     if options.weight:
         context[options.weight] = parse_weights(table[options.weight])
     return context
@@ -295,7 +297,7 @@ def _views(column: pl.Series) -> pl.Series:
 
 
 def _nested_rows(
-    table: pl.DataFrame, schema: LogSchema, options: ReadOptions, untyped: bool
+    table: pl.DataFrame, schema: LogSchema, options: ReadOptions
 ) -> Rows:
     assert schema.items is not None
     events, has_times = _event_columns(table, schema, options)
@@ -351,7 +353,7 @@ def _nested_rows(
                 "every display has a click on an item that it did not display, with --outside drop "
                 "no event is left: pass --outside none or append"
             )
-        rest = _nested_rows(table.filter(kept), schema, options, untyped)
+        rest = _nested_rows(table.filter(kept), schema, options)
         dropped = dataclasses.replace(facts, displays=facts.outside_displays)
         return dataclasses.replace(rest, clicks=dropped)
     if len(outside) and options.outside == "append":
@@ -374,8 +376,7 @@ def _nested_rows(
         item,
         click_of_row >= 0,
         fields,
-        untyped,
-        context=_context(table, options, untyped),
+        context=_context(table, options),
         has_times=has_times,
         # an event of a plain column has one click
         click_order=(

@@ -176,7 +176,8 @@ def test_what_the_messages_advise_works() -> None:
     assert read_log(position, columns={"chosen_index": "chosen"}).choices.tolist() == [1, 0]
     numbered = long(event_id=[1, 2, 3, 4])
     assert read_log(numbered, columns={"event": "event", "event_label": "event"}).n_events == 3
-    log = read_log(long(price=["1", "2", None, "4"]), **PRICE)
+    names = pl.Series(["1", "2", None, "4"], dtype=pl.Categorical)
+    log = read_log(long(price=names), **PRICE)
     assert log.columns["price"].values.tolist() == [0, 1, -1, 2]
     two = long().with_columns(pl.col("item").alias("item_id"))
     assert read_log(two, columns={"item": "item_id"}).n_events == 3
