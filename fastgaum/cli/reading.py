@@ -104,11 +104,13 @@ class Reading:
     def load_with_rows(self, source: str) -> tuple[SessionLog, Rows | None]:
         """As `load`, and the rows of a log that is not a saved one."""
         from fastgaum.logs.datasets import resolve
-        from fastgaum.logs.read import read_with_rows
+        from fastgaum.logs.read import ONE_DISPLAY, read_with_rows
         from fastgaum.logs.tables import open_known
 
         found = resolve(source, self.data_dir)
         log, rows = read_with_rows(found, options=self.options)
+        if rows is not None and rows.by_session:
+            note(f"{found.path.name}: {ONE_DISPLAY}")
         if rows is not None and not found.dataset:
             layout = open_known(found.path, self.options.delimiter)[1]
             if layout is not None:

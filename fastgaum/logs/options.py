@@ -149,9 +149,9 @@ class ReadOptions:
     def __post_init__(self) -> None:
         for option in LOG_RULES:
             require_known(option, getattr(self, option), typing.get_args(_TYPES[option]))
-        if self.grid is not None and not 1 <= self.grid <= MOST_COLUMNS:
+        if self.grid is not None and not 1 <= self.grid <= MOST_GRID:
             raise ConfigError(
-                f"grid is {self.grid}, a number of columns from 1 to {MOST_COLUMNS} is required"
+                f"grid is {self.grid}, a number of columns from 1 to {MOST_GRID} is required"
             )
         for option in ("candidate_fields", "context_fields", "item_vectors"):
             if "" in getattr(self, option):
@@ -300,6 +300,8 @@ def _typed(name: str, value: Any) -> Any:
         raise ConfigError(f"the option {name} is {as_given(value)}, {wanted}{cure}") from None
 
 
+MOST_GRID = 1_000_000
+"""columns of a grid"""
 TIME_FIELDS = ("gap", "hour", "day")
 LOG_RULES = ("clicks", "outside", "split")
 FILES = {"item_table", "user_table", "actions"}

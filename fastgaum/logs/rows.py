@@ -73,6 +73,8 @@ def candidate_rows(
     item = CodedIds.of(table[schema.item], "item")
     _require_items(item, schema.item)
     chosen = parse_flags(table[schema.chosen], "0 (displayed) or 1 (chosen) is required")
+    if schema.by_session:
+        _check_one_display(lines["session"], item, chosen, options)
     views = _views(table[schema.views]) if schema.views else (~chosen).cast(pl.Int64)
     rows = Rows(
         events,
@@ -84,6 +86,7 @@ def candidate_rows(
         views=views.to_numpy(),
         context={name: column.gather(starts) for name, column in context.items()},
         has_times=has_times,
+        by_session=schema.by_session,
     )
     if not options.available:
         return rows
@@ -191,6 +194,8 @@ def _event_columns(
         if parsed is not None and parsed.dtype.is_temporal() and options.time_fields:
             clock = clock_of(event)
         _check_several(session, event, table, schema)
+    elif schema.by_session:
+        label = pl.zeros(table.height, dtype=pl.Int32, eager=True)
     if schema.event_label is not None:
         named = table[schema.event_label]
         parsed_label = parse_order(named)
@@ -262,6 +267,34 @@ def _refuse_copies(
             f"event {show(label[alike[row]])} of session {show(session[alike[row]])} has two rows, "
             f"alike in items and choice ({rows.height - rows.n_unique()} rows are such copies), an "
             "event is one row: drop the copies"
+        )
+
+
+def _check_one_display(
+    session: pl.Series, item: CodedIds, chosen: pl.Series, options: ReadOptions
+) -> None:
+    """Refuse sessions that may be several displays, where no column tells displays apart."""
+    rows = pl.DataFrame([session.alias("session"), pl.Series("item", item.codes)])
+    no_column = (
+        "no column tells the displays of a session apart, so each session is one display: name the "
+        "column that does, --column event=NAME (columns={'event': 'NAME'})"
+    )
+    row = first_true(alike := rows.is_duplicated())
+    if row is not None:
+        several = rows.filter(alike)["session"].n_unique()
+        raise LogFormatError(
+            f"session {show(session[row])} has several rows of item {show(item.as_text()[row])} "
+            f"({several} of {session.n_unique()} sessions have such rows), and {no_column}, or "
+            "drop the copies"
+        )
+    clicks = session.filter(chosen)
+    row = first_true(clicks.is_duplicated())
+    if row is not None and options.clicks == "error":
+        several = clicks.filter(clicks.is_duplicated()).n_unique()
+        raise LogFormatError(
+            f"session {show(clicks[row])} has {(clicks == clicks[row]).sum()} chosen rows "
+            f"({several} of {session.n_unique()} sessions have several), and {no_column}, or if it "
+            "is one display pass --clicks each (clicks='each')"
         )
 
 

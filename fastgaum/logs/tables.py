@@ -96,6 +96,12 @@ class FileTable:
                 )
         return self
 
+    def head(self, columns: Sequence[str]) -> pl.DataFrame:
+        """The first rows of the first part. Raises LogFormatError as `read`."""
+        path, part = self.parts[0]
+        with _reading(path):
+            return part.select(columns).head(5).collect()
+
     def read(self, columns: Sequence[str]) -> pl.DataFrame:
         """Rows of all parts, in name order. Raises LogFormatError naming a damaged part."""
         frames = []
