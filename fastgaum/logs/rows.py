@@ -72,6 +72,7 @@ def candidate_rows(
             )
     item = CodedIds.of(table[schema.item], "item")
     _require_items(item, schema.item)
+    _require_past(table, lines, item, options)
     chosen = parse_flags(table[schema.chosen], "0 (displayed) or 1 (chosen) is required")
     if schema.by_session:
         _check_one_display(lines["session"], item, chosen, options)
@@ -158,6 +159,21 @@ def _click_order(table: pl.DataFrame, schema: LogSchema) -> pl.Series | None:
 def _require_items(item: CodedIds, column: str, where: Where = row_number) -> None:
     if (item.codes == NO_CODE).any():
         require_filled(pl.Series(item.codes).replace(NO_CODE, None), "item", column, where)
+
+
+def _require_past(
+    table: pl.DataFrame, lines: pl.DataFrame, item: CodedIds, options: ReadOptions
+) -> None:
+    """Refuse text as a past whose words are no items."""
+    if not options.past or table[options.past].dtype != pl.String:
+        return
+    words = lines["past"].explode().drop_nulls().unique()
+    if len(words) and not words.is_in(item.texts.implode()).any():
+        raise LogFormatError(
+            f"column '{options.past}' holds String, the past of a user is a list of items, or text "
+            f"of ids with spaces between them, and none of its {len(words)} words is an item of "
+            "the log: name another column, or save it as lists"
+        )
 
 
 def _context(table: pl.DataFrame, options: ReadOptions) -> dict[str, pl.Series]:
@@ -355,6 +371,7 @@ def _nested_rows(
         available = parse_flags(values, AVAILABLE, lambda row: name_event(int(event_of_row[row])))
     item = CodedIds.of(items.explode(), "item")
     _require_items(item, schema.items, lambda row: name_event(int(event_of_row[row])))
+    _require_past(table, events, item, options)
     clicks = _read_clicks(table, schema, name_event)
     click_event = clicks["event"].to_numpy()
     outside = np.zeros(0, np.int64)

@@ -49,8 +49,9 @@ def by_index(*positions: Any) -> pl.DataFrame:
 ROWS: list[tuple[pl.DataFrame, str, dict[str, Any]]] = [
     *(
         (long().drop(role), rf"no {role} column in a log of one row .*accepted: {role}", {})
-        for role in ("session", "event", "item", "chosen")
+        for role in ("session", "item", "chosen")
     ),
+    (long().drop("event"), r"several rows of item 'a' \(1 of 2 .*--column event=NAME", {}),
     (long().rename({"session": "xyz"}), r"--column session=NAME \(columns={'session': 'NAME'}", {}),
     (long(chosen=[1, 1, 0, 1]), TWO_CLICKS, {}),
     (nested(chosen=[["a", "b"], []]), TWO_CLICKS, {}),
