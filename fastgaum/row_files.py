@@ -145,11 +145,7 @@ def require_one_count(path: Path) -> None:
         about = _Thrift(footer).record()
         fields = {one.get(4, b""): one.get(3) for one in about[2]}
         groups = [(one[3], [chunk[3] for chunk in one[1]]) for one in about[4]]
-        chunks = [
-            (rows, chunk[3], chunk[5])
-            for rows, chunks in groups
-            for chunk in chunks
-        ]
+        chunks = [(rows, chunk[3], chunk[5]) for rows, chunks in groups for chunk in chunks]
     except (IndexError, KeyError, TypeError, RecursionError, AttributeError):
         return  # likewise
     if about.get(3) != sum(rows for rows, _ in groups):

@@ -330,9 +330,7 @@ def context_column(
             if whole.null_count() > missing:
                 refuse_spoilt(column, where, "decimals")
         column = lower_booleans(column)
-    elif not (
-        dtype.is_integer() or isinstance(dtype, pl.Boolean | pl.Categorical | pl.Enum)
-    ):
+    elif not (dtype.is_integer() or isinstance(dtype, pl.Boolean | pl.Categorical | pl.Enum)):
         if dtype.is_numeric() or isinstance(dtype, pl.Null):
             return column.cast(pl.Float64)
         raise LogFormatError(

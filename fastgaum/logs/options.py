@@ -66,14 +66,15 @@ class ReadOptions:
         (), "a column of the candidates to read, such as a price (repeatable)"
     )
     """numbers as float32 (NaN, infinite and missing are errors), text as categories (missing is
-    code -1). A csv column is numbers if every filled value is one. A nested log gives a list per
-    event, or one value for the whole display set."""
+    code -1). Text is numbers if every filled value is one; booleans are 1 and 0. A nested log gives
+    a list per event, or one value for the whole display set."""
     context_fields: tuple[str, ...] = _option(
         (),
         "a column of the events to read, such as a query or a device (repeatable); whole numbers "
         "and text are categories, decimal numbers are numbers",
     )
-    """missing is code -1. A csv column is numbers if every value is one and some are not whole."""
+    """missing is code -1. Text is numbers if every value is one and some are not whole; booleans
+    are categories."""
     time_fields: tuple[str, ...] = _option(
         (),
         "what to read of the times of events (repeatable). gap: logarithm of the seconds since the "
@@ -91,7 +92,8 @@ class ReadOptions:
     """every user of the log has a row; missing numbers get the table's mean, categories code -1"""
     past: str | None = _option(
         None,
-        "a column of lists: items of the user's past, before the first event of the session",
+        "a column with the items of the user's past, before the first event of the session: lists, "
+        "or text of ids with spaces between them",
     )
     """of a session's first event, oldest item first; an empty name: none"""
     available: str | None = _option(
@@ -131,7 +133,7 @@ class ReadOptions:
     delimiter: str | None = _option(
         None, "the sign between columns of a text file, if its first line does not show it"
     )
-    decimal: str | None = _option(None, "the decimal sign of numbers in a text file: , or .")
+    decimal: str | None = _option(None, "the decimal sign of numbers in text: , or .")
     """the other sign then divides thousands; None: only certain decimal commas are read"""
     name: str | None = None
     """by default the file's name"""
@@ -234,7 +236,10 @@ class ReadOptions:
     @property
     def of_log(self) -> dict[str, object]:
         """What a record keeps of the log that was read: means and categories, if it has some."""
-        found: dict[str, object] = {"means": dict(self.means), "categories": [*sorted(self.categories)]}
+        found: dict[str, object] = {
+            "means": dict(self.means),
+            "categories": [*sorted(self.categories)],
+        }
         return {name: values for name, values in found.items() if values}
 
     @classmethod

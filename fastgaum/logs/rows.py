@@ -40,9 +40,7 @@ from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
 AVAILABLE = "0 (it could not be chosen) or 1 is required"
 
 
-def candidate_rows(
-    table: pl.DataFrame, schema: LogSchema, options: ReadOptions
-) -> Rows:
+def candidate_rows(table: pl.DataFrame, schema: LogSchema, options: ReadOptions) -> Rows:
     """Turn a table of either layout into rows of one candidate each. Raises LogFormatError."""
     if table.height == 0:
         raise LogFormatError("the log is empty (no rows): at least one event is required")
@@ -345,9 +343,7 @@ def _views(column: pl.Series) -> pl.Series:
     return counts
 
 
-def _nested_rows(
-    table: pl.DataFrame, schema: LogSchema, options: ReadOptions
-) -> Rows:
+def _nested_rows(table: pl.DataFrame, schema: LogSchema, options: ReadOptions) -> Rows:
     assert schema.items is not None
     events, has_times = _event_columns(table, schema, options)
 
