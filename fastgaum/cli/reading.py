@@ -62,6 +62,9 @@ class GivenOptions(ReadOptions):
     means: Annotated[Mapping[str, float], Parameter(parse=False)] = field(
         default_factory=dict, compare=False
     )
+    categories: Annotated[frozenset[str], Parameter(parse=False)] = field(
+        default=frozenset(), compare=False
+    )
 
     def __init__(self, **given: Any) -> None:
         columns = given.get("columns")
@@ -105,11 +108,13 @@ class Reading:
     def load_with_rows(self, source: str) -> tuple[SessionLog, Rows | None]:
         """As `load`, and the rows of a log that is not a saved one."""
         from fastgaum.logs.datasets import resolve
-        from fastgaum.logs.read import read_with_rows
+        from fastgaum.logs.read import ONE_DISPLAY, read_with_rows
         from fastgaum.logs.tables import open_known
 
         found = resolve(source, self.data_dir)
         log, rows = read_with_rows(found, options=self.options)
+        if rows is not None and rows.by_session:
+            note(f"{found.path.name}: {ONE_DISPLAY}")
         if rows is not None and not found.dataset:
             layout = open_known(found.path, self.options.delimiter)[1]
             if layout is not None:
@@ -147,7 +152,12 @@ class Reading:
             if former.item_table is not None and has_item_table(path, former.item_table):
                 kept -= {"item_table"}
         values = {name: value for name, value in former.values.items() if name in kept}
-        base = replace(ReadOptions.of(**values), recorded=frozenset(kept), means=former.means)
+        base = replace(
+            ReadOptions.of(**values),
+            recorded=frozenset(kept),
+            means=former.means,
+            categories=former.categories,
+        )
         return self.with_options(self.options.over(base))
 
     def of_resumed(self, folder: Path, reading: dict[str, object]) -> Reading:

@@ -36,6 +36,7 @@ from fastgaum.features.relations import left_out
 from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.features.statistics import StatisticsCounter
+from fastgaum.logs.clicks import is_successive
 from fastgaum.logs.context import ContextField, context_of, training_events
 from fastgaum.logs.log import NO_CLICK, ItemCounts, SessionLog
 from fastgaum.logs.trained_users import TrainedUsers
@@ -237,7 +238,8 @@ def _require_training(log: SessionLog) -> None:
 def names_of_numbers(space: FeatureSpace, log: SessionLog) -> tuple[str, ...]:
     """Names of all numbers of a log's candidates. Raises LogFormatError: a field has the name of
     such a number, or two numbers have one name."""
-    names = made_numbers(space.protocol, space.relations is not None)
+    successive = is_successive(space.context_number_names)
+    names = made_numbers(space.protocol, space.relations is not None, successive)
     others = (*(PLACE_NUMBERS if space.grid else ()), *component_names(space.vectors))
     of_context = space.numbers_of_context
     taken = {*names, *of_context, *others, "item", *OF_PLACE}

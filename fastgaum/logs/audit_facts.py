@@ -19,6 +19,7 @@ from fastgaum.logs.audit_rules import (
     counts_views,
 )
 from fastgaum.logs.clicks import ClickFacts
+from fastgaum.logs.column_roles import pasts_among
 from fastgaum.logs.fold import Rows
 from fastgaum.logs.hashes import Hashes, mix_hashes
 from fastgaum.logs.log import (
@@ -110,13 +111,14 @@ def say_reading(log: SessionLog, rows: Rows | None) -> Iterator[str]:
     if rows is None:
         return
     if rows.not_read:
+        pasts = "".join(f"; --past {name} reads the past" for name in pasts_among(rows.not_read))
         yield (
             f"columns not read: {', '.join(rows.not_read)} (--candidate-field, --context-field or "
-            "--column reads one)"
+            f"--column reads one{pasts})"
         )
     if "user" not in rows.events.columns:
         yield "no column of users: each session counts as a user of its own"
-    if not rows.has_times:
+    if not (rows.has_times or rows.by_session):
         yield "no numbers or times order the events: they are in the order of their rows"
     if getattr(rows.events["order"].dtype, "time_zone", None) is not None:
         yield "times order events by UTC; a time without an offset counts as UTC"

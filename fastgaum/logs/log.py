@@ -27,7 +27,7 @@ from fastgaum.forks import require_threads
 from fastgaum.logs.actions import Actions
 from fastgaum.logs.clicks import CLICKS_SO_FAR, ClickFacts, is_successive
 from fastgaum.logs.hashes import Hashes, hash_texts
-from fastgaum.logs.options import ReadOptions
+from fastgaum.logs.options import MOST_GRID, ReadOptions
 
 if TYPE_CHECKING:
     from fastgaum.kernels.candidate_counts import PackedSessions
@@ -432,6 +432,8 @@ class ItemCounts:
 
 
 def _check_arrays(log: SessionLog) -> None:
+    if not 0 <= log.grid <= MOST_GRID:
+        raise ValueError(f"grid is {log.grid}, 0 (none) to {MOST_GRID} columns are required")
     _check_codes("items", log.items, np.int32, log.n_items, "items")
     _check_offsets("display_offsets", log.display_offsets, 1, len(log.items), "candidates")
     _check_offsets("session_offsets", log.session_offsets, 0, log.n_events, "events")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from fastgaum.logs.column_roles import (
     ROLE_NAMES,
     LogSchema,
     find_column,
+    pasts_among,
     require_column,
     resolve_schema,
 )
@@ -73,7 +75,7 @@ def load(
     """
     require_threads()
     options = ReadOptions.of(**given).over(options)
-    return read_with_rows(resolve(name_or_path, data_dir), options=options)[0]
+    return _warned(*read_with_rows(resolve(name_or_path, data_dir), options=options))
 
 
 def read_log(
@@ -99,7 +101,20 @@ def read_log(
     options = ReadOptions.of(**given).over(options)
     if isinstance(source, str | os.PathLike):
         require_path("a log", source)
-    return _read(source, options)[0]
+    return _warned(*_read(source, options))
+
+
+ONE_DISPLAY = (
+    "no column tells displays apart (event): each session is one display; --column event=NAME "
+    "(columns={'event': 'NAME'}) names one, the session's own says that it is so"
+)
+
+
+def _warned(log: SessionLog, rows: Rows | None) -> SessionLog:
+    """The log; a warning says what reading decided of its events."""
+    if rows is not None and rows.by_session:
+        warnings.warn(f"'{log.name}': {ONE_DISPLAY}", UserWarning, stacklevel=3)
+    return log
 
 
 def read_with_rows(
@@ -145,11 +160,14 @@ def as_log(source: SessionLog | Frame, options: ReadOptions | None = None) -> Se
     if not is_frame(source):
         raise no_log(source)
     log, rows = _read_rows(source, options or DEFAULT_OPTIONS)
+    _warned(log, rows)
     if rows.not_read and options is None:
+        first = rows.not_read[0]
+        option = f"past='{first}'" if pasts_among([first]) else f"candidate_fields=['{first}']"
         raise LogFormatError(
             f"the frame has columns without a role, {', '.join(rows.not_read)}, and a fit reads "
             "them or not as it is told: drop them, or fit on fastgaum.read_log(frame, "
-            f"candidate_fields=['{rows.not_read[0]}']) or context_fields=…"
+            f"{option}) or context_fields=…"
         )
     return log
 
@@ -188,6 +206,7 @@ def read_to_predict(
     if any_split and options.split == "file" and schema.split is None:
         options = ReadOptions.of(split="user").over(options)
     log, rows = _read_rows(source, options)
+    _warned(log, rows)
     items, n = schema.items, frame.height
     if schema.nested and items in frame.columns:
         n = int(as_list(frame[items]).list.len().sum())
@@ -223,12 +242,25 @@ def _open(source: LogSource, options: ReadOptions) -> tuple[FileTable, LogSchema
         schema = resolve_schema(table.dtypes, options)
     except LogFormatError as error:
         if layout is None:
-            raise
+            raise LogFormatError(f"{error}{_as_mind(table)}") from None
         named = f"; it is read as {layout.name}: --column ROLE=COLUMN names another"
         raise LogFormatError(f"{error}{named}") from None
     fields = (*options.candidate_fields, *options.context_fields, options.weight or "")
     fields += (schema.event or "", schema.click_order or "")
     return table.with_points(fields, options.decimal), schema, options
+
+
+def _as_mind(table: FileTable) -> str:
+    """What an error says of a table with a column of displays as MIND writes them."""
+    text = [name for name, dtype in table.dtypes.items() if dtype == pl.String]
+    first = table.head(text)
+    for name in text:
+        if len(first) and (first[name].str.contains(r"^\S+-[01]( \S+-[01])+$")).any():
+            return (
+                f"; column '{name}' holds displays as MIND writes them (N1-0 N2-1): call the "
+                "columns as MIND does, impression_id, user_id, time, history and impressions"
+            )
+    return ""
 
 
 def _without_choices(table: FileTable, options: ReadOptions) -> tuple[FileTable, ReadOptions]:
@@ -256,7 +288,7 @@ def _read_rows(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows]
     with naming(source):
         table, schema, options = _open(source, given)
         frame = table.read(schema.columns(options))
-        rows = candidate_rows(frame, schema, options, untyped=table.untyped)
+        rows = candidate_rows(frame, schema, options)
         means = dict(given.means)
         log = _pack(rows, schema, options, means)
     if isinstance(source, str | os.PathLike):
@@ -264,9 +296,12 @@ def _read_rows(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows]
     # a public log says itself what is not read of it
     columns = table.stored or tuple(table.dtypes)
     read = columns if find_layout(columns) else {*schema.columns(options)} - {schema.time_beside}
-    not_read = tuple(one for one in columns if one not in read)
+    # a column without a name is an index
+    not_read = tuple(one for one in columns if one and one not in read)
     log = _finished(log, options, means)
-    log = dataclasses.replace(log, reading=dataclasses.replace(given, means=means))
+    categories = frozenset(name for name, one in log.columns.items() if one.texts is not None)
+    reading = dataclasses.replace(given, means=means, categories=categories)
+    log = dataclasses.replace(log, reading=reading)
     return log, dataclasses.replace(rows, not_read=not_read)
 
 
@@ -274,7 +309,12 @@ def _finished(log: SessionLog, options: ReadOptions, means: dict[str, float]) ->
     absent = [name for name in options.item_vectors if name not in log.vectors]
     if options.item_table is not None:
         log = attach_item_table(
-            log, options.item_table, options.item_vectors, options.decimal, means
+            log,
+            options.item_table,
+            options.item_vectors,
+            options.decimal,
+            means,
+            options.categories,
         )
     elif absent:
         known = f" (the saved log has {', '.join(log.vectors)})" if log.vectors else ""
@@ -305,7 +345,9 @@ def _pack(
     if actions is not None and log.actions is not None:
         actions.require_some(log.actions.left_out, str(log.session_ids[0]))
     if options.user_table is not None:
-        log = attach_user_table(log, options.user_table, schema.user, options.decimal, means)
+        log = attach_user_table(
+            log, options.user_table, schema.user, options.decimal, means, options.categories
+        )
     if options.split == "file" and schema.split is None:
         raise LogFormatError(
             "split='file' needs a split column (split, tr_val_tst), the log has none: use "

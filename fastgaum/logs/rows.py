@@ -40,14 +40,12 @@ from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
 AVAILABLE = "0 (it could not be chosen) or 1 is required"
 
 
-def candidate_rows(
-    table: pl.DataFrame, schema: LogSchema, options: ReadOptions, *, untyped: bool = False
-) -> Rows:
+def candidate_rows(table: pl.DataFrame, schema: LogSchema, options: ReadOptions) -> Rows:
     """Turn a table of either layout into rows of one candidate each. Raises LogFormatError."""
     if table.height == 0:
         raise LogFormatError("the log is empty (no rows): at least one event is required")
     if schema.nested:
-        return _nested_rows(table, schema, options, untyped)
+        return _nested_rows(table, schema, options)
     assert schema.item is not None
     assert schema.chosen is not None
     lines, has_times = _event_columns(table, schema, options)
@@ -58,7 +56,7 @@ def candidate_rows(
     is_start = first == np.arange(table.height)
     starts = np.flatnonzero(is_start)
     events = lines[starts].drop("key").with_columns(*firsts.drop("row")[starts])
-    context = _context(table, options, untyped)
+    context = _context(table, options)
     for name, column in context.items():
         row = first_true(column.ne_missing(column.gather(first)))
         if row is not None:
@@ -72,7 +70,10 @@ def candidate_rows(
             )
     item = CodedIds.of(table[schema.item], "item")
     _require_items(item, schema.item)
+    _require_past(table, lines, item, options)
     chosen = parse_flags(table[schema.chosen], "0 (displayed) or 1 (chosen) is required")
+    if schema.by_session:
+        _check_one_display(lines["session"], item, chosen, options)
     views = _views(table[schema.views]) if schema.views else (~chosen).cast(pl.Int64)
     rows = Rows(
         events,
@@ -80,11 +81,11 @@ def candidate_rows(
         item,
         chosen.to_numpy(),
         fields={name: table[name] for name in options.candidate_fields},
-        untyped=untyped,
         click_order=_click_order(table, schema),
         views=views.to_numpy(),
         context={name: column.gather(starts) for name, column in context.items()},
         has_times=has_times,
+        by_session=schema.by_session,
     )
     if not options.available:
         return rows
@@ -156,9 +157,27 @@ def _require_items(item: CodedIds, column: str, where: Where = row_number) -> No
         require_filled(pl.Series(item.codes).replace(NO_CODE, None), "item", column, where)
 
 
-def _context(table: pl.DataFrame, options: ReadOptions, untyped: bool) -> dict[str, pl.Series]:
+def _require_past(
+    table: pl.DataFrame, lines: pl.DataFrame, item: CodedIds, options: ReadOptions
+) -> None:
+    """Refuse text as a past whose words are no items."""
+    if not options.past or table[options.past].dtype != pl.String:
+        return
+    words = lines["past"].explode().drop_nulls().unique()
+    if len(words) and not words.is_in(item.texts.implode()).any():
+        raise LogFormatError(
+            f"column '{options.past}' holds String, the past of a user is a list of items, or text "
+            f"of ids with spaces between them, and none of its {len(words)} words is an item of "
+            "the log: name another column, or save it as lists"
+        )
+
+
+def _context(table: pl.DataFrame, options: ReadOptions) -> dict[str, pl.Series]:
     """The columns of events by name, the weight among them."""
-    context = {name: context_column(table[name], untyped) for name in options.context_fields}
+    context = {
+        name: context_column(table[name], categories=options.categories)
+        for name in options.context_fields
+    }
     if options.weight:
         context[options.weight] = parse_weights(table[options.weight])
     return context
@@ -190,6 +209,8 @@ def _event_columns(
             if not event.dtype.is_temporal():
                 written = event
         _check_several(session, event, table, schema)
+    elif schema.by_session:
+        label = pl.zeros(table.height, dtype=pl.Int32, eager=True)
     if schema.event_label is not None:
         named = table[schema.event_label]
         parsed_label = parse_order(named)
@@ -266,6 +287,34 @@ def _refuse_copies(
         )
 
 
+def _check_one_display(
+    session: pl.Series, item: CodedIds, chosen: pl.Series, options: ReadOptions
+) -> None:
+    """Refuse sessions that may be several displays, where no column tells displays apart."""
+    rows = pl.DataFrame([session.alias("session"), pl.Series("item", item.codes)])
+    no_column = (
+        "no column tells the displays of a session apart, so each session is one display: name the "
+        "column that does, --column event=NAME (columns={'event': 'NAME'})"
+    )
+    row = first_true(alike := rows.is_duplicated())
+    if row is not None:
+        several = rows.filter(alike)["session"].n_unique()
+        raise LogFormatError(
+            f"session {show(session[row])} has several rows of item {show(item.as_text()[row])} "
+            f"({several} of {session.n_unique()} sessions have such rows), and {no_column}, or "
+            "drop the copies"
+        )
+    clicks = session.filter(chosen)
+    row = first_true(clicks.is_duplicated())
+    if row is not None and options.clicks == "error":
+        several = clicks.filter(clicks.is_duplicated()).n_unique()
+        raise LogFormatError(
+            f"session {show(clicks[row])} has {(clicks == clicks[row]).sum()} chosen rows "
+            f"({several} of {session.n_unique()} sessions have several), and {no_column}, or if it "
+            "is one display pass --clicks each (clicks='each')"
+        )
+
+
 def _check_several(
     session: pl.Series, event: pl.Series, table: pl.DataFrame, schema: LogSchema
 ) -> None:
@@ -297,9 +346,7 @@ def _views(column: pl.Series) -> pl.Series:
     return counts
 
 
-def _nested_rows(
-    table: pl.DataFrame, schema: LogSchema, options: ReadOptions, untyped: bool
-) -> Rows:
+def _nested_rows(table: pl.DataFrame, schema: LogSchema, options: ReadOptions) -> Rows:
     assert schema.items is not None
     events, has_times = _event_columns(table, schema, options)
 
@@ -322,6 +369,7 @@ def _nested_rows(
         available = parse_flags(values, AVAILABLE, lambda row: name_event(int(event_of_row[row])))
     item = CodedIds.of(items.explode(), "item")
     _require_items(item, schema.items, lambda row: name_event(int(event_of_row[row])))
+    _require_past(table, events, item, options)
     clicks = _read_clicks(table, schema, name_event)
     click_event = clicks["event"].to_numpy()
     outside = np.zeros(0, np.int64)
@@ -353,7 +401,7 @@ def _nested_rows(
                 "every display has a click on an item that it did not display, with --outside drop "
                 "no event is left: pass --outside none or append"
             )
-        rest = _nested_rows(table.filter(kept), schema, options, untyped)
+        rest = _nested_rows(table.filter(kept), schema, options)
         dropped = dataclasses.replace(facts, displays=facts.outside_displays)
         return dataclasses.replace(rest, clicks=dropped)
     if len(outside) and options.outside == "append":
@@ -376,8 +424,7 @@ def _nested_rows(
         item,
         click_of_row >= 0,
         fields,
-        untyped,
-        context=_context(table, options, untyped),
+        context=_context(table, options),
         has_times=has_times,
         # an event of a plain column has one click
         click_order=(

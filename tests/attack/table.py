@@ -37,12 +37,21 @@ from tests.attack.attacks import (
 )
 from tests.builders import change_state, change_table, flip_bit, log_of, put
 from tests.cli.good_files import Seeds
+from tests.logs.test_bad_files import changed_footer
+from tests.test_panics import damaged_arrow
 
 
 def long_line(path: Path) -> None:
     """A line of two gigabytes: a hole, which takes no disk."""
     path.write_text("session,event,item,chosen\nu,1,")
     os.truncate(path, 2 << 30)
+
+
+def two_counts(path: Path) -> None:
+    """A parquet file whose row group says half of the rows that its columns hold."""
+    rows = pl.DataFrame({"session": range(480), "event": 0, "item": "a"})
+    rows.with_columns(chosen=pl.lit(1)).write_parquet(path)
+    changed_footer(path, 480, 241, 5)
 
 
 def others(says: str, text: str = "", **changes: object) -> Refused:
@@ -134,6 +143,21 @@ READ: dict[str, Attack] = {
     "an empty item table": Refused("data convert {log} -o out --item-table t.csv", "the table is empty", {"t.csv": "item,k\n"}),
     "a table of other items": Refused("data convert {log} -o out --item-table t.csv", "none of the log's", {"t.csv": "item,k\nnobody,1\n"}),
     "a copy that is not the file": Refused("data get yelp --from yelp.txt --data-dir .", "yelp.txt' has the sha256", {"yelp.txt": "not it"}),
+    "numbers in text and n/a": parquet(CATEGORIES, PRICE, p=["12", "14", "n/a", "16"]),
+    "numbers in dollars, in a parquet": parquet(CATEGORIES, PRICE, p=["$3.50", "4.25", "1.00", "2.75"]),
+    "parquet that contradicts itself": raw("log.parquet", two_counts, "it says 480 rows, its row groups 241"),
+    "parquet below a folder of parquet": Refused("data convert log -o out", "beside its 1 parquet shards", {"log/a.parquet": pl.DataFrame(GOOD), "log/more/b.parquet": pl.DataFrame(GOOD)}),
+    "csv beside parquet": Refused("data convert log -o out", "holds 'b.csv' beside its 1 parquet shards", {"log/a.parquet": pl.DataFrame(GOOD), "log/b.csv": pl.DataFrame(GOOD)}),
+    "a number that polars does not know": raw("log.arrow", damaged_arrow, "polars fails on its contents", PRICE),
+    "a grid of 20 digits": log("a number of columns from 1 to 1000000", f"--ordered --grid {10**20 - 1}"),
+    "an index as a field": log("a name is required", "--candidate-field ''", **{"": [0, 1, 2, 3]}),
+    "an index as the context": log("a name is required", "--context-field ''", **{"": [0, 1, 2, 3]}),
+    "several clicks without an event": log("--column event=NAME", event=None, item=[*"abca"], chosen=[1, 1, 0, 1]),
+    "an item twice without an event": log("each session is one display", event=None),
+    "an event that is misspelt": log("event=session if each session is one display", event=None, evnt=[1, 1, 2, 1]),
+    "a past with commas": log("text of ids with spaces", "--past seen", seen="a,b"),
+    "a past of other words": log("none of its 2 words is an item", "--past seen", seen="blue shirt"),
+    "displays of MIND under another name": log("as MIND writes them", chosen=None, shown="N1-0 N2-1"),
     "a log in another layout": Refused("data audit log.csv", "log.csv", {"log.csv": "a,b\n1,2\n"}),
 }
 # fmt: on
@@ -287,6 +311,8 @@ RUNS: dict[str, Attack] = {
     "machine: 10^400 seconds": of_run("machine.json", record(cost={"seconds": 10**400}), REPORT, "out of range"),
     "machine: a list": of_run("machine.json", "[]", REPORT, "holds no object"),
     "reading: nested": of_run("reading.json", "[" * 99_999, EVALUATE, "nested too deeply"),
+    "reading: a grid of 20 digits": of_run("reading.json", f'{{"ordered": true, "grid": {10**20 - 1}}}', EVALUATE, "reading.json"),
+    "reading: a grid of 20 digits, in a report": of_run("reading.json", f'{{"ordered": true, "grid": {10**20 - 1}}}', REPORT, "reading.json"),
     "reading: a long name": of_run("reading.json", f'{{"item_table": "{LONG}"}}', EVALUATE, "255 bytes"),
     "reading: another type": of_run("reading.json", '{"candidate_field": 3}', EVALUATE, "candidate_fields is 3, expected a list"),
     "config: a rate of 1e308": Refused("train {log} -o new --set generator_lr=1e308", "at most 1e+30"),
@@ -312,6 +338,7 @@ RUNS: dict[str, Attack] = {
 # fmt: on
 # fmt: off
 STORES: dict[str, Attack] = {
+    "grid of 20 digits": manifest("grid is 99999999999999999999", lambda about: about.update(grid=10**20 - 1)),
     "item out of range": rows("items holds 1000000 at", "events", "items", 10**6),
     "negative item": rows("items holds -5 at", "events", "items", -5),
     "item twice": rows("is damaged", "events", "items", [1, 1, 1]),
@@ -548,6 +575,10 @@ CALLS: dict[str, Attack] = {
     "SessionLog: too few item ids": RefusedCall(lambda: dataclasses.replace(LOG, item_ids=LOG.item_ids[:1]), "items holds"),
     "SessionLog: too few users": RefusedCall(lambda: dataclasses.replace(LOG, users=LOG.users[:-1]), "users has"),
     "relations of displays of 1 000": RefusedCall(lambda: fg.UserModel.from_preset(relations=True).fit(large_displays(1000)), "train with relations = false"),
+    "grid of 10^20": RefusedCall(lambda: read_log(frame(), ordered=True, grid=10**20), "a number of columns from 1 to"),
+    "a field without a name": RefusedCall(lambda: read_log(frame(**{"": 1}), candidate_fields=[""]), "a name is required"),
+    "a role without a name": RefusedCall(lambda: read_log(frame(), columns={"item": ""}), "a name is required"),
+    "text among the numbers of a frame": RefusedCall(lambda: read_log(frame(p=["3.5", "$4", "5", "6"]), candidate_fields=["p"]), CATEGORIES),
     "a rate of infinity": RefusedCall(lambda: fg.Config.from_preset("fastgaum", lr=float("inf")), "at most 1e+30"),
 }
 
@@ -594,6 +625,16 @@ def names_what_is_not_read(_: Seeds) -> bool:
     return "query" in fg.audit(fg.read_log("log.csv"), raw_rows("log.csv")).not_read
 
 
+def read_alike(values: list[str], _: Seeds) -> bool:
+    """A csv, a parquet of text and a frame are one log, in a candidate's field and the context."""
+    rows = frame(p=values, session=[*"abcd"])
+    rows.write_csv("log.csv")
+    rows.write_parquet("log.parquet")
+    sources = ("log.csv", "log.parquet", rows)
+    fields: tuple[dict[str, Any], ...] = ({"candidate_fields": ["p"]}, {"context_fields": ["p"]})
+    return all(len({read_log(one, **role).fingerprint for one in sources}) == 1 for role in fields)
+
+
 def hours(**columns: Any) -> list[str]:
     """The hours of four sessions."""
     found = read_log(frame(session=[*"abcd"], chosen=1, **columns), time_fields=["hour"])
@@ -635,6 +676,8 @@ def same_under(set_default: Callable[[], None]) -> IsTrue:
 
 # fmt: off
 TRUE: dict[str, Attack] = {
+    **{f"text of {name} is read alike everywhere": IsTrue(partial(read_alike, values)) for name, values in (("prices", ["3.53", "4e0", "+2", "3.53"]), ("booleans", ["True", "false", "TRUE", "true"]), ("codes", ["007", "7", "12", "007"]))},
+    "an index without a name is no field": IsTrue(lambda _: read_log(frame(**{"": [0, 1, 2, 3]})).fingerprint == read_log(frame()).fingerprint),
     "arrays of a log are read-only": IsTrue(lambda _: not LOG.items.flags.writeable),
     "a drawn split is the user's": IsTrue(same_split),
     "an audit names what it did not read": IsTrue(names_what_is_not_read),
