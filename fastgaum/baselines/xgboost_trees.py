@@ -60,11 +60,11 @@ BLOCK_SESSIONS = 1 << 10
 """sessions whose columns are made at once"""
 MOST_ALTERNATIVES = 8
 """items of a log whose displays are read as a row of alternatives"""
-MOST_TRIED = 1 << 18
+MOST_TRIED = 1 << 19
 """candidates that settings are compared on, in each split; trees of a larger log are fitted once
 more, to all of its training split"""
 FAST_ETA = 0.2
-"""learning rate of a log so large that each tree takes seconds"""
+"""learning rate where a log is larger: each of its trees takes seconds"""
 READS = ("relations", "counts", "ids", "alternatives")
 """what trees may read of a candidate: all numbers; those that are no relations; those that training
 did not count, with its ids; the numbers of all alternatives, with its ids"""
@@ -205,11 +205,14 @@ class BoostedTrees(Baseline):
                 best, self.booster, self.reads, self.chosen = row["val_loss"], booster, reads, tried
             return float(row["val_loss"])
 
-        grids = self.open_grids()
-        if part is not whole and self.eta is None:
-            grids["eta"] = (FAST_ETA,)
+        grids, readings = self.open_grids(), self._may_read()
+        if part is not whole:
+            if self.eta is None:
+                grids["eta"] = (FAST_ETA,)
+            # a tree reads a column for each of thousands of ids
+            readings = [reads for reads in readings if reads != "ids"] or readings
         first = {name: grid[0] for name, grid in grids.items()}
-        losses = {reads: compare(reads, first) for reads in self._may_read()}
+        losses = {reads: compare(reads, first) for reads in readings}
         order = sorted(losses, key=lambda reads: losses[reads])
         for name, grid in grids.items():
             for value in grid[1:]:
