@@ -351,7 +351,7 @@ class BoostedTrees(Baseline):
     def _every_alternative(self, batch: BatchTensors) -> FloatArray:
         space, source = self.space, batch.source
         assert space is not None
-        own = ~of_statistics(space) & (space.code.columns < len(space.number_names))
+        own = self._of_log()
         event, items = source.event_of_candidate(), item_rows(source)
         before = chosen_before(batch, space.n_ids, TREES_WINDOW)[event, source.ids[:, 0]]
         numbers = np.column_stack([source.numbers[:, own], np.asarray(before).ravel()])
@@ -360,6 +360,13 @@ class BoostedTrees(Baseline):
         known = items >= 0
         grid[event[known], items[known]] = numbers[known]
         return grid.reshape(len(grid), -1)
+
+    def _of_log(self) -> BoolArray:
+        """Which numbers are a candidate's own, and not counted in training, (n_numbers,)."""
+        assert self.space is not None
+        base = self.space.code.columns < len(self.space.number_names)
+        own: BoolArray = base & ~of_statistics(self.space)
+        return own
 
     def _find_varying(self, rows: TreeRows) -> BoolArray:
         """Which columns of all alternatives say something of a display: they have two values, one
@@ -386,8 +393,12 @@ class BoostedTrees(Baseline):
     def _restore(self, arrays: Arrays) -> None:
         assert self.space is not None
         self.fields = FieldColumns.restore(self.space, arrays)
-        self.reads = dict(enumerate(READS))[int(arrays["reads"].item())]
-        self.varying = arrays["varying"]
+        reads, self.varying = int(arrays["reads"].item()), arrays["varying"]
+        width = len(self.space.item_counts.displays) * (int(self._of_log().sum()) + 1)
+        wanted = (width,) if READS[reads % len(READS)] == "alternatives" else self.varying.shape
+        if reads not in range(len(READS)) or self.varying.shape != wanted:
+            raise ValueError("what the trees read does not fit the feature space")
+        self.reads = READS[reads]
         self.booster = _xgboost().Booster({"nthread": 1})
         self.booster.load_model(bytearray(arrays["booster"].tobytes()))
 
