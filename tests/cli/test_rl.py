@@ -32,7 +32,7 @@ def test_train_then_adapt(
     assert (setting.reward, setting.horizon, setting.leaving) == ("contrast", 3, 0.1)
     assert setting.pool == Pool(size=10, seed=3)
     curve = pl.read_parquet(out / "curve.parquet")
-    assert curve.columns == ["steps", "return", "click_rate", "loss", "epsilon"]
+    assert curve.columns == ["steps", "return", "click_rate", "decoys", "loss", "epsilon"]
     assert 16 < curve["steps"].item() <= 48
     file = tmp_path / "curve.json"
     adapt = f"rl adapt {out} {run} --in {other} --episodes 2 --users 20 --seeds 2".split()
