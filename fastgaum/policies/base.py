@@ -146,7 +146,7 @@ def decoys_text(share: float) -> str:
     return (
         f"{share:.0%} of the items that it shows are below the median utility of its user's pool, "
         f"at most {MOST_DECOYS:.0%} are allowed where users always choose: there, utility and "
-        "contrast pay most for one good item among items that nobody picks"
+        "contrast pay most for one good item among items that no user picks"
     )
 
 

@@ -19,7 +19,7 @@ from fastgaum.worlds.rules import Leaving, Reward, StepReward, check_pessimism, 
 from fastgaum.worlds.world import Population, World
 from fastgaum.worlds.world_set import require_set
 
-MOST_SCORED = 1 << 26
+MOST_SCORED = 1 << 22
 """utilities of pools' items that an episode asks for to count decoys: a second or two"""
 
 

@@ -1,4 +1,4 @@
-"""Decoys: items that nobody picks, beside which one good item looks best where users always
+"""Decoys: items that no user picks, beside which one good item looks best where users always
 choose."""
 
 from __future__ import annotations
@@ -12,10 +12,18 @@ import pytest
 from fastgaum.arrays import IntArray
 from fastgaum.checkpoint import State, load_state, save_state
 from fastgaum.errors import CheckpointError
+from fastgaum.policies import evaluation
 from fastgaum.policies import rollout as module
 from fastgaum.policies.base import MOST_DECOYS, Observation, Policy, items_at, top_places
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.evaluation import Earned, advise, difference, judge
+from fastgaum.policies.evaluation import (
+    ComparisonPlan,
+    Earned,
+    advise,
+    compare_policies,
+    difference,
+    judge,
+)
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.registry import (
     POLICY_FORMAT,
@@ -26,6 +34,7 @@ from fastgaum.policies.registry import (
 )
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.policies.training import train_policy
+from fastgaum.reports.world_tables import policy_blocks
 from fastgaum.worlds.pools import Pool
 from tests.worlds.small_world import SmallWorld
 
@@ -74,6 +83,25 @@ def test_one_good_item_among_the_worst_is_paid_more_and_not_recommended() -> Non
     advice = advise([few, greedy])
     assert advice is not None
     assert (advice.policy, advice.decoys) == ("one-good", {})
+
+
+def test_a_table_says_why_a_policy_is_not_recommended(monkeypatch: pytest.MonkeyPatch) -> None:
+    users, config = world(outside=False), PolicyConfig()
+    monkeypatch.setattr(
+        evaluation, "judging_members", lambda world, n, seeds: np.arange(n)[None] % 3
+    )
+    agents = {"one-good": lambda setting, seed: OneGood()}
+    plan = ComparisonPlan(["random", "greedy"], [5], 1, 300, config, users, users, agents)
+    result = compare_policies(plan, lambda k, items: SETTING)
+    (advice,) = result["recommended"]
+    assert (advice["policy"], {*advice["decoys"]}) == ("greedy", {"one-good"})
+    earned, shown = policy_blocks({**result, "world": "small"})
+    assert "; not one-good: 80% of the items" in earned.notes[-1]
+    assert [(row[0], row[-1]) for row in shown.rows] == [
+        ("one-good", "80.0"),
+        ("greedy", "0.0"),
+        ("random", shown.rows[-1][-1]),
+    ]
 
 
 def test_where_users_may_choose_nothing_the_rule_is_as_it_was() -> None:
