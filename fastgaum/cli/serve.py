@@ -92,7 +92,7 @@ def _listen(host: str, port: int) -> socket.socket:
             f"cannot listen on {host!r}, port {port} ({error}): the host is an address or a name "
             "of this machine, such as 127.0.0.1, and no other program listens on the port"
         ) from None
-    # Accepted connections inherit it. Without it, the body of an answer on a connection that is kept
-    # waits until the client acknowledges the head, and clients delay that by 40 ms.
+    # Accepted connections inherit it. Without it, the body of an answer on a connection that is
+    # kept waits until the client acknowledges the head, and clients delay that by 40 ms.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
