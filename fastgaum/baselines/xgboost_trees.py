@@ -63,9 +63,11 @@ MOST_ALTERNATIVES = 8
 MOST_TRIED = 1 << 19
 """candidates that settings are compared on, in each split; trees of a larger log are fitted once
 more, to all of its training split"""
+MOST_IDS = 1 << 12
+"""of a log whose ids are tried in place of what training counted of them"""
 FAST_ETA = 0.2
 """learning rate where a log is larger: each of its trees takes seconds"""
-READS = ("relations", "counts", "ids", "alternatives")
+INPUTS = ("relations", "counts", "ids", "alternatives")
 """what trees may read of a candidate: all numbers; those that are no relations; those that training
 did not count, with its ids; the numbers of all alternatives, with its ids"""
 
@@ -119,7 +121,7 @@ class BoostedTrees(Baseline):
     """Boosted trees over the numbers of a candidate's bag, the place, the declared fields and the
     event's context.
 
-    What trees read (`READS`) is chosen by the validation score with the first value of each of
+    What trees read (`INPUTS`) is chosen by the validation score with the first value of each of
     `grids`; then each setting in turn, the others as they are; at last the second best of what they
     may read is tried with the chosen settings. Each fit is stopped early on the validation split.
     A field of few values is one of the library's own categories, of one of many values the trees
@@ -202,17 +204,19 @@ class BoostedTrees(Baseline):
             booster, row = fit(part, reads, tried)
             rows.append(row)
             if row["val_loss"] < best:
-                best, self.booster, self.reads, self.chosen = row["val_loss"], booster, reads, tried
+                best, self.booster, self.inputs, self.chosen = (
+                    row["val_loss"],
+                    booster,
+                    reads,
+                    tried,
+                )
             return float(row["val_loss"])
 
-        grids, readings = self.open_grids(), self._may_read()
-        if part is not whole:
-            if self.eta is None:
-                grids["eta"] = (FAST_ETA,)
-            # a tree reads a column for each of thousands of ids
-            readings = [reads for reads in readings if reads != "ids"] or readings
+        grids = self.open_grids()
+        if part is not whole and self.eta is None:
+            grids["eta"] = (FAST_ETA,)
         first = {name: grid[0] for name, grid in grids.items()}
-        losses = {reads: compare(reads, first) for reads in readings}
+        losses = {reads: compare(reads, first) for reads in self._may_read()}
         order = sorted(losses, key=lambda reads: losses[reads])
         for name, grid in grids.items():
             for value in grid[1:]:
@@ -222,21 +226,22 @@ class BoostedTrees(Baseline):
         self.settings_tried = len(rows)
         if part is not whole:
             made.clear()
-            self.booster, row = fit(whole, self.reads, self.chosen)
+            self.booster, row = fit(whole, self.inputs, self.chosen)
             rows.append(row)
         return rows
 
     def _may_read(self) -> list[str]:
-        """The names in READS that differ on this log."""
+        """The names in INPUTS that differ on this log."""
         assert self.space is not None
         of_pairs, counted = of_relations(self.space), of_statistics(self.space)
         named = {
             "relations": of_pairs.any(),
             "counts": (counted & ~of_pairs).any(),
-            "ids": True,
+            # a tree looks at a column for each id
+            "ids": not counted.any() or self.space.n_ids <= MOST_IDS,
             "alternatives": self.same_items,
         }
-        return [reads for reads in READS if named[reads]]
+        return [reads for reads in INPUTS if named[reads]]
 
     def _boost(
         self,
@@ -325,10 +330,13 @@ class BoostedTrees(Baseline):
         if reads == "alternatives":
             items = item_rows(source).astype(np.float32)
             items[items < 0] = np.nan
-            codes = [items, self.fields.codes(source.ids), of_context]
-            return _with_types([*shared, self._alternatives(batch)[event]], codes)
-        left_out = {"relations": [], "counts": of_relations(space), "ids": of_statistics(space)}
-        of_bags = np.delete(source.numbers, np.flatnonzero(left_out[reads]), axis=1)
+            of_fields = self.fields.codes(source.ids)
+            numbers = [*shared, self._alternatives(batch)[event]]
+            return _with_types(numbers, [items, of_fields, of_context])
+        of_bags = source.numbers
+        if reads != "relations":
+            left_out = of_relations(space) if reads == "counts" else of_statistics(space)
+            of_bags = of_bags[:, ~left_out]
         numbers = [of_bags, self.fields.numbers(batch, TREES_WINDOW, of_keys), *shared]
         if reads != "ids":
             return _with_types(numbers, [self.fields.codes(source.ids), of_context])
@@ -378,7 +386,7 @@ class BoostedTrees(Baseline):
         return varying
 
     def _scores(self, batch: BatchTensors) -> Float64Array:
-        columns, types = self._columns(batch, self.reads)
+        columns, types = self._columns(batch, self.inputs)
         matrix = _xgboost().DMatrix(
             columns, nthread=1, feature_types=types, enable_categorical=True
         )
@@ -386,19 +394,19 @@ class BoostedTrees(Baseline):
 
     def _arrays(self) -> Arrays:
         booster = np.frombuffer(self.booster.save_raw("ubj"), dtype=np.uint8).copy()
-        reads = np.array([READS.index(self.reads)])
-        own = {"booster": booster, "reads": reads, "varying": self.varying}
+        inputs = np.array([INPUTS.index(self.inputs)])
+        own = {"booster": booster, "inputs": inputs, "varying": self.varying}
         return own | self.fields.arrays()
 
     def _restore(self, arrays: Arrays) -> None:
         assert self.space is not None
         self.fields = FieldColumns.restore(self.space, arrays)
-        reads, self.varying = int(arrays["reads"].item()), arrays["varying"]
+        inputs, self.varying = int(arrays["inputs"].item()), arrays["varying"]
         width = len(self.space.item_counts.displays) * (int(self._of_log().sum()) + 1)
-        wanted = (width,) if READS[reads % len(READS)] == "alternatives" else self.varying.shape
-        if reads not in range(len(READS)) or self.varying.shape != wanted:
+        wanted = (width,) if INPUTS[inputs % len(INPUTS)] == "alternatives" else self.varying.shape
+        if inputs not in range(len(INPUTS)) or self.varying.shape != wanted:
             raise ValueError("what the trees read does not fit the feature space")
-        self.reads = READS[reads]
+        self.inputs = INPUTS[inputs]
         self.booster = _xgboost().Booster({"nthread": 1})
         self.booster.load_model(bytearray(arrays["booster"].tobytes()))
 
