@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import codecs
 import os
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ COMPRESSED = (".gz", ".zst")
 
 MOST_COLUMNS = 10_000
 """columns of a table"""
+_BITS = 63
+"""of Thrift's longest numbers"""
 _REPEATED = 2
 """parquet's code of a field that a row has several times"""
-LONGEST_FOOTER = 1 << 24
+LONGEST_FOOTER = 1 << 20
 """bytes of a parquet footer that are looked at"""
 LONGEST_FIRST_LINE = 1 << 20
 """bytes of a file that are looked at for its first row"""
@@ -143,19 +146,23 @@ def require_one_count(path: Path) -> None:
         footer = file.read(length)
     try:
         about = _Thrift(footer).record()
-        fields = {one.get(4, b""): one.get(3) for one in about[2]}
-        groups = [(one[3], [chunk[3] for chunk in one[1]]) for one in about[4]]
-        chunks = [(rows, chunk[3], chunk[5]) for rows, chunks in groups for chunk in chunks]
-    except (IndexError, KeyError, TypeError, RecursionError, AttributeError):
+        whole, repeats = index(about[3]), {one[4]: one.get(3) for one in about[2]}
+        groups = [(index(one[3]), [chunk[3] for chunk in one[1]]) for one in about[4]]
+        columns = [
+            (n, b".".join(one[3]), index(one[5]), [repeats.get(name) for name in one[3]])
+            for n, chunks in groups
+            for one in chunks
+        ]
+    except (IndexError, KeyError, TypeError, AttributeError, RecursionError):
         return  # likewise
-    if about.get(3) != sum(rows for rows, _ in groups):
-        raise ValueError(f"it says {about.get(3)} rows, its row groups {sum(r for r, _ in groups)}")
-    for rows, names, values in chunks:
+    if whole != (n := sum(n for n, _ in groups)):
+        raise ValueError(f"it says {whole} rows, its row groups {n}")
+    for n, name, values, repeat in columns:
         # lists have as many values as they have items, a row at least one
-        is_flat = len(names) == 1 and fields.get(names[0]) != _REPEATED
-        if values != rows if is_flat else values < rows:
-            name = b".".join(names).decode("utf-8", "replace")
-            raise ValueError(f"a row group says {rows} rows, its column '{name}' holds {values}")
+        is_flat = len(repeat) == 1 and repeat[0] != _REPEATED
+        if values != n if is_flat else values < n:
+            text = name.decode("utf-8", "replace")
+            raise ValueError(f"a row group says {n} rows, its column {text!r} holds {values}")
 
 
 class _Thrift:
@@ -202,6 +209,8 @@ class _Thrift:
         found = shift = 0
         while (byte := self._byte()) & 128:
             found, shift = found | (byte & 127) << shift, shift + 7
+            if shift > _BITS:
+                raise TypeError("a number without end")
         return found | byte << shift
 
     def _signed(self) -> int:

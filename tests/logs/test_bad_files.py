@@ -12,6 +12,7 @@ import pytest
 
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.read import read_log
+from fastgaum.row_files import require_one_count
 from tests.logs.bad_logs import long, refused
 
 
@@ -104,6 +105,28 @@ def test_a_parquet_file_that_contradicts_itself_is_refused(tmp_path: Path, at: i
     changed_footer(path, 480, 241, at)
     with pytest.raises(LogFormatError, match=r"'log.parquet' is no readable .* says .* copy or"):
         read_log(path)
+
+
+def test_no_footer_is_more_than_refused(tmp_path: Path) -> None:
+    """Whatever stands there, polars is asked or the file is refused."""
+    path, rng = tmp_path / "log.parquet", np.random.default_rng(0)
+    pl.DataFrame({"session": range(480), "items": [["a"]] * 480}).write_parquet(path)
+    good, n_refused = path.read_bytes(), 0
+    length = int.from_bytes(good[-8:-4], "little")
+    for _ in range(400):
+        data = bytearray(good)
+        for at in rng.integers(len(data) - 8 - length, len(data) - 8, 3):
+            data[at] = int(rng.integers(256))
+        path.write_bytes(data)
+        try:
+            require_one_count(path)
+        except ValueError:
+            n_refused += 1
+    assert n_refused
+    for part in (b"\x19", b"\x1c", b"\xff", b"\x15\x02"):
+        footer = part * (400_000 // len(part))
+        path.write_bytes(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+        require_one_count(path)
 
 
 def test_all_whole_parquet_files_are_read(tmp_path: Path) -> None:
