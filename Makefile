@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
+# What a user needs has a stamp of its own: browsers, documentation and checkers come with `make setup`, to the same environment.
+USED    = $(VENV)/.used
+DRAWS   = $(VENV)/.draws
 
 # Test processes side by side, one more than two cores, since tests wait for processes of their own; those of one file stay together.
 WORKERS ?= 3
@@ -16,23 +19,43 @@ KERNELS  = tests/kernels --ignore tests/kernels/test_cache.py tests/engine/test_
 
 setup: $(STAMP)
 
-# Where packages lie. Their bytecode is made on all cores: pip makes it on one, in 50 s. Some packages hold files that are no Python.
+# Where packages lie. Developers import nearly all of them: their bytecode is made on all cores here, since pip makes it on one, in 50 s.
+# Users import some: theirs is made when they do. Some packages hold files that are no Python.
 SITE = "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
+# Address of an index with torch's CPU build, if pip's own would give the one for CUDA, as it does on Linux: several gigabytes more.
+TORCH_INDEX ?=
+
+define install
+@echo "Installing $(EXTRAS) into $(VENV), once.$(if $(TORCH_INDEX),, On Linux, TORCH_INDEX= can save several GB: README, Install.)"
+$(PYTHON) -m venv $(VENV)
+$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --no-compile --no-deps --index-url "$(TORCH_INDEX)" torch)
+PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-compile --editable ".[$(EXTRAS)]"
+endef
+
+$(USED): EXTRAS = baselines,rl
+$(USED): pyproject.toml
+	$(install)
+	touch $@
+
+# matplotlib, for pages and drawings
+$(DRAWS): EXTRAS = baselines,rl,plots
+$(DRAWS): pyproject.toml
+	$(install)
+	touch $(USED) $@
+
+$(STAMP): EXTRAS = test,check,docs,baselines,plots,rl,frames,serve,tensorboard,tune,browser
 $(STAMP): pyproject.toml
-	@echo "Installing into $(VENV): some minutes, once."
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-compile --editable ".[test,check,docs,baselines,plots,rl,frames,serve,tensorboard,tune,browser]"
+	$(install)
 	@PYTHONWARNINGS=ignore $(BIN)/python -m compileall -qq -j 0 $(SITE) || true
-	touch $(STAMP)
+	touch $(USED) $(DRAWS) $@
 
 # The main job on the bundled sample: train, evaluate, print the table. Needs no data and no network once installed.
-reproduce: setup
+reproduce: $(USED)
 	$(BIN)/fastgaum reproduce --datasets sample
 
 # One model of the sample and the page on it: report.html, to open in a browser.
-report: setup
+report: $(DRAWS)
 	$(BIN)/fastgaum train sample -o runs/sample --overwrite
 	$(BIN)/fastgaum report runs/sample -o report.html --overwrite
 	@echo "Open report.html in a browser."

@@ -6,7 +6,8 @@ other half pay. Ten policies (`promises.ten_testers`) are made at home twice, in
 set of worlds. They are judged away twice: by a world of the same kind, and by one of another kind,
 which knows items by their ids alone. A step earns a click where the log has events without one,
 else a contrast. A set recommends the trained policy or greedy slates (`recommend`), one world
-greedy slates; what that is paid away is compared with popular and with greedy slates.
+greedy slates; what that is paid away is compared with popular and with greedy slates. Decoys are
+counted in what the users of the home see.
 
 A pair of halves has a seed, which draws the halves, all fits, the training, and the judging
 users."""
@@ -168,7 +169,7 @@ def _row(home: str, judge: str, worths: Sequence[Worth]) -> Json:
         row |= seeds_figure(f"lead_over_{rival}", np.array(leads))
     row["policies"] = [{"policy": name} for name in worths[0].promised]
     for one in row["policies"]:
-        for figure in ("promised", "bound", "paid"):
+        for figure in ("promised", "bound", "decoys", "paid"):
             if getattr(worths[0], figure):
                 values = [getattr(worth, figure)[one["policy"]] for worth in worths]
                 one |= seeds_figure(figure, np.array(values))
@@ -232,6 +233,8 @@ def _policies_block(log: Json) -> Block:
         for title, key in figures.items()
         if key in rows[0]
     ]
+    if "decoys" in rows[0]:
+        columns.append(TableColumn("decoys, %", "decoys", 1, 100))
     title = f"{log['log']}, {log['events']:,} events: policies made in a {home}"
     note = f"reward: {log['reward']}"
     if log["reward"] == "contrast":

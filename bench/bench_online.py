@@ -2,20 +2,30 @@
 
 Ours is an online user who was told these choices. The rival makes a log of the session and the
 display, and predicts it. Both read all that the preset reads of a log of 200 items, relations among
-it. The figures are of a session that goes on, times of one call."""
+it. The figures are of a session that goes on, times of one call; those of `online-http` are of the
+same user as a service, asked over one connection that is kept."""
 
 from __future__ import annotations
 
+import http.client
+import json
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
-from fastgaum.bench.races import Bar, Group, Race
+from fastgaum.bench.races import Bar, Group, Race, SkippedError
 from fastgaum.logs.read import read_log
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.online import OnlineUser
@@ -100,7 +110,58 @@ def whole_session(race: Race) -> None:
     record(median[2], "µs with the choice told, median")
 
 
+@contextmanager
+def kept_alive(model: Path) -> Iterator[Callable[[str, Any], Any]]:
+    """Serve a saved model in a process of its own; yield what posts a body to a path of it, over
+    one connection, and returns the answer."""
+    command = [sys.executable, "-m", "fastgaum", "serve", str(model), "--http", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as service:
+        try:
+            assert service.stdout is not None
+            # MODEL: http://127.0.0.1:PORT, until Ctrl-C
+            address = service.stdout.readline().decode().rpartition("http://")[2].partition(",")[0]
+            connection = http.client.HTTPConnection(address, timeout=60)
+            with closing(connection):
+
+                def ask(path: str, body: Any) -> Any:
+                    headers = {"content-type": "application/json"}
+                    connection.request("POST", path, json.dumps(body), headers)
+                    answer = connection.getresponse()
+                    found = json.loads(answer.read())
+                    assert answer.status < 300, found
+                    # what a client keeps, and what this one would silently open anew
+                    assert connection.sock is not None, "the service has closed the connection"
+                    return found
+
+                yield ask
+        finally:
+            service.terminate()
+
+
+def over_http(race: Race) -> None:
+    """Milliseconds of a request, connection and client's own work among it."""
+    if find_spec("uvicorn") is None or find_spec("starlette") is None:
+        raise SkippedError("needs the extra 'serve'")
+    model, n, record = model_of(race.full), 1_000 if race.full else 20, race.record
+    displays, seconds = displays_of(model, PAST + n), np.empty(n)
+    with TemporaryDirectory() as folder:
+        model.save(Path(folder) / "model.safetensors")
+        with kept_alive(Path(folder) / "model.safetensors") as ask:
+            user = f"/users/{ask('/users', {})['user']}"
+            for display in displays[:PAST]:
+                ask(f"{user}/probabilities", {"items": display})
+                ask(f"{user}/choice", {"item": display[0]})
+            for i, display in enumerate(displays[PAST:]):
+                started = time.perf_counter()
+                ask(f"{user}/probabilities", {"items": display})
+                seconds[i] = time.perf_counter() - started
+    median, most = 1e3 * np.percentile(seconds, [50, 99])
+    record(median, "ms per display of ten over HTTP, median", at_most=2.0)
+    record(most, "ms per display of ten over HTTP, 99th percentile", at_most=10.0)
+
+
 GROUPS = {
     "online-display": Group(one_display, tuple(CONTENDERS)),
     "online-session": Group(whole_session),
+    "online-http": Group(over_http),
 }

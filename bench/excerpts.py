@@ -14,7 +14,7 @@ from typing import Any
 
 from fastgaum.bench.report import machine_lines, never_reached, short, with_unit
 from fastgaum.logs.datasets import dataset, names
-from fastgaum.reports.reproduce_table import KS, rows_by_model
+from fastgaum.reports.reproduce_table import KS, is_uncalibrated, rows_by_model
 from fastgaum.reports.table import num, rows_to_markdown, signed
 
 Json = Mapping[str, Any]
@@ -133,7 +133,8 @@ def results_to_markdown(*results: Json) -> str:
             _scores(cell, published)
             for cell, published in zip(cells, published_of_log, strict=True)
         ]
-        rows.append((f"{called} (`{model}`)", *scores))
+        doubt = ", not calibrated" if any(cell and is_uncalibrated(cell) for cell in cells) else ""
+        rows.append((f"{called} (`{model}`{doubt})", *scores))
     for model in dict.fromkeys(one["model"] for published in published_of_log for one in published):
         scores = [
             next((_scores(one) for one in published if one["model"] == model), "–")

@@ -21,6 +21,7 @@ from fastgaum.presets import (
     FOLDS,
     FOLDS_BELOW,
     KNOWN_DISPLAYS,
+    LARGE_DISPLAYS,
     LEAST_ID_DROPOUT,
     PRESETS,
 )
@@ -187,8 +188,8 @@ class Config(CheckedSettings):
     lr_drops: Count = 1
     """how often a phase goes on from its best epoch with a third of the learning rates"""
     select: Literal["loss", "calibrated loss"] = "loss"
-    """the validation score that chooses the epoch; calibrated: utilities scaled by their best
-    number"""
+    """the validation score that chooses the epoch; calibrated: utilities are scaled by their best
+    number, and so are those of the fitted model"""
     batch_sessions: CountFromOne = 64
     """sessions per batch"""
     local_steps: CountFromOne = 16

@@ -30,6 +30,10 @@ KNOWN_DISPLAYS, LEAST_ID_DROPOUT = 50, 0.02
 a row of unknown items is to be trained, and an item of many displays needs no help from it"""
 NETWORK_EVENTS = 256
 """events of a batch of a large log, of a setting without towers"""
+LARGE_DISPLAYS = 300
+"""candidates of the display in which a training candidate stands, in the mean over these
+candidates: above, relations are left out, whose cost grows with the square of a display (docs: how
+fastgaum chooses)"""
 _TOWERS: dict[str, object] = {
     "tower_dim": 64,
     "hidden": (32,),

@@ -5,11 +5,15 @@ limit."""
 from __future__ import annotations
 
 import codecs
+import os
+from operator import index
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from fastgaum.errors import LogFormatError
+from fastgaum.panics import without_panics
 
 PARQUET = (".parquet", ".pq")
 ARROW = (".arrow", ".feather", ".ipc")
@@ -22,6 +26,12 @@ COMPRESSED = (".gz", ".zst")
 
 MOST_COLUMNS = 10_000
 """columns of a table"""
+_BITS = 63
+"""of Thrift's longest numbers"""
+_REPEATED = 2
+"""parquet's code of a field that a row has several times"""
+LONGEST_FOOTER = 1 << 20
+"""bytes of a parquet footer that are looked at"""
 LONGEST_FIRST_LINE = 1 << 20
 """bytes of a file that are looked at for its first row"""
 
@@ -83,6 +93,7 @@ def lazy_rows(path: Path, separator: str | None = None) -> pl.LazyFrame:
         rows = pl.scan_ndjson([path], infer_schema_length=None)
         return rows.with_columns(pl.col(pl.Null).cast(pl.String))
     if kind in PARQUET:
+        require_one_count(path)
         return pl.scan_parquet(path, hive_partitioning=False, glob=False)
     with path.open("rb") as file:
         is_stream = file.read(6) != b"ARROW1"
@@ -109,7 +120,8 @@ def lazy_lines(path: Path) -> pl.LazyFrame:
 def read_small_parquet(path: Path) -> pl.DataFrame:
     """All columns of a parquet file. Raises LogFormatError if it cannot be read."""
     try:
-        return pl.read_parquet(path, glob=False)
+        with without_panics():
+            return pl.read_parquet(path, glob=False)
     except READ_ERRORS as error:
         raise LogFormatError(f"'{path.name}' {damage_text(path, one_line(error))}") from None
 
@@ -119,3 +131,88 @@ def damage_text(path: Path, found: str) -> str:
     kind = file_kind(path)
     name = "parquet" if kind in PARQUET else "arrow" if kind in ARROW else kind[1:]
     return f"is no readable {name} file (cut short or damaged): {found}; copy or write it again"
+
+
+def require_one_count(path: Path) -> None:
+    """Raise ValueError where a parquet file's footer gives a column another number of rows than its
+    row group: polars would read as many as the group says, without a word."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 8, 0))
+        length, magic = int.from_bytes(file.read(4), "little"), file.read(4)
+        if magic != b"PAR1" or not 0 < length <= min(size - 8, LONGEST_FOOTER):
+            return  # polars says what is wrong, or reads it
+        file.seek(size - 8 - length)
+        footer = file.read(length)
+    try:
+        about = _Thrift(footer).record()
+        whole, repeats = index(about[3]), {one[4]: one.get(3) for one in about[2]}
+        groups = [(index(one[3]), [chunk[3] for chunk in one[1]]) for one in about[4]]
+        columns = [
+            (n, b".".join(one[3]), index(one[5]), [repeats.get(name) for name in one[3]])
+            for n, chunks in groups
+            for one in chunks
+        ]
+    except (IndexError, KeyError, TypeError, AttributeError, RecursionError):
+        return  # likewise
+    if whole != (n := sum(n for n, _ in groups)):
+        raise ValueError(f"it says {whole} rows, its row groups {n}")
+    for n, name, values, repeat in columns:
+        # lists have as many values as they have items, a row at least one
+        is_flat = len(repeat) == 1 and repeat[0] != _REPEATED
+        if values != n if is_flat else values < n:
+            text = name.decode("utf-8", "replace")
+            raise ValueError(f"a row group says {n} rows, its column {text!r} holds {values}")
+
+
+class _Thrift:
+    """Reads a record of Thrift's compact protocol, in which parquet's footers are written, as a
+    dictionary by field number. Raises IndexError or TypeError for bytes that are none."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def record(self) -> dict[int, Any]:
+        """The record that begins here."""
+        fields, number = {}, 0
+        while (head := self._byte()) != 0:
+            number = number + (head >> 4) if head >> 4 else self._signed()
+            kind = head & 15
+            fields[number] = kind == 1 if kind in (1, 2) else self._value(kind)
+        return fields
+
+    def _value(self, kind: int) -> Any:
+        if kind in (1, 2, 3):
+            return self._byte()
+        if kind in (4, 5, 6):
+            return self._signed()
+        if kind == 7:
+            self.at += 8
+            return None
+        if kind == 8:
+            n = self._unsigned()
+            self.at += n
+            return self.data[self.at - n : self.at]
+        if kind in (9, 10):
+            head = self._byte()
+            n = head >> 4 if head >> 4 != 15 else self._unsigned()
+            return [self._value(head & 15) for _ in range(n)]
+        if kind == 12:
+            return self.record()
+        raise TypeError(f"kind {kind}")
+
+    def _byte(self) -> int:
+        self.at += 1
+        return self.data[self.at - 1]
+
+    def _unsigned(self) -> int:
+        found = shift = 0
+        while (byte := self._byte()) & 128:
+            found, shift = found | (byte & 127) << shift, shift + 7
+            if shift > _BITS:
+                raise TypeError("a number without end")
+        return found | byte << shift
+
+    def _signed(self) -> int:
+        found = self._unsigned()
+        return found >> 1 ^ -(found & 1)

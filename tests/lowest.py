@@ -8,7 +8,9 @@ import tomllib
 from pathlib import Path
 
 PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
-REQUIREMENT = re.compile(r"(?P<name>[\w-]+)(\[[\w,-]+\])?>=(?P<lowest>[\d.]+)(,<[\d.]+)?")
+REQUIREMENT = re.compile(
+    r"(?P<name>[\w-]+)(\[[\w,-]+\])?>=(?P<lowest>[\d.]+)(,<[\d.]+)?(; sys_platform [!=]= '\w+')?"
+)
 EXTRAS = ("test", "baselines", "plots", "rl", "serve", "tune")
 """what `make lowest` installs: all that the tests import. Linters and documentation are not the
 package."""

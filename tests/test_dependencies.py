@@ -19,6 +19,7 @@ IMPORT_NAMES = {
     "sb3-contrib": "sb3_contrib",
     "mlflow-skinny": "mlflow",
     "pytest-benchmark": "pytest_benchmark",
+    "xgboost-cpu": "xgboost",
 }
 FOR_USERS = {"sb3_contrib"}
 """not imported by the package: agents for its users, which tests train"""

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = (
-    {"arrays", "errors", "presets", "untrusted"},
+    {"arrays", "errors", "panics", "presets", "untrusted"},
     {
         "config",
         "files",

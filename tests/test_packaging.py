@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tomllib
 import zipfile
@@ -213,6 +214,74 @@ except Exception as error:
         "it is found, and says that it needs a run"
     )
     assert Path(file).is_relative_to(built.target)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds a clone named fastgaum, which is installed in its .venv by `pip install
+    --editable .`; the packages that it needs are those of this interpreter."""
+    pytest.importorskip("setuptools", minversion="77", reason="the build backend")
+    folder = tmp_path_factory.mktemp("beside")
+    clone, env = folder / "fastgaum", folder / "fastgaum" / ".venv"
+    ignored = shutil.ignore_patterns(*NOT_SOURCE)
+    shutil.copytree(ROOT, clone, symlinks=True, ignore=ignored)
+    python("-m", "venv", "--without-pip", str(env), cwd=folder)
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(env)}))
+    # a line of a .pth adds a folder, and not what that folder's own .pth files would add
+    (site / "needed.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    install = ["install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
+    pip = ["-m", "pip", "--python", str(env / "bin" / "python")]
+    python(*pip, *install, "--editable", ".", cwd=clone)
+    return folder
+
+
+@pytest.mark.parametrize("place", [".", "fastgaum", "fastgaum/docs", "elsewhere"])
+def test_a_first_line_works_beside_the_clone_in_it_and_anywhere(
+    installed: Path, place: str
+) -> None:
+    """A folder that is named like the package, and is none, comes first in the path of a script
+    beside it."""
+    block = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.M | re.S
+    )
+    first = [*block[0].splitlines()[:3], "model = fg.UserModel", "print(fg.__file__, log.n_events)"]
+    folder = installed / place
+    folder.mkdir(exist_ok=True)
+    (folder / "script.py").write_text("\n".join(first), encoding="utf-8")
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for argv in (["script.py"], ["-c", "\n".join(first)]):
+        interpreter = str(installed / "fastgaum" / ".venv" / "bin" / "python")
+        done = subprocess.run(
+            [interpreter, *argv], cwd=folder, env=env, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        file, n_events = done.stdout.split()
+        assert Path(file) == installed / "fastgaum" / "fastgaum" / "__init__.py"
+        assert n_events == "2000"
+
+
+def test_make_reproduce_installs_what_a_user_needs_and_make_setup_all_else() -> None:
+    """Extras of what a target installs, as make itself says them."""
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+
+    def extras(target: str) -> set[str]:
+        command = ["make", "--always-make", "--dry-run", target]
+        said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        (found,) = re.findall(r'--editable "\.\[(.*)\]"', said)
+        return set(found.split(","))
+
+    used, draws, setup = map(extras, ("reproduce", "report", "setup"))
+    assert used == {"baselines", "rl"}
+    assert draws == used | {"plots"}
+    assert draws | {"test", "check", "docs"} < setup <= set(PROJECT["optional-dependencies"])
+    # 470 MB for a card
+    names = {re.split(r"[\[>]", one)[0] for one in PROJECT["optional-dependencies"]["baselines"]}
+    assert names == {"xgboost-cpu", "xgboost"}
+    (whole,) = (
+        one for one in PROJECT["optional-dependencies"]["baselines"] if one.startswith("xgboost>")
+    )
+    assert whole.endswith("; sys_platform == 'darwin'")
 
 
 def test_a_bare_checkout_imports(tmp_path: Path) -> None:

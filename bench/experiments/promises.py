@@ -30,7 +30,7 @@ from fastgaum.policies.evaluation import (
 from fastgaum.policies.explore import Explore
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
 from fastgaum.policies.registry import require_trained, untrained
-from fastgaum.policies.rollout import Setting, play
+from fastgaum.policies.rollout import EpisodeResult, Setting, play
 from fastgaum.policies.training import train_policy
 from fastgaum.policies.transfer import TransferPolicy, item_map, shared_items
 from fastgaum.worlds.learned_world import LearnedWorld
@@ -131,9 +131,13 @@ class Learner:
         train_policy(policy, world, setting)
         return policy
 
+    def episode(self, policy: Policy, world: World, setting: Setting) -> EpisodeResult:
+        """An episode of new users, the same for every policy of a seed."""
+        return play(world, policy, setting, self.users, JUDGING_SEED + self.config.seed)
+
     def returns(self, policy: Policy, world: World, setting: Setting) -> FloatArray:
-        """Returns of new users, the same for every policy of a seed, shape (users,)."""
-        return play(world, policy, setting, self.users, JUDGING_SEED + self.config.seed).returns
+        """Returns of these users, shape (users,)."""
+        return self.episode(policy, world, setting).returns
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,8 @@ class Worth:
     """the same of the world's own users; empty of the truth"""
     bound: dict[str, float] = field(default_factory=dict)
     """lower bound of the same by a set of worlds; empty of one"""
+    decoys: dict[str, float] = field(default_factory=dict)
+    """share of decoys in what the world's own users saw; empty of the truth"""
     agreement: float = float("nan")
     recommended: Recommendation | None = None
     """the trained policy or greedy slates, by a set; None of one world"""
@@ -175,6 +181,7 @@ class Promises:
     policies: Sequence[Policy]
     promised: dict[str, float]
     bound: dict[str, float]
+    decoys: dict[str, float]
     recommended: Recommendation | None
 
     @classmethod
@@ -198,7 +205,9 @@ class Promises:
         home = _with_items(setting, items)
         trained = learner.trained(world, home)
         policies = ten_testers(trained, Popular.of_log(world, log).popularity)
-        at_home = {one.name: learner.returns(one, world, home) for one in policies}
+        episodes = {one.name: learner.episode(one, world, home) for one in policies}
+        at_home = {name: one.returns for name, one in episodes.items()}
+        decoys = {name: one.decoy_share for name, one in episodes.items()}
         bound: dict[str, float] = {}
         members = judging_members(world, learner.users, [learner.config.seed])
         if members is not None:
@@ -207,8 +216,12 @@ class Promises:
                 # few judging users may all live in one member
                 bound[name] = float("nan") if least is None else least
         two = {name: at_home[name] for name in (trained.name, Greedy.name)}
-        chosen = recommend(two, None if members is None else members[0])
-        return cls(label, world, items, policies, mean_returns(at_home), bound, chosen)
+        chosen = recommend(
+            two,
+            None if members is None else members[0],
+            decoys=None if world.outside else decoys,
+        )
+        return cls(label, world, items, policies, mean_returns(at_home), bound, decoys, chosen)
 
     def paid_in(self, truth: World, setting: Setting, learner: Learner) -> Worth:
         """What the same policies earn among other users. Raises ConfigError unless they know all
@@ -220,7 +233,8 @@ class Promises:
         }
         agreement = rank_agreement(list(self.promised.values()), list(returns.values()))
         paid = mean_returns(returns)
-        return Worth(self.world, paid, self.promised, self.bound, agreement, self.recommended)
+        home = self.promised, self.bound, self.decoys
+        return Worth(self.world, paid, *home, agreement, self.recommended)
 
 
 def learner_worlds(log: SessionLog, seed: int, members: int) -> dict[str, World]:

@@ -216,11 +216,11 @@ def _setting_figures(
     learned: list[Json] = []
     for worths in (*zip(*by_seed, strict=True), *zip(*truths, strict=True)):
         where, policies = worths[0].world, list(worths[0].paid)
-        paid, promised, bound = (
+        paid, promised, bound, decoys = (
             {name: np.array([getattr(one, figure)[name] for one in worths]) for name in policies}
             if getattr(worths[0], figure)
             else {}
-            for figure in ("paid", "promised", "bound")
+            for figure in ("paid", "promised", "bound", "decoys")
         )
         for name in policies:
             row: Json = {"policy": name, "world": where}
@@ -230,6 +230,8 @@ def _setting_figures(
                     row |= seeds_figure(figure, values[name])
                     row |= seeds_figure(optimism, _ratio(values[name] - paid[name], paid[name]))
             row |= seeds_figure("paid", paid[name])
+            if decoys:
+                row |= seeds_figure("decoys", decoys[name])
             row |= seeds_figure("gap_closed", gap_closed(paid[name], chance, ceiling))
             row |= seeds_figure("of_truth", _ratio(paid[name], ceiling))
             if known.planned:

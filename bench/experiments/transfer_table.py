@@ -25,6 +25,7 @@ FIGURES = (
     TableColumn("of the bound, %", "bound_optimism", 1, 100, ends="half"),
     SHARE,
     TableColumn("of the optimum, %", "of_optimum", 1, 100, ends="half"),
+    TableColumn("decoys, %", "decoys", 1, 100),
 )
 AGREEMENT = TableColumn("rank agreement", "rank_agreement", 2, ends="half")
 FRAME = ("popular", "greedy")
@@ -55,7 +56,7 @@ def transfer_summary(result: Json) -> str:
         TableColumn("log", "log"),
         GAP,
         *(replace(GAP, title=f"{name} slates'", key=name) for name in FRAME),
-        *FIGURES[1:-1],
+        *FIGURES[1 : FIGURES.index(SHARE) + 1],
         AGREEMENT,
     )
     block = table_of("", columns, rows, [_gap_note(result), *_advice_notes(result)])

@@ -27,6 +27,7 @@ from fastgaum.features.batches import Batch
 from fastgaum.features.encoder import N_RESERVED, Encoder
 from fastgaum.features.fitting import fit_training
 from fastgaum.features.ordered_counts import ONCE, Training, training_order
+from fastgaum.features.relations import left_out
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import ScoredSessions
@@ -130,13 +131,15 @@ class Baseline(SoftmaxModel, CheckedSettings):
 
     protocol: Protocol = "bags"
     relations: bool | None = None
-    """numbers of `features.relations`; None: if it reads bags, under all protocols but identity"""
+    """numbers of `features.relations`; None: if it reads bags, under all protocols but identity,
+    and displays are not large (`presets.LARGE_DISPLAYS`)"""
     seed: Seed = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.protocol not in self.reads:
             self.protocol = "identity"
+        self.chooses_relations = self.relations is None and "bags" in self.reads
         if self.relations is None or "bags" not in self.reads:
             self.relations = self.protocol != "identity" and "bags" in self.reads
         self.link = Link()
@@ -145,6 +148,8 @@ class Baseline(SoftmaxModel, CheckedSettings):
 
     def _read_training(self, log: SessionLog) -> tuple[FeatureSpace, EncodedSessions]:
         """Count the training split, and read it."""
+        if self.chooses_relations:
+            self.relations = self.protocol != "identity" and not left_out(log)
         relations = bool(self.relations)
         counts = self.protocol != "identity" or relations
         order = training_order(log) if counts and not self.counts_fields else ONCE

@@ -118,21 +118,32 @@ class FieldColumns:
         return _stacked(columns, len(ids))
 
     def numbers(
-        self, batch: BatchTensors, window: int, training: Training | None = None
+        self, batch: BatchTensors, window: int, of_keys: FloatArray | None = None
     ) -> FloatArray:
         """Statistics of keys, and how often each field's value is among the last `window` choices,
-        (n_candidates, ·). `training`: the batch holds the training sessions as they are read: each
-        candidate reads what the users before its own said (`features.ordered_counts`)."""
-        keys = self._keys(batch.source)
-        if training is None:
-            families = zip(self.counts, keys, strict=True)
-            totals = [totals_of(one.counts, _find_rows(one.keys, key)) for one, key in families]
-        else:
-            counted = zip(self._keys(training.counted), keys, strict=True)
-            totals = [_totals_before(own, key, training) for own, key in counted]
-        of_keys = [item_numbers(one, self.space.prior_rate) for one in totals]
-        columns = np.column_stack([*of_keys, self._shared(batch, window)])
-        return columns.astype(np.float32, copy=False)
+        (n_candidates, ·). `of_keys`: the statistics, where they are not those of all users."""
+        if of_keys is None:
+            of_keys = self.of_keys(batch.source)
+        return np.column_stack([of_keys, self._shared(batch, window)])
+
+    def of_keys(
+        self, source: Batch | EncodedSessions, training: Training | None = None
+    ) -> FloatArray:
+        """Statistics of keys, (n_candidates, ·). `training`: these are the training sessions as
+        they are read: each candidate reads what the users before its own said
+        (`features.ordered_counts`)."""
+        prior, columns = self.space.prior_rate, [np.empty((len(source.ids), 0), np.float32)]
+        keys = self._keys(source)
+        counted = [None] * len(keys) if training is None else self._keys(training.counted)
+        # one family after the other: the totals of a large log's candidates are large
+        for at, (key, own) in enumerate(zip(keys, counted, strict=True)):
+            if training is None or own is None:
+                one = self.counts[at]
+                totals = totals_of(one.counts, _find_rows(one.keys, key))
+            else:
+                totals = _totals_before(own, key, training)
+            columns.append(item_numbers(totals, prior))
+        return np.concatenate(columns, axis=1)
 
     def arrays(self) -> Arrays:
         """Arrays that `restore` needs beside the space."""

@@ -35,7 +35,7 @@ from fastgaum.game.game import AVERAGES, averaged_share, exact_loss
 from fastgaum.nets.bags import IdDropout
 from fastgaum.nets.regularisers import Shannon
 from fastgaum.nets.segments import segment_sum
-from fastgaum.nets.tensors import Bags, BatchTensors, to_tensors
+from fastgaum.nets.tensors import Bags, BatchTensors, float32_on, to_tensors
 
 RATE_OF_FEW = 0.05
 """id dropout of a field of few values at most"""
@@ -98,7 +98,8 @@ class GradientBaseline(Baseline):
     ) -> tuple[nn.Module, SettingRows]:
         """The network of the best epoch, and a row for each epoch."""
         assert self.space is not None
-        self.network = self._network()
+        with float32_on():
+            self.network = self._network()
         rate = float(self.chosen.get("id_dropout", self.id_dropout) or 0.0)
         drops = dropouts(self.space, rate)
         optimiser = torch.optim.AdamW(
@@ -112,7 +113,7 @@ class GradientBaseline(Baseline):
         def averaged(average: Tensor, value: Tensor, before: Tensor | int) -> Tensor:
             return average.lerp(value, averaged_share(int(before) + 1, shares))
 
-        average = AveragedModel(self.network, avg_fn=averaged)
+        average = AveragedModel(self.network, torch.device("cpu"), averaged)
         stepped = self.network
         # a loss of its own scale says nothing across settings that change the loss
         link = None if self.fit_link else Link()
@@ -180,7 +181,8 @@ class GradientBaseline(Baseline):
         return {name: value.numpy() for name, value in self.network.state_dict().items()}
 
     def _restore(self, arrays: Arrays) -> None:
-        self.network = self._network()
+        with float32_on():
+            self.network = self._network()
         self.network.load_state_dict({name: torch.from_numpy(one) for name, one in arrays.items()})
 
 
@@ -209,7 +211,7 @@ def mean_of_choices(embedded: Tensor, batch: BatchTensors) -> Tensor:
     running = torch.cat([embedded.new_zeros(1, embedded.shape[1]), embedded]).double().cumsum(0)
     lengths = torch.diff(offsets)
     start = torch.repeat_interleave(offsets[:-1], lengths)
-    stop = torch.arange(1, len(embedded) + 1)
+    stop = torch.arange(1, len(embedded) + 1, device="cpu")
     means = (running[1:] - running[start]) / (stop - start)[:, None]
     zeros = embedded.new_zeros(batch.n_events, embedded.shape[1])
     return zeros.index_copy(0, batch.later_events, means.to(embedded.dtype))
@@ -217,7 +219,7 @@ def mean_of_choices(embedded: Tensor, batch: BatchTensors) -> Tensor:
 
 def last_choices(batch: BatchTensors) -> Tensor:
     """Item id of the choice before each event (0: no click, −1: none), int64, shape (n_events,)."""
-    nothing = torch.full((batch.n_events,), -1, dtype=torch.int64)
+    nothing = torch.full((batch.n_events,), -1, dtype=torch.int64, device="cpu")
     return nothing.index_copy(0, batch.later_events, item_ids(batch.tokens))
 
 

@@ -97,10 +97,11 @@ class LinUcb(GridBaseline):
             setattr(self, name, arrays[f"sum.{name}"])
 
     def _context(self, batch: BatchTensors, training: Training | None = None) -> Float64Array:
-        """z, (n_candidates, n_z). `training`: as in `FieldColumns.numbers`."""
+        """z, (n_candidates, n_z). `training`: as in `FieldColumns.of_keys`."""
         source = batch.source
         event, ones = source.event_of_candidate(), np.ones(len(source.ids))
         own = np.column_stack([source.numbers, self.fields.indicators(source.ids)])
-        of_fields = self.fields.numbers(batch, _LAST_CHOICES, training)
+        of_keys = None if training is None else self.fields.of_keys(source, training)
+        of_fields = self.fields.numbers(batch, _LAST_CHOICES, of_keys)
         products = [own * number[event, None] for number in source.context_numbers.T]
         return np.column_stack([ones, own, of_fields, *products]).astype(np.float64)

@@ -101,7 +101,9 @@ class _Gru(HistoryEncoder):
         """State after each token."""
         _, running, order = time_major(offsets, tokens.n_bags)
         vectors = self.items(item_ids(tokens)[order])
-        states: Tensor = self.gru(PackedSequence(vectors, torch.tensor(running)))[0].data
+        states: Tensor = self.gru(PackedSequence(vectors, torch.tensor(running, device="cpu")))[
+            0
+        ].data
         return states[torch.argsort(order)]
 
 
@@ -155,13 +157,14 @@ class _NextItem(nn.Module):
             self.bias[N_RESERVED:] + self.log_weights, asking, self.output[N_RESERVED:].T
         )
         # the target itself has no weight; its gradient is the same, so this may be done in place
-        rows = torch.arange(len(targets))
+        rows = torch.arange(len(targets), device="cpu")
         logits.index_put_((rows, columns), -self.log_weights[columns], accumulate=True)
         return logits, columns
 
     def _scores_of_drawn(self, asking: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Scores of the target in column 0, then of drawn negatives, weighted as all items."""
-        drawn = torch.searchsorted(self.cumulative, torch.rand(NEGATIVES, dtype=torch.float64))
+        uniform = torch.rand(NEGATIVES, dtype=torch.float64, device="cpu")
+        drawn = torch.searchsorted(self.cumulative, uniform)
         items = drawn.clamp(max=self.n_items - 1) + N_RESERVED
         log_weight = math.log(self.n_items / NEGATIVES)
         against = torch.addmm(self.bias[items] + log_weight, asking, self.output[items].T)

@@ -147,7 +147,7 @@ class ContextCrosses(nn.Module):
         super().__init__()
         sizes, self.n_columns = context_sizes(space), len(space.categorical)
         few = [SPEED_OF_FEW if is_few(part) else 1.0 for part in space.context]
-        self.register_buffer("speeds", torch.tensor(few), persistent=False)
+        self.register_buffer("speeds", torch.tensor(few, dtype=torch.float32), persistent=False)
         self.crosses = self.of_ids = self.by_number = self.of_numbers = None
         if sizes.n_fields:
             self.crosses = nn.Parameter(torch.zeros(CROSSES_OF_CONTEXT))

@@ -8,7 +8,7 @@ objective rank:ndcg."""
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -17,7 +17,7 @@ import torch
 from msgspec import Meta
 from scipy import sparse
 
-from fastgaum.arrays import Float64Array
+from fastgaum.arrays import BoolArray, Float64Array, FloatArray
 from fastgaum.baselines.base import (
     Arrays,
     Baseline,
@@ -25,6 +25,7 @@ from fastgaum.baselines.base import (
     Link,
     SettingRows,
     Values,
+    item_rows,
     validation_nll,
     validation_prec1,
 )
@@ -32,12 +33,16 @@ from fastgaum.baselines.field_columns import FieldColumns, chosen_before
 from fastgaum.config import CountFromOne, NotNegative
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
-from fastgaum.features.ordered_counts import Training
-from fastgaum.features.sessions import EncodedSessions
-from fastgaum.features.statistics import of_statistics
+from fastgaum.features.fitting import fit_training
+from fastgaum.features.ordered_counts import ONCE
+from fastgaum.features.sessions import EncodedSessions, blocks, select_sessions
+from fastgaum.features.space import FeatureSpace
+from fastgaum.features.statistics import of_relations, of_statistics
 from fastgaum.kernels.ranking import rank_counts
+from fastgaum.logs.log import SessionLog
 from fastgaum.nets.segments import segment_log_softmax
 from fastgaum.nets.tensors import BatchTensors, to_tensors
+from fastgaum.threads import get_threads
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -51,6 +56,64 @@ TREES_PATIENCE = 50
 """trees without a better validation score, after which boosting stops"""
 TREES_WINDOW = 10
 """so many of the last choices are read as id columns"""
+BLOCK_SESSIONS = 1 << 10
+"""sessions whose columns are made at once"""
+MOST_ALTERNATIVES = 8
+"""items of a log whose displays are read as a row of alternatives"""
+MOST_TRIED = 1 << 19
+"""candidates that settings are compared on, in each split; trees of a larger log are fitted once
+more, to all of its training split"""
+MOST_IDS = 1 << 12
+"""of a log whose ids are tried in place of what training counted of them"""
+FAST_ETA = 0.2
+"""learning rate where a log is larger: each of its trees takes seconds"""
+INPUTS = ("relations", "counts", "ids", "alternatives")
+"""what trees may read of a candidate: all numbers; those that are no relations; those that training
+did not count, with its ids; the numbers of all alternatives, with its ids"""
+
+
+@dataclass(frozen=True, eq=False)
+class TreeRows:
+    """Sessions whose candidates are rows of a matrix."""
+
+    encoded: EncodedSessions
+    of_keys: FloatArray | None = None
+    """as `FieldColumns.numbers` takes it"""
+
+    def part(self, seed: int) -> TreeRows:
+        """Random sessions of at most MOST_TRIED candidates, one at least; itself if it has no
+        more."""
+        encoded = self.encoded
+        if len(encoded.ids) <= MOST_TRIED:
+            return self
+        sessions = np.random.default_rng(seed).permutation(encoded.n_sessions)
+        sizes = np.diff(encoded.display_offsets[encoded.session_offsets])[sessions]
+        n = max(int(np.searchsorted(np.cumsum(sizes), MOST_TRIED, "right")), 1)
+        part = select_sessions(encoded, np.sort(sessions[:n]).astype(np.int32))
+        weights, of_keys = encoded.weights, self.of_keys
+        picked = replace(
+            encoded,
+            rows=encoded.rows[part.rows],
+            session_offsets=part.session_offsets,
+            display_offsets=part.display_offsets,
+            choices=part.choices,
+            users=encoded.users[part.rows],
+            ids=encoded.ids[part.candidates],
+            base=encoded.base[part.candidates],
+            context_ids=encoded.context_ids[part.events],
+            context_numbers=encoded.context_numbers[part.events],
+            weights=None if weights is None else weights[part.events],
+        )
+        return TreeRows(picked, None if of_keys is None else of_keys[part.candidates])
+
+    def blocks(self) -> Iterator[tuple[BatchTensors, FloatArray | None]]:
+        """The sessions in batches, with the statistics of keys."""
+        order = np.arange(self.encoded.n_sessions, dtype=np.int32)
+        for sessions in blocks(self.encoded, order, BLOCK_SESSIONS):
+            of_keys = self.of_keys
+            if of_keys is not None:
+                of_keys = of_keys[select_sessions(self.encoded, sessions).candidates]
+            yield to_tensors(assemble(self.encoded, sessions)), of_keys
 
 
 @dataclass(eq=False)
@@ -58,24 +121,36 @@ class BoostedTrees(Baseline):
     """Boosted trees over the numbers of a candidate's bag, the place, the declared fields and the
     event's context.
 
-    Chosen here: depth, learning rate and leaf size by the validation score, of all combinations in
-    `grids`, each stopped early on it. A field of few values is one of the library's own categories,
-    of one of many values the trees read what training says of the value (`field_columns`). Where
-    the protocol makes no numbers, items are a category too, and how often each id is in the last
-    TREES_WINDOW choices are columns."""
+    What trees read (`INPUTS`) is chosen by the validation score with the first value of each of
+    `grids`; then each setting in turn, the others as they are; at last the second best of what they
+    may read is tried with the chosen settings. Each fit is stopped early on the validation split.
+    A field of few values is one of the library's own categories, of one of many values the trees
+    read what training says of the value (`field_columns`). Where no number is counted in training,
+    items are a category too, and how often each id is in the last TREES_WINDOW choices are columns.
+
+    Where most displays have the same MOST_ALTERNATIVES items at most, a candidate may also be read
+    in the wide form of surveys: the item is a category, and each item's own numbers are columns,
+    alike for all candidates of the display, and missing where it does not show the item."""
 
     published_name: ClassVar[str | None] = "XGBOOST"
     counts_fields: ClassVar[bool] = True
-    grids: ClassVar[Grids] = {"depth": (2, 4), "eta": (0.05, 0.2), "min_child_weight": (1.0, 0.2)}
+    grids: ClassVar[Grids] = {
+        "depth": (4, 6, 2),
+        "min_child_weight": (1.0, 5.0, 0.2),
+        "colsample": (0.8, 0.5),
+        "eta": (0.1, 0.05, FAST_ETA),
+    }
 
-    rounds: CountFromOne = 500
+    rounds: CountFromOne = 1000
     """at most so many trees"""
     depth: CountFromOne | None = None
     """of the trees"""
-    eta: ShareAboveZero | None = None
-    """learning rate"""
     min_child_weight: NotNegative | None = None
     """least sum of hessians in a leaf"""
+    colsample: ShareAboveZero | None = None
+    """share of the columns that a tree reads"""
+    eta: ShareAboveZero | None = None
+    """learning rate"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,38 +164,90 @@ class BoostedTrees(Baseline):
     def _loss(self, scores: Float64Array, encoded: EncodedSessions) -> float:
         """The validation score, low is good."""
 
+    def _read_training(self, log: SessionLog) -> tuple[FeatureSpace, EncodedSessions]:
+        displays = log.training_counts().displays
+        n_items, n_events = np.count_nonzero(displays), log.count("events", "train")
+        self.same_items = (
+            n_items <= MOST_ALTERNATIVES and 2 * int(displays.sum()) >= n_items * n_events
+        )
+        # no item is new where all displays have the same ones: none is hidden
+        order = ONCE._replace(hides=not self.same_items)
+        return fit_training(log, self.protocol, relations=bool(self.relations), order=order)
+
     def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> SettingRows:
         assert self.space is not None
         assert self.training is not None
         self.fields = FieldColumns.fit(self.space, self.training)
-        inputs = [
-            (self._data(train, counts, self.training), self._data(validation, counts), counts)
-            for counts in ((True, False) if self.space.has_statistics else (False,))
-        ]
+        whole = TreeRows(train, self.fields.of_keys(train, self.training))
+        part, held = whole.part(self.seed), TreeRows(validation).part(self.seed)
+        self.varying = self._find_varying(part) if self.same_items else np.zeros(0, np.bool_)
+        made: dict[str, tuple[DMatrix, DMatrix]] = {}
         rows: SettingRows = []
         best = np.inf
-        for tried in self.combinations():
-            losses = []
-            for data, held, counts in inputs:
-                booster = self._boost(train, data, validation, held, tried)
-                scores = _margins(booster, held)
-                loss = self._loss(scores, validation)
-                figures = {"val_loss": loss, "val_prec1": validation_prec1(scores, validation)}
-                rows.append(tried | {"trees": booster.num_boosted_rounds()} | figures)
-                losses.append(loss)
-                if loss < best:
-                    best, self.booster, self.reads_counts = loss, booster, counts
-                    self.chosen = tried
-            # the first setting decides whether trees read what training chose
-            inputs = [inputs[int(np.argmin(losses))]]
+
+        def fit(rows_of_fit: TreeRows, reads: str, tried: Values) -> tuple[Booster, Values]:
+            if reads not in made:
+                data = self._data(rows_of_fit, reads)
+                made[reads] = data, self._data(held, reads, data)
+            booster = self._boost(rows_of_fit.encoded, held.encoded, *made[reads], tried)
+            scores = _margins(booster, made[reads][1])
+            figures = {
+                "reads": reads,
+                "trees": booster.num_boosted_rounds(),
+                "val_loss": self._loss(scores, held.encoded),
+                "val_prec1": validation_prec1(scores, held.encoded),
+            }
+            return booster, tried | figures
+
+        def compare(reads: str, tried: Values) -> float:
+            nonlocal best
+            booster, row = fit(part, reads, tried)
+            rows.append(row)
+            if row["val_loss"] < best:
+                best, self.booster, self.inputs, self.chosen = (
+                    row["val_loss"],
+                    booster,
+                    reads,
+                    tried,
+                )
+            return float(row["val_loss"])
+
+        grids = self.open_grids()
+        if part is not whole and self.eta is None:
+            grids["eta"] = (FAST_ETA,)
+        first = {name: grid[0] for name, grid in grids.items()}
+        losses = {reads: compare(reads, first) for reads in self._may_read()}
+        order = sorted(losses, key=lambda reads: losses[reads])
+        for name, grid in grids.items():
+            for value in grid[1:]:
+                compare(order[0], self.chosen | {name: value})
+        for reads in order[1:2]:
+            compare(reads, self.chosen)
         self.settings_tried = len(rows)
+        if part is not whole:
+            made.clear()
+            self.booster, row = fit(whole, self.inputs, self.chosen)
+            rows.append(row)
         return rows
+
+    def _may_read(self) -> list[str]:
+        """The names in INPUTS that differ on this log."""
+        assert self.space is not None
+        of_pairs, counted = of_relations(self.space), of_statistics(self.space)
+        named = {
+            "relations": of_pairs.any(),
+            "counts": (counted & ~of_pairs).any(),
+            # a tree looks at a column for each id
+            "ids": not counted.any() or self.space.n_ids <= MOST_IDS,
+            "alternatives": self.same_items,
+        }
+        return [reads for reads in INPUTS if named[reads]]
 
     def _boost(
         self,
         train: EncodedSessions,
-        data: DMatrix,
         validation: EncodedSessions,
+        data: DMatrix,
         held: DMatrix,
         tried: Values,
     ) -> Booster:
@@ -132,11 +259,11 @@ class BoostedTrees(Baseline):
             "min_child_weight": tried["min_child_weight"],
             "lambda": 1.0,
             "subsample": 0.8,
-            "colsample_bytree": 0.8,
+            "colsample_bytree": tried["colsample"],
             "tree_method": "hist",
             "base_score": 0.0,
             "disable_default_eval_metric": 1,
-            "nthread": 1,
+            "nthread": get_threads(),
             "seed": self.seed,
             "verbosity": 0,
         }
@@ -159,65 +286,127 @@ class BoostedTrees(Baseline):
         )
         return booster
 
-    def _data(
-        self, encoded: EncodedSessions, counts: bool, training: Training | None = None
-    ) -> DMatrix:
+    def _data(self, rows: TreeRows, reads: str, like: DMatrix | None = None) -> DMatrix:
+        """The rows in the library's bins, those of `like` if it is given, with labels. Columns are
+        made block by block: as floats, those of a large log take many times as much."""
+        xgboost, encoded, columns = _xgboost(), rows.encoded, self._columns
+
+        class Blocks(xgboost.DataIter):  # type: ignore[misc, name-defined]
+            def __init__(self) -> None:
+                super().__init__()
+                self.reset()
+
+            def reset(self) -> None:
+                self.left = rows.blocks()
+
+            def next(self, input_data: Callable[..., None]) -> bool:
+                block = next(self.left, None)
+                if block is None:
+                    return False
+                data, types = columns(block[0], reads, block[1])
+                input_data(data=data, feature_types=types)
+                return True
+
+        matrix: DMatrix = xgboost.QuantileDMatrix(
+            Blocks(), ref=like, nthread=get_threads(), enable_categorical=True
+        )
         label = np.zeros(len(encoded.ids), dtype=np.float32)
         label[encoded.chosen_candidates] = 1
-        labels = {"label": label, "group": np.diff(encoded.display_offsets)}
-        if encoded.weights is not None:
-            # of the groups: the library's own objective weighs them, ours does itself
-            labels["weight"] = encoded.weights
-        return self._matrix(to_tensors(assemble(encoded)), counts, training, **labels)
-
-    def _matrix(
-        self,
-        batch: BatchTensors,
-        counts: bool,
-        training: Training | None = None,
-        **labels: np.ndarray,
-    ) -> DMatrix:
-        """Inputs of the trees, a row per candidate: with `counts` the statistics of its item, else
-        the item itself. `training`: as in `FieldColumns.numbers`."""
-        space, source = self.space, batch.source
-        assert space is not None
-        event, of_bags = source.event_of_candidate(), source.numbers
-        if not counts:
-            of_bags = of_bags[:, ~of_statistics(space)]
-        of_fields = self.fields.numbers(batch, TREES_WINDOW, training)
-        numbers = np.column_stack(
-            [of_bags, self.fields.places(source.ids), of_fields, source.context_numbers[event]]
-        )
-        of_context = self.fields.context_codes(source)[event]
-        if counts:
-            codes = np.column_stack([self.fields.codes(source.ids), of_context])
-            columns = np.column_stack([numbers, codes])
-            types = ["q"] * numbers.shape[1] + ["c"] * codes.shape[1]
-        else:
-            # a field's unknown row is code 0, which a sparse matrix leaves out: to the library, a
-            # missing value
-            codes = source.ids - np.array([part.start for part in space.categorical])
-            codes = np.column_stack([codes, np.nan_to_num(of_context + 1)]).astype(np.float32)
-            before = chosen_before(batch, space.n_ids, TREES_WINDOW)
-            columns = sparse.hstack([codes, before[event], _every_entry(numbers)], format="csr")
-            types = ["c"] * codes.shape[1] + ["q"] * (space.n_ids + numbers.shape[1])
-        matrix: DMatrix = _xgboost().DMatrix(
-            columns, nthread=1, feature_types=types, enable_categorical=True, **labels
-        )
+        # of the groups: the library's own objective weighs them, ours does itself
+        weight = None if encoded.weights is None else encoded.weights
+        matrix.set_info(label=label, group=np.diff(encoded.display_offsets), weight=weight)
         return matrix
 
+    def _columns(
+        self, batch: BatchTensors, reads: str, of_keys: FloatArray | None = None
+    ) -> tuple[FloatArray | sparse.csr_matrix, list[str]]:
+        """Inputs of the trees, a row per candidate, and the library's type of each column.
+        `of_keys`: as in `FieldColumns.numbers`."""
+        space, source = self.space, batch.source
+        assert space is not None
+        event = source.event_of_candidate()
+        shared = [self.fields.places(source.ids), source.context_numbers[event]]
+        of_context = self.fields.context_codes(source)[event]
+        if reads == "alternatives":
+            items = item_rows(source).astype(np.float32)
+            items[items < 0] = np.nan
+            of_fields = self.fields.codes(source.ids)
+            numbers = [*shared, self._alternatives(batch)[event]]
+            return _with_types(numbers, [items, of_fields, of_context])
+        of_bags = source.numbers
+        if reads != "relations":
+            left_out = of_relations(space) if reads == "counts" else of_statistics(space)
+            of_bags = of_bags[:, ~left_out]
+        numbers = [of_bags, self.fields.numbers(batch, TREES_WINDOW, of_keys), *shared]
+        if reads != "ids":
+            return _with_types(numbers, [self.fields.codes(source.ids), of_context])
+        # a field's unknown row is code 0, which a sparse matrix leaves out: to the library, a
+        # missing value
+        own = source.ids - np.array([part.start for part in space.categorical])
+        codes = np.column_stack([own, np.nan_to_num(of_context + 1)]).astype(np.float32)
+        before = chosen_before(batch, space.n_ids, TREES_WINDOW)
+        dense = np.column_stack(numbers)
+        columns = sparse.hstack([codes, before[event], _every_entry(dense)], format="csr")
+        return columns, ["c"] * codes.shape[1] + ["q"] * (space.n_ids + dense.shape[1])
+
+    def _alternatives(self, batch: BatchTensors) -> FloatArray:
+        """The numbers of each item of the space that the log has of it, and how often it is among
+        the last choices: those that vary in training, missing where a display does not hold the
+        item, (n_events, ·)."""
+        grid = self._every_alternative(batch)
+        return grid[:, self.varying]
+
+    def _every_alternative(self, batch: BatchTensors) -> FloatArray:
+        space, source = self.space, batch.source
+        assert space is not None
+        own = self._of_log()
+        event, items = source.event_of_candidate(), item_rows(source)
+        before = chosen_before(batch, space.n_ids, TREES_WINDOW)[event, source.ids[:, 0]]
+        numbers = np.column_stack([source.numbers[:, own], np.asarray(before).ravel()])
+        shape = source.n_events, len(space.item_counts.displays), numbers.shape[1]
+        grid = np.full(shape, np.nan, np.float32)
+        known = items >= 0
+        grid[event[known], items[known]] = numbers[known]
+        return grid.reshape(len(grid), -1)
+
+    def _of_log(self) -> BoolArray:
+        """Which numbers are a candidate's own, and not counted in training, (n_numbers,)."""
+        assert self.space is not None
+        base = self.space.code.columns < len(self.space.number_names)
+        own: BoolArray = base & ~of_statistics(self.space)
+        return own
+
+    def _find_varying(self, rows: TreeRows) -> BoolArray:
+        """Which columns of all alternatives say something of a display: they have two values, one
+        of which may be that the item is missing."""
+        grids = [self._every_alternative(batch) for batch, _ in rows.blocks()]
+        grid = np.concatenate(grids)
+        first = grid[:1]
+        varying: BoolArray = ~((grid == first) | (np.isnan(grid) & np.isnan(first))).all(0)
+        return varying
+
     def _scores(self, batch: BatchTensors) -> Float64Array:
-        return _margins(self.booster, self._matrix(batch, self.reads_counts))
+        columns, types = self._columns(batch, self.inputs)
+        matrix = _xgboost().DMatrix(
+            columns, nthread=1, feature_types=types, enable_categorical=True
+        )
+        return _margins(self.booster, matrix)
 
     def _arrays(self) -> Arrays:
         booster = np.frombuffer(self.booster.save_raw("ubj"), dtype=np.uint8).copy()
-        reads = np.array([self.reads_counts])
-        return {"booster": booster, "reads_counts": reads} | self.fields.arrays()
+        inputs = np.array([INPUTS.index(self.inputs)])
+        own = {"booster": booster, "inputs": inputs, "varying": self.varying}
+        return own | self.fields.arrays()
 
     def _restore(self, arrays: Arrays) -> None:
         assert self.space is not None
         self.fields = FieldColumns.restore(self.space, arrays)
-        self.reads_counts = bool(arrays["reads_counts"].all())
+        inputs, self.varying = int(arrays["inputs"].item()), arrays["varying"]
+        width = len(self.space.item_counts.displays) * (int(self._of_log().sum()) + 1)
+        wanted = (width,) if INPUTS[inputs % len(INPUTS)] == "alternatives" else self.varying.shape
+        if inputs not in range(len(INPUTS)) or self.varying.shape != wanted:
+            raise ValueError("what the trees read does not fit the feature space")
+        self.inputs = INPUTS[inputs]
         self.booster = _xgboost().Booster({"nthread": 1})
         self.booster.load_model(bytearray(arrays["booster"].tobytes()))
 
@@ -292,6 +481,13 @@ def shuffled_within_sets(encoded: EncodedSessions, seed: int) -> EncodedSessions
     moved = place[starts + np.maximum(encoded.choices, 0)] - starts
     choices = np.where(encoded.choices >= 0, moved, -1).astype(np.int32)
     return replace(encoded, choices=choices, ids=encoded.ids[order], base=encoded.base[order])
+
+
+def _with_types(numbers: list[FloatArray], codes: list[FloatArray]) -> tuple[FloatArray, list[str]]:
+    """Numbers and codes of categories side by side, and the library's types of the columns."""
+    columns = np.column_stack([*numbers, *codes]).astype(np.float32, copy=False)
+    n_codes = np.column_stack(codes).shape[1]
+    return columns, ["q"] * (columns.shape[1] - n_codes) + ["c"] * n_codes
 
 
 def _every_entry(dense: np.ndarray) -> sparse.csr_matrix:

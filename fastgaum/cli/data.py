@@ -142,9 +142,10 @@ def data_audit_command(
         report = audit_log(log, raw, progress=progress)
     floors = floor_table(log)
     write_json(json, {**report.to_dict(), "floors": floor_facts(floors)})
-    say(report.to_text())
     if texts := floor_texts(floors):
-        say(f"\nfloors, prec@1 on all test events: {', '.join(texts)}")
+        say(f"floors, prec@1 on all test events: {', '.join(texts)}\n")
+    # which ends in the verdict
+    say(report.to_text())
 
 
 def data_convert_command(

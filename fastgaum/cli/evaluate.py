@@ -36,6 +36,7 @@ def evaluate_command(
     check_outputs(json)
     from fastgaum.baselines.floors import floor_table
     from fastgaum.baselines.registry import load_model, name_of
+    from fastgaum.logs.log import effective_events, worth_text
     from fastgaum.machine import machine_facts
     from fastgaum.reports.reproduce_table import WEIGHTED
 
@@ -72,6 +73,9 @@ def evaluate_command(
     )
     if evaluation.weights is not None:
         say(f"  {WEIGHTED}")
+    effective = effective_events(evaluation.weights)
+    if effective is not None:
+        say(f"  {worth_text(evaluation.n_events, effective)}")
     say(f"  {seen}")
     n = int(evaluation.unseen.sum())
     hidden = f" ({evaluation.hidden} items were hidden)" if evaluation.hidden else ""

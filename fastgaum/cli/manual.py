@@ -6,9 +6,9 @@ from fastgaum.cli.options import COMMON_OPTIONS
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "": (
-        "fastgaum train sample -o runs/first",
-        "fastgaum evaluate runs/first sample",
-        "fastgaum report runs/first -o report.html",
+        "fastgaum train sample",
+        "fastgaum evaluate runs/sample sample",
+        "fastgaum report runs/sample -o report.html",
     ),
     "train": (
         "fastgaum train clicks.csv -o runs/mine",

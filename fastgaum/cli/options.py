@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -212,17 +212,31 @@ class ModelOptions:
         check_name(name)
         return name, values
 
-    def resumed(self, folder: Path, config: Config) -> Config:
-        """A resumed run's `config`, which options may only repeat. Raises ConfigError."""
+    def resumed(
+        self,
+        folder: Path,
+        config: Config,
+        fitted: Callable[[Config], list[Config]] | None = None,
+    ) -> Config:
+        """A resumed run's `config`, which options may only repeat; `fitted` gives what the fit of
+        an asked one may end with, where `config` is that of a run that has ended. Raises
+        ConfigError."""
         changes = self._changes()
         anew = self.preset is not None or self.config is not None or "preset" in changes
-        changed = self.resolve() if anew else config.replace(**changes)
-        was, now = config.to_mapping(), changed.to_mapping()
-        differ = [f"{key} = {was[key]}, not {now[key]}" for key in was if now[key] != was[key]]
-        if differ:
+        asked = self.resolve() if anew else config.replace(**changes)
+        was = config.to_mapping()
+        differing = []
+        for now in [asked] if fitted is None else fitted(asked):
+            values = now.to_mapping()
+            differing.append(
+                [f"{k} = {was[k]}, not {values[k]}" for k in was if values[k] != was[k]]
+            )
+        if fewest := min(differing, key=len):
+            ended = "" if fitted is None else " has ended and"
+            cure = "" if fitted is None else f", or go on with new data (--from {folder})"
             raise ConfigError(
-                f"the run in '{folder}' has {', '.join(differ)}: leave the options out (the folder "
-                "has them), or train in another folder"
+                f"the run in '{folder}'{ended} has {', '.join(fewest)}: leave the options out (the "
+                f"folder has them), or train in another folder{cure}"
             )
         return config
 

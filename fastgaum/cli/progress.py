@@ -65,8 +65,10 @@ class TrainingProgress(Bar, Observer):
         super().__init__(f"trying {n_settings} settings" if n_settings > 1 else "reading")
 
     def on_fit_begin(self, config: Config, rows: Sequence[EpochRow]) -> None:
-        """Count the epochs that a former process did."""
+        """Count the epochs that a former process did, and say what the losses are."""
         self.counted = sum(row.phase not in UNCOUNTED for row in rows)
+        if not self.shows:
+            note(losses_line(config))
 
     def on_epoch_begin(self, epoch: int) -> None:
         """Name the epoch."""
@@ -88,6 +90,19 @@ class TrainingProgress(Bar, Observer):
         self.figures = f"prec@1 {row.val_prec1:.1f}"
         if not self.shows:
             note(epoch_line(row))
+
+
+def chosen_by(config: Config) -> str:
+    """The validation score that chooses the epoch, in words."""
+    return config.select.replace("loss", "validation loss")
+
+
+def losses_line(config: Config) -> str:
+    """What the losses of `epoch_line` are."""
+    line = f"epochs: loss is the reward's in training; the least {chosen_by(config)} is kept"
+    if config.players == "adversarial":
+        line += "; in rounds loss is the game's value, on another scale, and may be below 0"
+    return line
 
 
 def epoch_line(row: EpochRow) -> str:

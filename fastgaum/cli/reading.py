@@ -20,6 +20,7 @@ from fastgaum.untrusted import parse_json, read_text
 if TYPE_CHECKING:
     from fastgaum.logs.fold import Rows
     from fastgaum.logs.log import SessionLog, SplitName
+    from fastgaum.logs.read import RowsToPredict
     from fastgaum.logs.trained_users import SeenUsers
     from fastgaum.models.choice_model import ChoiceModel
 
@@ -61,6 +62,9 @@ class GivenOptions(ReadOptions):
     means: Annotated[Mapping[str, float], Parameter(parse=False)] = field(
         default_factory=dict, compare=False
     )
+    categories: Annotated[frozenset[str], Parameter(parse=False)] = field(
+        default=frozenset(), compare=False
+    )
 
     def __init__(self, **given: Any) -> None:
         columns = given.get("columns")
@@ -91,21 +95,26 @@ class Reading:
 
     def load_to_train(self, source: str) -> SessionLog:
         """As `load`; notes say later what was read, what was not, and what reading decided."""
+        from fastgaum.features.relations import left_out
         from fastgaum.logs.audit_facts import say_reading
 
         log, rows = self.load_with_rows(source)
         for text in say_reading(log, rows):
             note_later(text)
+        if why := left_out(log):
+            note_later(f"models leave relations out: {why}")
         return log
 
     def load_with_rows(self, source: str) -> tuple[SessionLog, Rows | None]:
         """As `load`, and the rows of a log that is not a saved one."""
         from fastgaum.logs.datasets import resolve
-        from fastgaum.logs.read import read_with_rows
+        from fastgaum.logs.read import ONE_DISPLAY, read_with_rows
         from fastgaum.logs.tables import open_known
 
         found = resolve(source, self.data_dir)
         log, rows = read_with_rows(found, options=self.options)
+        if rows is not None and rows.by_session:
+            note(f"{found.path.name}: {ONE_DISPLAY}")
         if rows is not None and not found.dataset:
             layout = open_known(found.path, self.options.delimiter)[1]
             if layout is not None:
@@ -143,7 +152,12 @@ class Reading:
             if former.item_table is not None and has_item_table(path, former.item_table):
                 kept -= {"item_table"}
         values = {name: value for name, value in former.values.items() if name in kept}
-        base = replace(ReadOptions.of(**values), recorded=frozenset(kept), means=former.means)
+        base = replace(
+            ReadOptions.of(**values),
+            recorded=frozenset(kept),
+            means=former.means,
+            categories=former.categories,
+        )
         return self.with_options(self.options.over(base))
 
     def of_resumed(self, folder: Path, reading: dict[str, object]) -> Reading:
@@ -172,26 +186,38 @@ class Reading:
 AS_IT_IS = Reading()
 
 
-def log_of_run(
-    run: Path, source: str, data_dir: Path | None, *, may_lack_choices: bool = False
-) -> SessionLog:
-    """Read a log as the log of a run was read; `may_lack_choices`: as displays without any. Raises
-    as `Reading.load` and `or_of_run`."""
+def log_of_run(run: Path, source: str, data_dir: Path | None) -> SessionLog:
+    """Read a log as the log of a run was read. Raises as `Reading.load` and `or_of_run`."""
+    reading = Reading(data_dir=data_dir).or_of_run(run, source)
+    with Bar(f"reading {source}"):
+        return reading.load(source)
+
+
+def rows_of_run(
+    run: Path, source: str, data_dir: Path | None, split: SplitName
+) -> SessionLog | RowsToPredict:
+    """The same, of displays that may lack choices; with the rows as they stand, if they hold the
+    log's displays."""
     from fastgaum.logs.datasets import resolve
-    from fastgaum.logs.read import without_choices
+    from fastgaum.logs.read import read_to_predict, without_choices
     from fastgaum.logs.store import is_saved_log
     from fastgaum.logs.tables import open_known
 
     reading = Reading(data_dir=data_dir).or_of_run(run, source)
     found = resolve(source, data_dir)
-    if may_lack_choices and not found.simulated and not is_saved_log(found.path):
-        table = open_known(found.path, reading.options.delimiter)[0]
-        options = without_choices(reading.options, table.dtypes)
-        if options is not reading.options:
-            note(f"{found.path.name} has no choices: its displays are read as without a click")
-            reading = reading.with_options(options)
+    if found.simulated or is_saved_log(found.path):
+        with Bar(f"reading {source}"):
+            return reading.load(source)
+    found.verify()
+    table, layout = open_known(found.path, reading.options.delimiter)
+    if layout is not None and not found.dataset:
+        note(f"{found.path.name} is read as {layout}")
+    if without_choices(reading.options, table.dtypes) is not reading.options:
+        note(f"{found.path.name} has no choices: its displays are read as without a click")
     with Bar(f"reading {source}"):
-        return reading.load(source)
+        options = reading.options.over(found.options)
+        rows = read_to_predict(found.path, options, any_split=split == "all")
+    return rows.log if rows.candidate is None else rows
 
 
 def checked_users(
@@ -205,6 +231,15 @@ def checked_users(
     if not allow_seen_users:
         seen.require_unseen()
     n, space = log.count("events", split), model.space
+    counts = space is not None and space.has_statistics
+    other = space is not None and log.fingerprint != space.fingerprint
+    if split in ("train", "all") and seen.n_seen and counts and other:
+        note_later(
+            f"'{log.name}' is not the log that the model was trained on, row by row, and "
+            f"{seen.n_seen:,} of its users trained it: a training user reads the counts of the "
+            "users before it in the training log, so that these figures depend on the rows and "
+            "their order; those of other users do not (predict marks rows, trained_on)"
+        )
     if n < log.n_events and space is not None and not Encoder(space, log).reads_training_log:
         note_later(
             f"'{log.name}' is not the log that the model was trained on, and its {split} split is "

@@ -105,7 +105,7 @@ def rl_train_command(
     from fastgaum.files import atomic
     from fastgaum.locks import folder_lock, require_free
     from fastgaum.policies.config import PolicyConfig
-    from fastgaum.policies.evaluation import judge, recommend
+    from fastgaum.policies.evaluation import advise, judge
     from fastgaum.policies.heuristics import Greedy
     from fastgaum.policies.registry import POLICY_FILE, require_trained, save_policy, untrained
     from fastgaum.policies.training import train_policy
@@ -135,16 +135,18 @@ def rl_train_command(
         with atomic(out / "curve.parquet") as beside:
             table.write_parquet(beside)
     last = table.row(-1, named=True)
-    figures = f"cumulative reward {last['return']:.3f}, click rate {last['click_rate']:.3f}"
+    figures = f"cumulative reward {last['return']:.3f}, click rate {last['click_rate']:.3f}, "
+    figures += f"decoys {last['decoys']:.1%}"
     facts = {"path": str(out), "run": str(run), "policy": policy, "k": k, "last": last}
     advice = "one world cannot say whether greedy slates earn more: train a run with folds=5"
     if isinstance(world, WorldSet):
-        rows = [judge([one], world, setting) for one in (made, Greedy())]
-        chosen = recommend({row.policy: row.by_user for row in rows}, rows[0].members)
+        chosen = advise([judge([one], world, setting) for one in (made, Greedy())])
         assert chosen is not None
         facts["recommended"], advice = asdict(chosen), chosen.to_text()
         if chosen.policy != Greedy.name and setting.reward in ("utility", "contrast"):
             advice += " (on Yelp's log such advice was wrong with a contrast: try both on users)"
+    elif made.not_recommended:
+        advice += f"; not recommended: {made.not_recommended}"
     finish(f"{out}: {policy}, {last['steps']:,} steps: {figures}; {advice}", json, facts)
 
 

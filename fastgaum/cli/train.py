@@ -20,7 +20,7 @@ from fastgaum.cli.options import (
     use_threads,
 )
 from fastgaum.cli.output import check_outputs, finish, note
-from fastgaum.cli.progress import Bar, TrainingProgress, noting_compilation
+from fastgaum.cli.progress import Bar, TrainingProgress, chosen_by, noting_compilation
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading, lasting
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
@@ -29,6 +29,7 @@ from fastgaum.logs.options import ReadOptions
 
 if TYPE_CHECKING:
     from fastgaum.game.averaging import Processes
+    from fastgaum.logs.log import SessionLog
 
 
 @Parameter(name="*")
@@ -47,7 +48,12 @@ def train_command(
     source: Log,
     /,
     *,
-    folder: Annotated[Path, Parameter(name=["--out", "-o"], help="the run folder to write")],
+    out: Annotated[
+        Path | None,
+        Parameter(
+            name=["--out", "-o"], help="the run folder to write; runs/NAME of the log if not given"
+        ),
+    ] = None,
     options: ModelOptions = DEFAULT_MODEL,
     resume: Flag = False,
     former: Annotated[Path | None, Parameter(name="--from")] = None,
@@ -58,10 +64,11 @@ def train_command(
     """Train a user model on a log and leave a run folder.
 
     Args:
-        resume: continue the run in --out; the result is identical to an uninterrupted run
+        resume: continue the run in its folder; the result is identical to an uninterrupted run
         former: start from the weights of another run; LOG holds the new data
     """
     overwrite = COMMON.overwrite
+    folder = _usual_folder(source) if out is None else out
     if resume and former is not None:
         raise ConfigError(
             "--from begins a run with the weights of another one, --resume goes on with the run "
@@ -100,11 +107,6 @@ def train_command(
         if finished is not None:
             model = UserModel.load(folder, device="cpu")
             config, reading = model.config, reading.or_of_run(folder, source)
-            if options != DEFAULT_MODEL:
-                note(
-                    f"{folder}: its run has ended, options of training are not looked at; --from "
-                    f"{folder} begins another run on new data with its weights"
-                )
         elif checkpoint is not None:
             config = options.resumed(folder, checkpoint.config)
             reading = reading.of_resumed(folder, checkpoint.reading)
@@ -128,6 +130,8 @@ def train_command(
                 if finished is not None:
                     assert model.space is not None
                     run_folder.check_same_log(folder, log, model.space.fingerprint)
+                    if options != DEFAULT_MODEL:
+                        options.resumed(folder, config, lambda asked: _fitted(asked, log))
                     table = finished
                 elif resume:
                     table = run_folder.resume_run(
@@ -159,8 +163,14 @@ def train_command(
         figures += f", the generator's {best['val_generator_prec1']:.1f}, gap {best['gap']:.4f}"
     text = (
         f"{folder}: {table.height} epochs{', finished before' if finished is not None else ''}, "
-        f"best {best['epoch']}: {figures}{', of the first member' if model.members else ''}"
+        f"best {best['epoch']} by {chosen_by(model.config)}: {figures}"
+        f"{', of the first fold' if model.members else ''}"
     )
+    if model.trials:
+        note(
+            f"{len(model.trials)} fits of exact players were compared, each by its least "
+            "validation loss; the chosen setting was then fitted anew, with other random draws:"
+        )
     for one in trials_as_facts(model.trials):
         loss = one["val_loss"]
         said = "diverged" if loss is None else f"validation loss {loss:.4f}"
@@ -193,6 +203,22 @@ def train_command(
         "processes": processes.size,
     }
     finish(text, json, facts)
+
+
+def _usual_folder(source: str) -> Path:
+    """Where a run goes that is given no place."""
+    from fastgaum.logs.tables import stem_of
+
+    return Path("runs") / stem_of(Path(source).absolute())
+
+
+def _fitted(asked: Config, log: SessionLog) -> list[Config]:
+    """The configurations that a fit of the asked one may end with on a log."""
+    from fastgaum.models.user_model import UserModel
+
+    displays = log.training_counts().displays.tolist()
+    tried = UserModel(asked, device="cpu").settings_for(log).values()
+    return [config.for_items(displays) for config in tried or [asked]]
 
 
 def _fit(

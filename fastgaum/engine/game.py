@@ -162,7 +162,11 @@ class EngineGame(Game):
         if train and len(context.ids):
             context = self._dropped(context, "context")
         self.states = self.states_layer.forward(batch, tokens, context)
-        self.key = int(torch.randint(2**31, ())) if train and self.reward.scorer.rate > 0 else None
+        self.key = (
+            int(torch.randint(2**31, (), device="cpu"))
+            if train and self.reward.scorer.rate > 0
+            else None
+        )
 
     def drawn(self, batch: BatchTensors) -> tuple[DisplayBatch, Bags]:
         """Display sets and tokens with ids dropped."""
@@ -206,7 +210,7 @@ class EngineGame(Game):
         drop_ids(
             bags.ids.numpy(),
             self.unknown_of_id,
-            np.uint32(int(torch.randint(2**31, ()))),
+            np.uint32(int(torch.randint(2**31, (), device="cpu"))),
             threshold,
             ids,
         )

@@ -33,9 +33,11 @@ from fastgaum.features.ordered_counts import (
     training_order,
     with_all_training,
 )
+from fastgaum.features.relations import left_out
 from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.features.statistics import StatisticsCounter
+from fastgaum.logs.clicks import is_successive
 from fastgaum.logs.context import ContextField, context_of, training_events
 from fastgaum.logs.log import NO_CLICK, ItemCounts, SessionLog
 from fastgaum.logs.trained_users import TrainedUsers
@@ -206,6 +208,9 @@ def _count(
     """A former space with what a log's training split adds, and the log in its ids. Flags: whether
     places and actions are fields of ids, and whether pairs and context are counted."""
     _require_training(log)
+    if relations and (why := left_out(log)):
+        cure = "" if former.fingerprint else ", or leave the setting out"
+        raise ConfigError(f"{why}: train with relations = false{cure}")
     displays = log.training_counts().displays
     known = np.flatnonzero(displays)
     categorical = categorical_fields(log, known, places, former.categorical)
@@ -246,7 +251,8 @@ def _require_training(log: SessionLog) -> None:
 def names_of_numbers(space: FeatureSpace, log: SessionLog) -> tuple[str, ...]:
     """Names of all numbers of a log's candidates. Raises LogFormatError: a field has the name of
     such a number, or two numbers have one name."""
-    names = made_numbers(space.protocol, space.relations is not None)
+    successive = is_successive(space.context_number_names)
+    names = made_numbers(space.protocol, space.relations is not None, successive)
     others = (*(PLACE_NUMBERS if space.grid else ()), *component_names(space.vectors))
     of_context = space.numbers_of_context
     taken = {*names, *of_context, *others, "item", *OF_PLACE}

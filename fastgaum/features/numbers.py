@@ -33,10 +33,13 @@ SAME_AS = "same_as_"
 """"candidate is the item that the context field holds" is a number of this name and the field's"""
 
 
-def made_numbers(protocol: str, relations: bool) -> tuple[str, ...]:
-    """Names of the numbers that are made, in order."""
+def made_numbers(protocol: str, relations: bool, successive: bool = False) -> tuple[str, ...]:
+    """Names of the numbers that are made, in order; `successive`: of successive choices, whose
+    displays lose an item with each click. There the size would stand for the clicks, and a smaller
+    first display for one that has been clicked."""
+    counted = COUNTED_NUMBERS if protocol != "identity" else ()
     return (
-        *(COUNTED_NUMBERS if protocol != "identity" else ()),
+        *(name for name in counted if not (successive and name == "log_set_size")),
         *(RELATION_NUMBERS if relations else ()),
         *((LOG_VIEWS,) if protocol == "views" else ()),
     )

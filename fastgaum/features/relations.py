@@ -19,6 +19,9 @@ from fastgaum.kernels.relations import (
     find_latest_choices,
     move_pairs,
 )
+from fastgaum.logs.context import training_events
+from fastgaum.logs.log import SessionLog
+from fastgaum.presets import LARGE_DISPLAYS
 
 WINDOW = 20
 """how many of a session's last choices are looked back at"""
@@ -91,6 +94,24 @@ def ranks_of(displays: npt.NDArray[np.integer]) -> IntArray:
     ranks = np.empty(len(displays), np.int32)
     ranks[np.argsort(-displays.astype(np.int64), kind="stable")] = np.arange(len(displays))
     return ranks
+
+
+def mean_display(log: SessionLog) -> float:
+    """Candidates of the display in which a training candidate stands, in the mean over these
+    candidates: Σ k² / Σ k over displays of k; 0 without training."""
+    sizes = np.diff(log.display_offsets)[training_events(log)].astype(np.float64)
+    return float(sizes @ sizes / max(sizes.sum(), 1))
+
+
+def left_out(log: SessionLog) -> str:
+    """Why models that may choose read no relations of a log, in words; empty where they do."""
+    size = mean_display(log)
+    if size <= LARGE_DISPLAYS:
+        return ""
+    return (
+        f"a training candidate of log '{log.name}' is displayed among {size:,.0f} in the mean, and "
+        f"relations are read up to {LARGE_DISPLAYS}: their cost grows with the square"
+    )
 
 
 class PairCounter:

@@ -128,12 +128,17 @@ def scale_counts(space: FeatureSpace, factor: float) -> FeatureSpace:
 
 def of_statistics(space: FeatureSpace) -> BoolArray:
     """Whether each number of networks says what training chose, shape (n_numbers,)."""
+    crossed = crossed_names(space.context, space.fixing_fields)
+    return _made_of(space, {*TRAINING_NUMBERS, *RELATION_NUMBERS, *crossed})
+
+
+def of_relations(space: FeatureSpace) -> BoolArray:
+    """Whether each number of networks is one of pairs of items, shape (n_numbers,)."""
+    return _made_of(space, {*RELATION_NUMBERS})
+
+
+def _made_of(space: FeatureSpace, made: set[str]) -> BoolArray:
     names = space.number_names
-    made = {
-        *TRAINING_NUMBERS,
-        *RELATION_NUMBERS,
-        *crossed_names(space.context, space.fixing_fields),
-    }
     base = np.array([name in made for name in names], bool)
     raw = np.concatenate([base, base[varying_columns(names, space.set_context)]])
     return raw[space.code.columns]

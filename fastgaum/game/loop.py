@@ -114,10 +114,12 @@ class Trainer:
             if former is not None:
                 self._load_present(former)
             self._phases()
+            self._calibrate()
         except BaseException as found:
             error = found
             if isinstance(error, NumericsError):
                 self._restore()
+                self._calibrate()
             raise
         finally:
             self.game.release()
@@ -125,6 +127,11 @@ class Trainer:
             self.latest.close()
             self.observers.tell(Observer.on_fit_end, self.rows, error)
         return self.rows
+
+    def _calibrate(self) -> None:
+        """Scale the best weights' utilities as the score that chose them did."""
+        if self.calibrated and math.isfinite(self.best_score):
+            self.networks.scale(self._figures(self.validation, calibrated=True).scale)
 
     def _phases(self) -> None:
         if self.starts and self.at.enter("start", 0) and not self.rows:

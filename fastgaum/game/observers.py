@@ -39,8 +39,14 @@ class EpochRow:
     best: bool
     """whether it has the best validation score so far"""
     val_calibrated_loss: float = math.nan
-    """NLL on validation of the utilities times the scale that suits it best; NaN where it does not
+    """loss on validation of the utilities times the scale that suits it best; NaN where it does not
     choose the epoch"""
+
+    @property
+    def score(self) -> float:
+        """The validation score that chooses the epoch."""
+        calibrated = self.val_calibrated_loss
+        return self.val_loss if math.isnan(calibrated) else calibrated
 
     def to_dict(self) -> dict[str, object]:
         """Plain values by name."""

@@ -17,7 +17,7 @@ from fastgaum.features.sessions import EncodedSessions, blocks
 from fastgaum.game.game import exact_loss, optimality_gap
 from fastgaum.metrics.evaluation import HeadScores
 from fastgaum.metrics.precision import precision_at_k
-from fastgaum.nets.regularisers import Regulariser, Shannon
+from fastgaum.nets.regularisers import Regulariser
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 
 SCORING_SESSIONS = 1024
@@ -118,7 +118,9 @@ class Figures:
 
     loss: float
     calibrated_loss: float
-    """NLL of the reward's utilities times the best scale for all; NaN if not asked for"""
+    """the loss of the reward's utilities times `scale`; NaN if not asked for"""
+    scale: float
+    """the best one for all utilities; 1 if not asked for"""
     prec1: float
     generator_prec1: float
     """NaN without a generator"""
@@ -171,7 +173,7 @@ def figures(
         totals[4:] += weights.sum(), weights[batch.source.clicked].sum()
         utility = scores.heads["reward"].scores
         if calibrated:
-            of_scales += _nll_of_scales(eta * utility, batch, outside)
+            of_scales += _loss_of_scales(utility, batch, regulariser, eta, outside)
         if scores.loss is not None:
             totals[0] += scores.loss @ weights
         totals[1] += _hits(utility, batch, weights)
@@ -183,34 +185,40 @@ def figures(
     of_loss, hits, of_generator, of_gap, of_all, of_clicked = sums[: len(totals)]
     loss, gap = of_loss / of_all, of_gap / of_all
     prec1, generator_prec1 = (100 * one / (of_clicked or 1) for one in (hits, of_generator))
-    lowest = lowest_between(np.array(sums[-len(SCALES) :]) / of_all) if calibrated else math.nan
-    return Figures(loss, lowest, prec1, generator_prec1 if has_generator else math.nan, gap)
+    place, lowest = 0.0, math.nan
+    if calibrated:
+        place, lowest = lowest_between(np.array(sums[-len(SCALES) :]) / of_all)
+    scale = float(SCALES[0] * (SCALES[1] / SCALES[0]) ** place) if calibrated else 1.0
+    generator_prec1 = generator_prec1 if has_generator else math.nan
+    return Figures(loss, lowest, scale, prec1, generator_prec1, gap)
 
 
-def _nll_of_scales(
-    utility: FloatArray, batch: BatchTensors, outside: bool
+def _loss_of_scales(
+    utility: FloatArray, batch: BatchTensors, regulariser: Regulariser, eta: float, outside: bool
 ) -> npt.NDArray[np.float64]:
     values = torch.from_numpy(utility).to(batch.display_offsets.device).double()
     losses = [
-        float(batch.weighted(exact_loss(values, batch, Shannon(), scale, outside)).sum())
+        float(batch.weighted(exact_loss(values, batch, regulariser, eta * scale, outside)).sum())
         for scale in SCALES
     ]
-    # a Fenchel–Young loss is the NLL over eta
+    # `exact_loss` is a Fenchel–Young loss over eta times the scale
     return np.asarray(SCALES * np.array(losses, np.float64), dtype=np.float64)
 
 
-def lowest_between(values: npt.NDArray[np.float64]) -> float:
-    """The least value of a smooth function at equal steps: of the parabola through the least of
-    `values` and its neighbours.
+def lowest_between(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Where a smooth function at equal steps is least, in steps, and its value there: those of the
+    parabola through the least of `values` and its neighbours.
 
     >>> lowest_between(np.array([9.0, 4.0, 1.0, 0.0, 1.0])), lowest_between(np.array([0.0, 1.0]))
-    (0.0, 0.0)"""
+    ((3.0, 0.0), (0.0, 0.0))"""
     at = int(np.argmin(values))
     if not 0 < at < len(values) - 1:
-        return float(values[at])
-    before, here, after = values[at - 1 : at + 2]
+        return float(at), float(values[at])
+    before, here, after = map(float, values[at - 1 : at + 2])
     bend = before - 2 * here + after
-    return float(here - (after - before) ** 2 / (8 * bend) if bend > 0 else here)
+    if bend <= 0:
+        return float(at), here
+    return at + (before - after) / (2 * bend), here - (after - before) ** 2 / (8 * bend)
 
 
 def _hits(scores: FloatArray, batch: BatchTensors, weights: Float64Array) -> float:

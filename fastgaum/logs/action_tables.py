@@ -21,6 +21,7 @@ from fastgaum.logs.columns import (
     as_list,
     filled_ids,
     ids_as_text,
+    refuse_at,
     require_filled,
     row_number,
     show,
@@ -138,8 +139,12 @@ class ActionTable:
 
 
 def past_column(column: pl.Series) -> pl.Series:
-    """The items of users' pasts as lists of text, without gaps. Raises LogFormatError if they are
-    no ids."""
+    """The items of users' pasts as lists of text, without gaps; text is ids with spaces between
+    them. Raises LogFormatError if they are no ids."""
+    if column.dtype == pl.String:
+        rule = "a list of items, or text of ids with spaces between them, is required: write it so"
+        refuse_at(column, column.str.contains(r"[,;|\[\]]"), rule)
+        column = column.str.extract_all(r"\S+")
     lists = as_list(column)
     flat = ids_as_text(lists.explode().alias(column.name), "past item")
     if isinstance(lists.dtype, pl.List) and lists.dtype.inner.is_float():

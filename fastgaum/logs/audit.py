@@ -17,7 +17,6 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from fastgaum.kernels.ranking import best_of_sets
 from fastgaum.logs.audit_displays import DisplayDependence, display_dependence
 from fastgaum.logs.audit_facts import (
     Fact,
@@ -28,18 +27,22 @@ from fastgaum.logs.audit_facts import (
 )
 from fastgaum.logs.audit_rules import (
     AuditRule,
-    excess_test,
+    expected_rules,
     fold_events,
     holm,
+    rule_test,
     rules_of_log,
     rules_of_rows,
 )
 from fastgaum.logs.context import ContextField, context_of
 from fastgaum.logs.fold import Rows
-from fastgaum.logs.log import SessionLog, require_log
+from fastgaum.logs.log import SessionLog, effective_events, require_log, worth_text
 
 FLAG_LEVEL = 0.05
 """bounds the probability that a log without a trap has any rule flagged"""
+EXPECTED = "the items' click rates on other users, or the first place of an order that is real"
+NEARLY_ALL = 0.95
+"""share of the way from the floor to all clicks that no knowledge of items alone goes"""
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,20 @@ class Finding:
     p: float
     """probability of scoring as high by chance, adjusted; 1 if not above the floor"""
     flagged: bool
+    """it beats chance; one about ids, the order or a field also what is to be expected (the items'
+    click rates, and the first place of an order that is real), or it finds nearly all"""
     test_prec_at_1: float | None
     """on all test events, single candidates included; None without any"""
     action: str
+    field: str = ""
+    """the declared field that it looks at"""
+
+    @property
+    def mark(self) -> str:
+        """What a reader should do, after the figures."""
+        if self.flagged:
+            return f"  {'KNOWN BEFORE?' if self.field else 'FLAG'}: {self.action}"
+        return "  no more than is expected" if self.p <= FLAG_LEVEL else ""
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,11 @@ class AuditReport:
     not_read: tuple[str, ...] = ()
     dependence: DisplayDependence | None = None
     """None where nothing can be said"""
+    expected: float = math.nan
+    """prec@1 of the items' click rates, counted on other users, or of the first place of an order
+    that is real, if that finds more"""
+    effective_events: float | None = None
+    """events of one weight that say as much, (Σw)²/Σw²; None where weights do not differ"""
 
     def __repr__(self) -> str:
         rules = ", ".join(f.rule for f in self.flagged) or "none"
@@ -91,22 +110,38 @@ class AuditReport:
 
     @property
     def flagged(self) -> tuple[Finding, ...]:
-        """The rules that beat the floor by more than chance."""
+        """The rules that beat chance and what is expected."""
         return tuple(finding for finding in self.findings if finding.flagged)
+
+    @property
+    def verdict(self) -> str:
+        """Whether there is something to mend, in a sentence."""
+        fields = ", ".join(dict.fromkeys(one.field for one in self.flagged if one.field))
+        look = [f"{one.rule} ({one.prec_at_1:.1f})" for one in self.flagged if not one.field]
+        look += [fact.name for fact in self.facts if fact.action.startswith("FLAG")]
+        if self.dependence is not None and self.dependence.found:
+            look.append("displays that depend on clicks")
+        if not look:
+            unless = f", if these fields are known before the choice: {fields}" if fields else ""
+            return f"nothing to mend{unless}"
+        asked = f"; are these fields known before the choice? {fields}" if fields else ""
+        return f"look at these: {'; '.join(look)}{asked}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; NaN is None."""
         plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
-        return plain
+        return plain | {"verdict": self.verdict}
 
     def to_text(self) -> str:
-        """The report as plain lines."""
+        """The report as plain lines, the verdict last."""
         actions = f", {self.n_actions} actions" if self.n_actions else ""
         head = (
             f"{self.name}: {self.n_sessions} sessions of {self.n_users} users, {self.n_events} "
             f"events{actions}; rules are scored on {self.n_rule_events} events with a choice among "
             "several candidates"
         )
+        if self.effective_events is not None:
+            head += f"\n{worth_text(self.n_events, self.effective_events)}"
         lines = [
             head,
             "",
@@ -115,10 +150,11 @@ class AuditReport:
         for f in self.findings:
             low, high = f.interval
             test = "-" if f.test_prec_at_1 is None else f"{f.test_prec_at_1:.1f}"
-            mark = f"  FLAG: {f.action}" if f.flagged else ""
             span = f"{low:.1f} to {high:.1f}"
             figures = f"{f.prec_at_1:>7.1f}{span:>16}{f.floor:>7.1f}{f.p:>9.2g}"
-            lines.append(f"{f.rule:<46}{figures}{test:>7}{mark}")
+            lines.append(f"{f.rule:<46}{figures}{test:>7}{f.mark}")
+        if self.expected == self.expected:
+            lines += ["", f"expected without a trap: prec@1 {self.expected:.1f}, {EXPECTED}"]
         lines += ["", f"{'share':<62}{'%':>7}{'of':>8}"]
         for fact in self.facts:
             share = "-" if fact.percent is None else f"{fact.percent:.1f}"
@@ -138,6 +174,7 @@ class AuditReport:
                 "order and repeated rows were not looked at: a saved log no longer has them, "
                 "audit the original file",
             ]
+        lines += ["", f"verdict: {self.verdict}"]
         return "\n".join(lines)
 
 
@@ -155,7 +192,7 @@ def audit(
     if raw is not None:
         sets, candidates = fold_events(raw, log)
         rules = [*rules_of_rows(sets, candidates, ordered=log.ordered), *rules]
-        facts += facts_of_rows(sets, candidates, ordered=log.ordered)
+        facts += facts_of_rows(sets, candidates)
     facts += [*facts_of_log(log, raw), *facts_of_leaks(log)]
     findings = []
     for number, rule in enumerate(rules, start=1):
@@ -163,9 +200,18 @@ def audit(
         if progress is not None:
             progress(log.n_events * number // len(rules), log.n_events)
     adjusted = holm([one.p for one in findings])
+    expected = [_score(rule).prec_at_1 for rule in expected_rules(log)]
+
+    def is_flagged(rule: AuditRule, one: Finding, p: float) -> bool:
+        # a place is not explained by the place
+        usual = expected[:1] if rule.name.endswith("position") else expected
+        nearly_all = one.floor + NEARLY_ALL * (100 - one.floor)
+        found = rule.is_own or one.prec_at_1 > max(usual) or one.prec_at_1 >= nearly_all
+        return p <= FLAG_LEVEL and one.p < 1 and found
+
     findings = [
-        dataclasses.replace(one, p=p, flagged=p <= FLAG_LEVEL and one.p < 1)
-        for one, p in zip(findings, adjusted, strict=True)
+        dataclasses.replace(one, p=p, flagged=is_flagged(rule, one, p))
+        for rule, one, p in zip(rules, findings, adjusted, strict=True)
     ]
     countable = (log.choices >= 0) & (np.diff(log.display_offsets) > 1)
     return AuditReport(
@@ -182,24 +228,24 @@ def audit(
         n_actions=log.n_actions,
         not_read=raw.not_read if raw is not None else (),
         dependence=display_dependence(log),
+        expected=max(expected),
+        effective_events=effective_events(log.weights),
     )
 
 
 def _score(rule: AuditRule) -> Finding:
     sets = rule.sets
     sizes, clicked = np.diff(sets.offsets), sets.choices >= 0
-    ties, is_best = np.empty(len(sizes), np.int32), np.empty(len(sizes), np.bool_)
-    best_of_sets(rule.scores(), sets.offsets, sets.choices, ties, is_best)
-    hits, floor = np.where(is_best, 1.0 / ties, 0.0), 1.0 / sizes
+    hits, ((low, high), p) = rule_test(sets, rule.scores())
     kept, test = clicked & (sizes > 1), clicked & sets.is_test
-    (low, high), p = excess_test(hits[kept], ties[kept], sizes[kept], sets.users[kept])
     return Finding(
         rule=rule.name,
         prec_at_1=100 * float(hits[kept].mean()) if kept.any() else math.nan,
-        floor=100 * float(floor[kept].mean()) if kept.any() else math.nan,
+        floor=100 * float((1.0 / sizes[kept]).mean()) if kept.any() else math.nan,
         interval=(100 * low, 100 * high),
         p=p,
         flagged=False,
         test_prec_at_1=100 * float(hits[test].mean()) if test.any() else None,
         action=rule.action,
+        field=rule.field,
     )

@@ -14,16 +14,22 @@ from fastgaum.arrays import BoolArray
 from fastgaum.logs.actions import Actions
 from fastgaum.logs.audit_rules import (
     ONE_VIEW,
-    ORDER_DROPPED,
-    ORDER_KEPT,
     REPEATED_ROWS,
     DisplaySets,
     counts_views,
 )
 from fastgaum.logs.clicks import ClickFacts
+from fastgaum.logs.column_roles import pasts_among
 from fastgaum.logs.fold import Rows
 from fastgaum.logs.hashes import Hashes, mix_hashes
-from fastgaum.logs.log import SPLITS, TEST, TRAIN, SessionLog
+from fastgaum.logs.log import (
+    SPLITS,
+    TEST,
+    TRAIN,
+    SessionLog,
+    effective_events,
+    worth_text,
+)
 from fastgaum.logs.vocabulary import Vocabulary
 
 FIXED, FEWEST = 0.99, 20
@@ -93,6 +99,10 @@ def say_reading(log: SessionLog, rows: Rows | None) -> Iterator[str]:
     fields = [f"{name} ({one.holds}, of the {one.of})" for name, one in log.columns.items()]
     fields += [] if log.weights is None else ["weights of the events"]
     yield f"fields read: {', '.join(fields) or 'none'}"
+    train = log.split[log.session_of_event] == TRAIN
+    effective = None if log.weights is None else effective_events(log.weights[train])
+    if effective is not None:
+        yield f"training, {worth_text(int(train.sum()), effective)}"
     if 0 < log.n_candidates == log.n_events:
         yield (
             "every event displays one item; if rows of one display have times of their own, name "
@@ -101,13 +111,14 @@ def say_reading(log: SessionLog, rows: Rows | None) -> Iterator[str]:
     if rows is None:
         return
     if rows.not_read:
+        pasts = "".join(f"; --past {name} reads the past" for name in pasts_among(rows.not_read))
         yield (
             f"columns not read: {', '.join(rows.not_read)} (--candidate-field, --context-field or "
-            "--column reads one)"
+            f"--column reads one{pasts})"
         )
     if "user" not in rows.events.columns:
         yield "no column of users: each session counts as a user of its own"
-    if not rows.has_times:
+    if not (rows.has_times or rows.by_session):
         yield "no numbers or times order the events: they are in the order of their rows"
     if getattr(rows.events["order"].dtype, "time_zone", None) is not None:
         yield "times order events by UTC; a time without an offset counts as UTC"
@@ -116,22 +127,13 @@ def say_reading(log: SessionLog, rows: Rows | None) -> Iterator[str]:
             yield f"{fact.name}: {fact.percent:.1f} % of {fact.n:,}; {fact.action}"
 
 
-def facts_of_rows(sets: DisplaySets, candidates: pl.DataFrame, *, ordered: bool) -> Iterator[Fact]:
-    """Count what folding the raw rows drops: their order, repeats and views."""
+def facts_of_rows(sets: DisplaySets, candidates: pl.DataFrame) -> Iterator[Fact]:
+    """Count what folding the raw rows drops: repeats and views."""
     clicked, starts = sets.choices >= 0, sets.offsets[:-1]
     choice = (starts + np.maximum(sets.choices, 0))[clicked]
-    # "Sort by is_click, drop duplicates, keep the last": a chosen row comes after every other, so
-    # the last one is a chosen one's.
-    last_row = candidates["last_row"].cast(pl.Int64).to_numpy()
-    latest = np.maximum.reduceat(np.where(candidates["chosen"], last_row, -1), starts)
-    yield _share(
-        "clicked item is last after 'sort by click, drop duplicates'",
-        (last_row[choice] == latest[clicked])[np.diff(sets.offsets)[clicked] > 1],
-        ORDER_KEPT if ordered else ORDER_DROPPED,
-    )
     repeated = np.maximum.reduceat(candidates["rows"].to_numpy(), starts) > 1
     yield _share("events in which an item has several rows", repeated, REPEATED_ROWS)
-    if counts_views(candidates):
+    if counts_views(sets, candidates):
         unviewed = (candidates["views"].gather(choice) == 0).to_numpy()
         yield _share("clicked items without a view row", unviewed, ONE_VIEW)
 
@@ -197,13 +199,12 @@ def facts_of_leaks(log: SessionLog) -> Iterator[Fact]:
     copies = int(np.isin(test, train).sum())
     times = np.unique(train, return_counts=True)[1]
     by_chance = times[times > 1].sum() / max(len(train), 1) * len(test)
-    yield _fact(
-        "test sessions that equal a training session",
-        copies,
-        len(test),
-        "more than equal one another in training: copies under other ids are no test",
-        copies > by_chance + 3 * math.sqrt(by_chance) + 1,
-    )
+    name = "test sessions that equal a training session"
+    if copies > by_chance + 3 * math.sqrt(by_chance) + 1:
+        says = "FLAG: more than equal one another in training: copies under other ids are no test"
+    else:
+        says = "alike by nature: as many training sessions equal one another" if copies else "-"
+    yield _fact(name, copies, len(test), says)
     counted = (log.choices >= 0) & (np.diff(log.display_offsets) > 1)
     item = log.items[log.display_offsets[:-1][counted] + log.choices[counted]]
     for name, column in sorted(log.context.items()):

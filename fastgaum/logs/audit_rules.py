@@ -18,17 +18,21 @@ from scipy.special import expit
 from fastgaum.arrays import BoolArray, Float64Array, IntArray
 from fastgaum.errors import LogFormatError, as_given
 from fastgaum.kernels.candidate_counts import DISPLAYED, N_COUNTS, count_before
+from fastgaum.kernels.ranking import best_of_sets
 from fastgaum.logs.actions import Actions
 from fastgaum.logs.fold import Rows, fold_rows, offsets_of
 from fastgaum.logs.log import NO_CLICK, TEST, TRAIN, Column, SessionLog
 from fastgaum.logs.number_text import parse_numbers
 from fastgaum.logs.vocabulary import Vocabulary
 
-ORDER_DROPPED = "the order of rows is dropped, and ties are never broken by index"
+ORDER_DROPPED = (
+    "the order of rows is dropped, and ties are never broken by index: if users saw this order, "
+    "read it with --ordered (ordered=True)"
+)
 ORDER_KEPT = (
     "the order was declared real and is kept as a field: compare every model with position alone"
 )
-IDS = "ids are categories, never numbers"
+IDS = "ids are categories, never numbers: make sure that clicks do not number the items"
 REPEATED_ROWS = (
     "the click adds a row, so repeated rows are folded and views = max(rows without a click, 1)"
 )
@@ -41,6 +45,9 @@ FIELD = (
     "kept, because it is declared as a field: make sure that it is known before the choice, or "
     "leave it out"
 )
+FEW_COPIES, COPIES_P = 0.1, 0.01
+"""share of displays with repeated rows below which these are copies that say nothing of views,
+unless numbers of rows tell the click with a p of at most COPIES_P"""
 OF_ONE_SIZE = 0.9
 """share of displays of the largest size above which they may be made up"""
 MOST_PAIRS = 2_000_000
@@ -80,6 +87,11 @@ class AuditRule:
     """makes the score of each candidate, shape (n_candidates,)"""
     sets: DisplaySets
     action: str
+    field: str = ""
+    """the declared field that it looks at"""
+    is_own: bool = True
+    """whether a log without a trap has no reason to obey the rule; a rule about ids, order and
+    fields also finds what is popular"""
 
 
 def fold_events(raw: Rows, log: SessionLog) -> tuple[DisplaySets, pl.DataFrame]:
@@ -117,19 +129,30 @@ def fold_events(raw: Rows, log: SessionLog) -> tuple[DisplaySets, pl.DataFrame]:
     return sets, candidates
 
 
-def counts_views(candidates: pl.DataFrame) -> bool:
-    """Whether view counts say anything: with one row per candidate the chosen one never has a
-    view."""
-    return bool(candidates.select(pl.max_horizontal("rows", "views").max() > 1).item())
+def counts_views(sets: DisplaySets, candidates: pl.DataFrame) -> bool:
+    """Whether view counts say anything: with one row per candidate, and a few copies of rows, the
+    chosen one never has a view."""
+    rows, views = candidates["rows"].to_numpy(), candidates["views"].to_numpy()
+    several = rows > 1
+    if (views[~several] > 1).any():
+        return True  # a column of views
+    if not several.any():
+        return False
+    if np.logical_or.reduceat(several, sets.offsets[:-1]).mean() >= FEW_COPIES:
+        return True
+    tests = (rule_test(sets, sign * rows.astype(float)) for sign in (1.0, -1.0))
+    return min(p for _, (_, p) in tests) <= COPIES_P
 
 
 def rules_of_rows(sets: DisplaySets, candidates: pl.DataFrame, *, ordered: bool) -> list[AuditRule]:
     """Rules about the order of rows, their number, and the numbering of items by appearance."""
-    order, views = ORDER_KEPT if ordered else ORDER_DROPPED, counts_views(candidates)
+    order, views = ORDER_KEPT if ordered else ORDER_DROPPED, counts_views(sets, candidates)
     candidates = candidates.with_columns(unviewed=(pl.col("views") == 0).cast(float))
 
     def rule(name: str, column: str, sign: float, action: str) -> AuditRule:
-        return AuditRule(name, lambda: sign * candidates[column].to_numpy(), sets, action)
+        is_own = column not in ("first_row", "appearance")
+        scores = candidates[column].to_numpy
+        return AuditRule(name, lambda: sign * scores(), sets, action, is_own=is_own)
 
     of_views = rule("fewest views", "views", -1.0, FEWEST_VIEWS)
     if (candidates["views"] == 0).any():
@@ -162,8 +185,8 @@ def rules_of_log(log: SessionLog) -> list[AuditRule]:
         return -before[:, DISPLAYED].astype(np.float64)
 
     rules = [
-        AuditRule("largest item id", lambda: ids[items], sets, IDS),
-        AuditRule("smallest item id", lambda: -ids[items], sets, IDS),
+        AuditRule("largest item id", lambda: ids[items], sets, IDS, is_own=False),
+        AuditRule("smallest item id", lambda: -ids[items], sets, IDS, is_own=False),
         # Made-up displays repeat around the choice. The other direction is popularity, and each
         # rule costs the rest power.
         AuditRule(EARLIER_DISPLAYS, displays_before, sets, KNOWN_BEFORE),
@@ -183,6 +206,32 @@ def rules_of_log(log: SessionLog) -> list[AuditRule]:
     for name, column in (log.columns_of("candidate") | log.columns_of("item")).items():
         rules += _rules_of_field(log, name, column, sets)
     return rules
+
+
+def expected_rules(log: SessionLog) -> list[AuditRule]:
+    """What finds clicks in a log without a trap: items by their click rates, which are counted on
+    other users; and the first place, where the order is real."""
+    sessions = log.session_of_event
+    sets = DisplaySets(
+        log.display_offsets, log.choices, log.users[sessions], log.split[sessions] == TEST
+    )
+
+    def rates() -> Float64Array:
+        half = (log.users[sessions] % 2)[log.event_of_candidate()]
+        keys = half.astype(np.int64) * log.n_items + log.items
+        size = 2 * log.n_items
+        shown = np.bincount(keys, minlength=size)
+        chosen = np.bincount(keys[log.chosen_candidates], minlength=size)
+        # an item that others never saw is not expected to be chosen
+        of_half = (chosen / (shown + 1.0)).reshape(2, -1)
+        other: Float64Array = of_half[1 - half, log.items]
+        return other
+
+    def places() -> Float64Array:
+        return -np.arange(log.n_candidates, dtype=np.float64)
+
+    rules = [AuditRule("click rates of the items", rates, sets, "")]
+    return [*rules, AuditRule("first place", places, sets, "")] if log.ordered else rules
 
 
 def net_wins(log: SessionLog, events: BoolArray) -> Float64Array:
@@ -230,7 +279,8 @@ def _rules_of_field(
     at = log.items if column.of == "item" else slice(None)
 
     def rule(kind: str, of: npt.NDArray[np.generic]) -> AuditRule:
-        return AuditRule(f"field {name}, {kind}", lambda: of[at].astype(float), sets, FIELD)
+        scores = f"field {name}, {kind}", lambda: of[at].astype(float)
+        return AuditRule(*scores, sets, FIELD, field=name, is_own=False)
 
     # A missing value is picked last in either direction; whether it marks the choice is a rule of
     # its own.
@@ -239,6 +289,19 @@ def _rules_of_field(
         for kind, sign in ((high, 1.0), (low, -1.0))
     ]
     return [*rules, rule("missing", missing)] if missing[at].any() else rules
+
+
+def rule_test(
+    sets: DisplaySets, scores: Float64Array
+) -> tuple[Float64Array, tuple[tuple[float, float], float]]:
+    """What a rule finds of each event's choice, 1/t where t candidates share the best score, shape
+    (n_events,), and its `excess_test` on events of several candidates with a choice."""
+    sizes = np.diff(sets.offsets)
+    ties, is_best = np.empty(len(sizes), np.int32), np.empty(len(sizes), np.bool_)
+    best_of_sets(scores, sets.offsets, sets.choices, ties, is_best)
+    hits = np.where(is_best, 1.0 / ties, 0.0)
+    kept = (sets.choices >= 0) & (sizes > 1)
+    return hits, excess_test(hits[kept], ties[kept], sizes[kept], sets.users[kept])
 
 
 def excess_test(

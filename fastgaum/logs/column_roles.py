@@ -1,6 +1,7 @@
 """Which column of a log plays which role, in one of two layouts:
 
-long    one row per displayed candidate: session, event, item, chosen (0/1)
+long    one row per displayed candidate: session, event, item, chosen (0/1); without event, each
+        session is one display
 nested  one row per event: session, items (a list), chosen (an item, or a list in the order of the
         clicks; null: none) or chosen_index (positions in the list from 0; null or -1: no click)
 
@@ -9,8 +10,9 @@ names do not count."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import polars as pl
 
@@ -40,7 +42,8 @@ class LogSchema:
 
     session: str
     event: str | None = None
-    """order or time within the session; only nested may lack it"""
+    """order or time within the session; without it, a session of a long log is one display, and
+    rows of a nested log are events in their order"""
     item: str | None = None
     """long: the displayed item of a row"""
     items: str | None = None
@@ -65,6 +68,11 @@ class LogSchema:
     def nested(self) -> bool:
         """Whether a row is an event (nested) rather than a candidate (long)."""
         return self.items is not None
+
+    @property
+    def by_session(self) -> bool:
+        """Whether each session is one display: nothing tells displays of a long log apart."""
+        return not (self.nested or self.event or self.event_label)
 
     @property
     def choice(self) -> str:
@@ -120,7 +128,7 @@ def resolve_schema(
     for one, other in (("chosen", "chosen_index"), ("chosen_index", "chosen")):
         if one in explicit and other not in explicit:
             roles.pop(other, None)
-    _check_roles(roles, dtypes)
+    _check_roles(roles, dtypes, fields)
     if options.clicks == "error":
         roles.pop("click_order", None)
     choice = [roles.get(role) for role in ("chosen", "chosen_index", "click_order")]
@@ -145,6 +153,11 @@ def columns_named(names: Iterable[str], columns: Iterable[str]) -> list[str]:
     """The columns that have one of the names."""
     squeezed = {_squeezed(name) for name in names}
     return [column for column in columns if _squeezed(column) in squeezed]
+
+
+def pasts_among(columns: Iterable[str]) -> list[str]:
+    """Those of the columns that are called as the past of users is."""
+    return columns_named(("history", "past"), columns)
 
 
 def refuse_two(role: str, column: str, names: Iterable[str], known: Iterable[str]) -> None:
@@ -183,6 +196,9 @@ def _named_roles(
         # A user who names `views` as a field means their own column, not a count of rows.
         if column is not None and not (role == "views" and column in fields):
             roles[role] = column
+    # events that are named by their session: each session is one display
+    if "session" not in explicit and find_role("session", [explicit.get("event", "")]):
+        roles["session"] = explicit["event"]
     named = {**roles, **explicit}
     if "session" not in named and "user" in named:
         roles["session"] = named["user"]
@@ -192,7 +208,9 @@ def _named_roles(
     return roles
 
 
-def _check_roles(roles: Mapping[str, str], dtypes: Mapping[str, pl.DataType]) -> None:
+def _check_roles(
+    roles: Mapping[str, str], dtypes: Mapping[str, pl.DataType], fields: Container[str]
+) -> None:
     nested = "items" in roles
     if nested and "item" in roles:
         raise LogFormatError(
@@ -217,21 +235,38 @@ def _check_roles(roles: Mapping[str, str], dtypes: Mapping[str, pl.DataType]) ->
             f" required: name it, --column chosen={roles['chosen']} "
             f"(columns={{'chosen': '{roles['chosen']}'}})"
         )
-    required = ("session", "chosen") if nested else ("session", "chosen", "item", "event")
+    known = list(dtypes)
+    free = [column for column in known if column not in roles.values() and column not in fields]
+
+    def hint_of(role: str) -> str:
+        hints = (did_you_mean(name, free) for name in ROLE_NAMES[role])
+        return next(filter(None, hints), "")
+
+    required = ("session", "chosen") if nested else ("session", "chosen", "item")
     given = {*roles, "chosen"} if "chosen_index" in roles else roles
     role = next((role for role in required if role not in given), None)
+    hint, like = "" if role is None else hint_of(role), None
+    if role is None and not nested and not {"event", "event_label"} & {*given}:
+        # it may be called otherwise: that each session is one display is then to be said
+        like = next((column for column in free if _like_event(column, dtypes[column])), None)
+        role, hint = "event" if like else None, f"; did you mean '{like}'?"
     if role is None:
         return
-    known = list(dtypes)
-    free = [column for column in known if column not in roles.values()]
-    hint = next((hint for name in ROLE_NAMES[role] if (hint := did_you_mean(name, free))), "")
     column = hint.split("'")[1] if hint else "NAME"
     layout = "one row per event" if nested else "one row per displayed candidate"
     raise LogFormatError(
         f"no {role} column in a log of {layout} (accepted: {', '.join(ROLE_NAMES[role])}); the "
         f"columns are {', '.join(known) or 'none'}{hint}: rename it, or pass --column "
         f"{role}={column} (columns={{'{role}': '{column}'}}){_cure_of_unlabelled(role)}"
+        + (f", or event={roles['session']} if each session is one display" if like else "")
     )
+
+
+def _like_event(column: str, dtype: pl.DataType) -> bool:
+    """Whether a column without a role looks as if it told displays apart."""
+    name = _squeezed(column)
+    known = [_squeezed(one) for one in (*ROLE_NAMES["event"], "date", "ts")]
+    return dtype.is_temporal() or bool(get_close_matches(name, known, n=1, cutoff=0.8))
 
 
 def _cure_of_unlabelled(role: str) -> str:
@@ -293,9 +328,9 @@ def _check_fields(
             )
     if options.past:
         require_column(options.past, dtypes, "the past")
-        if not is_list(dtypes[options.past]):
+        if not (is_list(dtypes[options.past]) or dtypes[options.past] == pl.String):
             raise LogFormatError(
                 f"column '{options.past}' holds {dtypes[options.past]}, the past of a user is a "
-                "list of items: save it as lists in parquet or arrow, or give a table of actions "
-                "(--actions FILE), a row for each"
+                "list of items, or text of ids with spaces between them: save it so, or give a "
+                "table of actions (--actions FILE), a row for each"
             )

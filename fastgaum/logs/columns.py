@@ -3,7 +3,7 @@ fault."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,13 @@ import polars as pl
 from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.log import Column, Of
-from fastgaum.logs.number_text import CONTEXT_KINDS, parse_numbers, refuse_spoilt, with_points
+from fastgaum.logs.number_text import (
+    CONTEXT_KINDS,
+    lower_booleans,
+    parse_field,
+    refuse_spoilt,
+    with_points,
+)
 from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
 
 SPLIT_CODES: dict[str, int] = {
@@ -231,14 +237,16 @@ def _of_values(n: int) -> str:
     return f" (one of {n} such values)" if n > 1 else ""
 
 
-def read_numbers(column: pl.Series, untyped: bool, where: Where) -> pl.Series:
-    """A column whose text, if `untyped`, is numbers where each value reads as one. Raises
-    LogFormatError as `refuse_spoilt`."""
+def read_numbers(column: pl.Series, where: Where, categories: Container[str] = ()) -> pl.Series:
+    """A column whose text is numbers where each value reads as one, and categories where they are
+    known to be. Raises LogFormatError as `refuse_spoilt`."""
     if column.dtype != pl.String or column.null_count() == len(column):
         return column
-    numbers = parse_numbers(with_points(column)) if untyped else None
+    if column.name in categories:
+        return column
+    numbers = parse_field(column)
     if numbers is None:
-        refuse_spoilt(column, where, "all" if untyped else "unread")
+        refuse_spoilt(column, where, "all")
     return column if numbers is None else numbers
 
 
@@ -246,15 +254,13 @@ def encode_column(
     column: pl.Series,
     of: Of,
     *,
-    untyped: bool,
     where: Where,
     judged: bool = False,
 ) -> Column:
-    """A field as float32 numbers, or as int32 codes and their sorted categories (code -1: missing).
-    `untyped` columns (csv) are numbers if each value reads as one. Missing numbers are an error;
-    `judged`: so are numbers that float32 cannot tell apart. Raises LogFormatError."""
+    """A field as float32 numbers, or as int32 codes and their sorted categories (code -1: missing),
+    which text is. Missing numbers are an error; `judged`: so are numbers that float32 cannot tell
+    apart. Raises LogFormatError."""
     name, dtype = column.name, column.dtype
-    column = read_numbers(column, untyped, where)
     if isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum):
         # sorted, so that codes do not depend on the order of rows
         categories = Vocabulary.of(column.cast(pl.String))
@@ -267,8 +273,8 @@ def encode_column(
     if row is not None:
         raise LogFormatError(
             f"{where(row)} has no value in column '{name}'{_of_values(column.null_count())}, a "
-            "number is required: fill it in, or store the column as text in a parquet file "
-            "(missing is then a category)"
+            "number is required: fill it in, or give the column a categorical type, or text that "
+            "is no number (missing is then a category)"
         )
     # Numbers beyond float32 (1e300) would turn into infinity here: they are refused with the
     # infinities.
@@ -305,21 +311,27 @@ def _refuse_collapsed(name: str, exact: Float64Array, rounded: FloatArray) -> No
         )
 
 
-def context_column(column: pl.Series, untyped: bool, where: Where = row_number) -> pl.Series:
-    """A column of one value per event as text, its categories (whole numbers too), or as numbers.
-    An `untyped` column (csv) is numbers if all filled values are and some are not whole. Raises
-    LogFormatError for other types."""
+def context_column(
+    column: pl.Series, where: Where = row_number, categories: Container[str] = ()
+) -> pl.Series:
+    """A column of one value per event as text, its categories (whole numbers and booleans too), or
+    as numbers. Text is numbers if all filled values are and some are not whole, unless it is known
+    to be `categories`. Raises LogFormatError for other types."""
     dtype = column.dtype
-    if untyped and dtype == pl.String:
-        column = with_points(column)
-        whole, numbers = (column.cast(kind, strict=False) for kind in CONTEXT_KINDS)
-        missing = column.null_count()
-        if whole.null_count() > missing == numbers.null_count():
-            return numbers
-        if whole.null_count() > missing:
-            refuse_spoilt(column, where, "decimals")
-    elif not (dtype.is_integer() or isinstance(dtype, pl.String | pl.Categorical | pl.Enum)):
-        if dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.Null):
+    if dtype == pl.String:
+        # an empty text is a gap, as it is in a csv
+        column = column.replace("", None)
+        if column.name not in categories:
+            column = with_points(column)
+            whole, numbers = (column.cast(kind, strict=False) for kind in CONTEXT_KINDS)
+            missing = column.null_count()
+            if whole.null_count() > missing == numbers.null_count():
+                return numbers
+            if whole.null_count() > missing:
+                refuse_spoilt(column, where, "decimals")
+        column = lower_booleans(column)
+    elif not (dtype.is_integer() or isinstance(dtype, pl.Boolean | pl.Categorical | pl.Enum)):
+        if dtype.is_numeric() or isinstance(dtype, pl.Null):
             return column.cast(pl.Float64)
         raise LogFormatError(
             f"column '{column.name}' holds {dtype}, a context field is numbers or text: cast it to "

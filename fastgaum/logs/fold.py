@@ -15,7 +15,7 @@ from fastgaum.arrays import BoolArray, IntArray
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.action_tables import ActionTable, pack_actions, with_acted_items
 from fastgaum.logs.clicks import ClickFacts
-from fastgaum.logs.columns import CodedIds, encode_column, first_true, show
+from fastgaum.logs.columns import CodedIds, encode_column, first_true, read_numbers, show
 from fastgaum.logs.context import time_columns
 from fastgaum.logs.cut import check_size, stable_order
 from fastgaum.logs.log import SPLITS, SessionLog
@@ -35,8 +35,8 @@ class Rows:
 
     events: pl.DataFrame
     """a line per event, in the order of their first rows: session (text), order (sortable, no
-    null), label and, where the log has them, clock (times as written), user (text), split (Int8)
-    and past (lists of items as text)"""
+    null), label and, where the log has them, written (the text of times), clock (the same without
+    offsets), user (text), split (Int8) and past (lists of items as text)"""
     event_of_row: IntArray
     """line of each row in `events`, shape (n_rows,)"""
     item: CodedIds
@@ -44,8 +44,6 @@ class Rows:
     """whether the row is its event's choice, shape (n_rows,)"""
     fields: Mapping[str, pl.Series]
     """candidate columns by name, each of n_rows rows"""
-    untyped: bool = False
-    """whether fields come from a format without types (csv)"""
     views: npt.NDArray[np.integer] | None = None
     """views of each row, shape (n_rows,); None: one, which counts only where an event repeats an
     item"""
@@ -56,11 +54,20 @@ class Rows:
     """sorts the clicks of an event, null where there is none; None: the order of rows"""
     clicks: ClickFacts = field(default_factory=ClickFacts)
     not_read: tuple[str, ...] = ()
+    by_session: bool = False
+    """whether each session is one display, since no column tells its displays apart"""
 
     @property
     def n_rows(self) -> int:
         """Number of rows."""
         return len(self.item.codes)
+
+
+def event_text(events: pl.DataFrame, line: int) -> str:
+    """The event of a line of `Rows.events` in words, a time as its file has it."""
+    label, session = events["label"][line], events["session"][line]
+    said = events["written"][line] if "written" in events.columns else show(label)
+    return f"event {said} of session {show(session)}"
 
 
 def pack_rows(
@@ -91,17 +98,18 @@ def pack_rows(
     session_of_event = events["session"].to_numpy()
 
     def name_event(event: int) -> str:
-        session = session_ids[int(session_of_event[event])]
-        return f"event {show(labels[event])} of session {show(session)}"
+        return event_text(rows.events, int(events["row"][event]))
+
+    def of_candidate(candidate: int) -> str:
+        return name_event(candidates["event"][candidate])
 
     # a run judged its training log: a display of its model may have any part of that log's range
     judged = not options.recorded
     columns = {
         name: encode_column(
-            column.gather(candidates["first_row"]),
+            read_numbers(column.gather(candidates["first_row"]), of_candidate, options.categories),
             "candidate",
-            untyped=rows.untyped,
-            where=lambda i: name_event(candidates["event"][i]),
+            where=of_candidate,
             judged=judged,
         )
         for name, column in rows.fields.items()
@@ -111,7 +119,6 @@ def pack_rows(
         columns[name] = encode_column(
             column,
             "event",
-            untyped=False,
             where=name_event,
             judged=judged,
         )
@@ -298,7 +305,8 @@ def to_frame(log: SessionLog) -> pl.DataFrame:
     for name, column in log.columns_of("candidate", "event", "user").items():
         values = pl.Series(column.values)
         if column.texts is not None:
-            values = Vocabulary(column.texts).decode(column.values)
+            # categories stay so, where all of them are numbers
+            values = Vocabulary(column.texts).decode(column.values).cast(pl.Categorical)
         columns[name] = (
             values.gather(of_candidate[column.of]) if column.of != "candidate" else values
         )

@@ -27,7 +27,7 @@ from fastgaum.forks import require_threads
 from fastgaum.logs.actions import Actions
 from fastgaum.logs.clicks import CLICKS_SO_FAR, ClickFacts, is_successive
 from fastgaum.logs.hashes import Hashes, hash_texts
-from fastgaum.logs.options import ReadOptions
+from fastgaum.logs.options import MOST_GRID, ReadOptions
 
 if TYPE_CHECKING:
     from fastgaum.kernels.candidate_counts import PackedSessions
@@ -44,6 +44,27 @@ Kind = Literal["number", "category", "vector"]
 MOST_USERS = 2**31 - 1
 ALIKE: npt.NDArray[np.float64] = np.ones(1)
 """rates of choices of places whose order says nothing"""
+
+
+def effective_events(weights: npt.NDArray[np.floating] | None) -> float | None:
+    """How many events of one weight say as much as events of these weights, (Σw)²/Σw²; None where
+    all weights are equal, shape (n_events,).
+
+    >>> effective_events(np.array([1e12, 1.0, 1.0]))
+    1.000000000004
+    """
+    if weights is None or len(weights) == 0 or (weights == weights[0]).all():
+        return None
+    shares = weights.astype(np.float64) / weights.max()
+    return float(shares.sum() ** 2 / (shares**2).sum())
+
+
+def worth_text(n_events: int, effective: float) -> str:
+    """A number of effective events in words."""
+    return (
+        f"weights differ: {n_events:,} events are worth {effective:,.1f} events of one weight, "
+        "(Σw)²/Σw²"
+    )
 
 
 class PackedArrays:
@@ -411,6 +432,8 @@ class ItemCounts:
 
 
 def _check_arrays(log: SessionLog) -> None:
+    if not 0 <= log.grid <= MOST_GRID:
+        raise ValueError(f"grid is {log.grid}, 0 (none) to {MOST_GRID} columns are required")
     _check_codes("items", log.items, np.int32, log.n_items, "items")
     _check_offsets("display_offsets", log.display_offsets, 1, len(log.items), "candidates")
     _check_offsets("session_offsets", log.session_offsets, 0, log.n_events, "events")

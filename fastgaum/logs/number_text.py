@@ -10,15 +10,16 @@ import polars as pl
 
 from fastgaum.errors import LogFormatError
 
+BOOLEANS = ("false", "true")
 CONTEXT_KINDS = (pl.Int128(), pl.Float64())
-"""of an untyped column of the context: ids, whose text stays, or numbers"""
+"""of text in the context: ids, whose text stays, or numbers"""
 FEWEST_NUMBERS = 0.5
 """share of numbers above which text among them is a fault"""
 _GROUPS = r"\d{1,3}(?:[,.' _]\d{3})+"
 _NUMBER = rf"(?:{_GROUPS}|\d+(?:_\d+)*)(?:[.,]\d+)?"
 _SIGN = r"(?:[$€£¥%]|EUR|USD|GBP|CHF)?"
-FaultyNumbers = Literal["all", "decimals", "unread"]
-"""make text beside them a fault: all; decimals; decimals that do not read as numbers"""
+FaultyNumbers = Literal["all", "decimals"]
+"""make text beside them a fault"""
 _LIKE = rf"^[+-]?{_SIGN} ?[+-]?{_NUMBER} ?{_SIGN}$"
 _DECIMAL_LIKE = rf"^[+-]?{_SIGN} ?[+-]?(?:{_GROUPS}|\d+)[.,]\d+ ?{_SIGN}$"
 _COMMA = r"^[+-]?(?:\d+|\d{1,3}(?:\.\d{3})+)(?:,\d+)?$"
@@ -41,6 +42,23 @@ def parse_numbers(text: pl.Series) -> pl.Series | None:
         if numbers.null_count() == missing:
             return numbers
     return None
+
+
+def parse_field(text: pl.Series) -> pl.Series | None:
+    """The text of a field as `parse_numbers`, decimal commas too, or true and false, in capitals
+    too, as 1 and 0; None for other text.
+
+    >>> parse_field(pl.Series(["True", None, "false"])).to_list()
+    [1.0, None, 0.0]"""
+    if (plain := lower_booleans(text)).drop_nulls().is_in(BOOLEANS).all():
+        return (plain == "true").cast(pl.Float64)
+    return parse_numbers(with_points(text))
+
+
+def lower_booleans(text: pl.Series) -> pl.Series:
+    """The same text with true and false as they are written here, TRUE and False among them."""
+    low = text.str.to_lowercase()
+    return low.zip_with(mask, text) if (mask := low.is_in(BOOLEANS)).any() else text
 
 
 def with_points(text: pl.Series) -> pl.Series:
@@ -81,8 +99,6 @@ def refuse_spoilt(text: pl.Series, where: Callable[[int], str], counted: FaultyN
     """Raise LogFormatError for a column of text most of which are numbers, and not all."""
     wrong = text.is_not_null() & text.cast(pl.Float64, strict=False).is_null()
     numbers = text.str.contains(_LIKE if counted == "all" else _DECIMAL_LIKE)
-    if counted == "unread":
-        numbers &= wrong
     if not wrong.any() or numbers.sum() <= FEWEST_NUMBERS * (len(text) - text.null_count()):
         return
     values, row = text.filter(wrong), int(wrong.arg_max() or 0)
@@ -90,7 +106,8 @@ def refuse_spoilt(text: pl.Series, where: Callable[[int], str], counted: FaultyN
         f"{where(row)} has '{text.name}' = {values[0]!r}, and most values are numbers, which would "
         f"be read as categories because of it ({len(values)} such values: {first_three(values)}): "
         "write numbers as 1234.5 and leave no text among them, or name their decimal sign "
-        "(--decimal , or decimal=','); if they are names, begin each with a letter"
+        "(--decimal , or decimal=','); if they are names, begin each with a letter, or give the "
+        "column a categorical type"
     )
 
 

@@ -66,14 +66,15 @@ class ReadOptions:
         (), "a column of the candidates to read, such as a price (repeatable)"
     )
     """numbers as float32 (NaN, infinite and missing are errors), text as categories (missing is
-    code -1). A csv column is numbers if every filled value is one. A nested log gives a list per
-    event, or one value for the whole display set."""
+    code -1). Text is numbers if every filled value is one; booleans are 1 and 0. A nested log gives
+    a list per event, or one value for the whole display set."""
     context_fields: tuple[str, ...] = _option(
         (),
         "a column of the events to read, such as a query or a device (repeatable); whole numbers "
         "and text are categories, decimal numbers are numbers",
     )
-    """missing is code -1. A csv column is numbers if every value is one and some are not whole."""
+    """missing is code -1. Text is numbers if every value is one and some are not whole; booleans
+    are categories."""
     time_fields: tuple[str, ...] = _option(
         (),
         "what to read of the times of events (repeatable). gap: logarithm of the seconds since the "
@@ -91,7 +92,8 @@ class ReadOptions:
     """every user of the log has a row; missing numbers get the table's mean, categories code -1"""
     past: str | None = _option(
         None,
-        "a column of lists: items of the user's past, before the first event of the session",
+        "a column with the items of the user's past, before the first event of the session: lists, "
+        "or text of ids with spaces between them",
     )
     """of a session's first event, oldest item first; an empty name: none"""
     available: str | None = _option(
@@ -131,7 +133,7 @@ class ReadOptions:
     delimiter: str | None = _option(
         None, "the sign between columns of a text file, if its first line does not show it"
     )
-    decimal: str | None = _option(None, "the decimal sign of numbers in a text file: , or .")
+    decimal: str | None = _option(None, "the decimal sign of numbers in text: , or .")
     """the other sign then divides thousands; None: only certain decimal commas are read"""
     name: str | None = None
     """by default the file's name"""
@@ -143,12 +145,21 @@ class ReadOptions:
     means: Mapping[str, float] = field(default_factory=dict, compare=False)
     """what stands for a missing number of a column of an item or user table: of a log that was
     read, so that a part of it, or a later log, is read alike"""
+    categories: frozenset[str] = field(default=frozenset(), compare=False)
+    """likewise the fields whose text was categories, though all of it may be numbers there"""
 
     def __post_init__(self) -> None:
         for option in LOG_RULES:
             require_known(option, getattr(self, option), typing.get_args(_TYPES[option]))
-        if self.grid is not None and self.grid < 1:
-            raise ConfigError(f"grid is {self.grid}, a number of columns, at least 1, is required")
+        if self.grid is not None and not 1 <= self.grid <= MOST_GRID:
+            raise ConfigError(
+                f"grid is {self.grid}, a number of columns from 1 to {MOST_GRID} is required"
+            )
+        for option in ("candidate_fields", "context_fields", "item_vectors"):
+            if "" in getattr(self, option):
+                raise _nameless(option)
+        if any(not name and role != "chosen" for role, name in self.columns.items()):
+            raise _nameless("columns")
         if self.delimiter == "tab":
             object.__setattr__(self, "delimiter", "\t")
         sign = self.delimiter
@@ -207,6 +218,7 @@ class ReadOptions:
             ReadOptions.of(**merged),
             recorded=self.recorded | (base.recorded - self.given),
             means={**base.means, **self.means},
+            categories=base.categories | self.categories,
         )
 
     def to_json(self) -> dict[str, object]:
@@ -219,7 +231,16 @@ class ReadOptions:
                 # the record may be read in another folder
                 value = str(Path(value).absolute())
             values[option_name(name)] = list(value) if isinstance(value, tuple) else value
-        return values | ({"means": dict(self.means)} if self.means else {})
+        return values | self.of_log
+
+    @property
+    def of_log(self) -> dict[str, object]:
+        """What a record keeps of the log that was read: means and categories, if it has some."""
+        found: dict[str, object] = {
+            "means": dict(self.means),
+            "categories": [*sorted(self.categories)],
+        }
+        return {name: values for name, values in found.items() if values}
 
     @classmethod
     def from_json(cls, values: object) -> ReadOptions:
@@ -229,15 +250,25 @@ class ReadOptions:
         names = {option_name(name): name for name in OPTIONS}
         given: dict[str, Any] = {}
         means = msgspec.convert(values.get("means", {}), dict[str, float])
+        categories = msgspec.convert(values.get("categories", []), frozenset[str])
         for key, value in values.items():
-            if key == "means":
+            if key in OF_LOG:
                 continue
             if key not in names:
                 raise ValueError(f"unknown option '{key}'")
             name = names[key]
             is_columns = name == "columns"
             given[name] = columns_of(msgspec.convert(value, list[str])) if is_columns else value
-        return dataclasses.replace(cls.of(**given), recorded=frozenset(given), means=means)
+        return dataclasses.replace(
+            cls.of(**given), recorded=frozenset(given), means=means, categories=categories
+        )
+
+
+def _nameless(option: str) -> ConfigError:
+    return ConfigError(
+        f"{option} names a column '', a name is required: give the column one (in pandas "
+        "to_csv(index_label='row') names the index, index=False leaves it out)"
+    )
 
 
 def option_name(field_name: str) -> str:
@@ -274,10 +305,13 @@ def _typed(name: str, value: Any) -> Any:
         raise ConfigError(f"the option {name} is {as_given(value)}, {wanted}{cure}") from None
 
 
+MOST_GRID = 1_000_000
+"""columns of a grid"""
 TIME_FIELDS = ("gap", "hour", "day")
 LOG_RULES = ("clicks", "outside", "split")
 FILES = {"item_table", "user_table", "actions"}
-ABOUT = ("given", "recorded", "means")
+OF_LOG = ("means", "categories")
+ABOUT = ("given", "recorded", *OF_LOG)
 OPTIONS = tuple(one.name for one in dataclasses.fields(ReadOptions) if one.name not in ABOUT)
 _TYPES = typing.get_type_hints(ReadOptions)
 DEFAULT_OPTIONS = ReadOptions()

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
@@ -20,6 +22,7 @@ from fastgaum.logs.column_roles import (
     ROLE_NAMES,
     LogSchema,
     find_column,
+    pasts_among,
     require_column,
     resolve_schema,
 )
@@ -72,7 +75,7 @@ def load(
     """
     require_threads()
     options = ReadOptions.of(**given).over(options)
-    return read_with_rows(resolve(name_or_path, data_dir), options=options)[0]
+    return _warned(*read_with_rows(resolve(name_or_path, data_dir), options=options))
 
 
 def read_log(
@@ -98,7 +101,20 @@ def read_log(
     options = ReadOptions.of(**given).over(options)
     if isinstance(source, str | os.PathLike):
         require_path("a log", source)
-    return _read(source, options)[0]
+    return _warned(*_read(source, options))
+
+
+ONE_DISPLAY = (
+    "no column tells displays apart (event): each session is one display; --column event=NAME "
+    "(columns={'event': 'NAME'}) names one, the session's own says that it is so"
+)
+
+
+def _warned(log: SessionLog, rows: Rows | None) -> SessionLog:
+    """The log; a warning says what reading decided of its events."""
+    if rows is not None and rows.by_session:
+        warnings.warn(f"'{log.name}': {ONE_DISPLAY}", UserWarning, stacklevel=3)
+    return log
 
 
 def read_with_rows(
@@ -144,42 +160,60 @@ def as_log(source: SessionLog | Frame, options: ReadOptions | None = None) -> Se
     if not is_frame(source):
         raise no_log(source)
     log, rows = _read_rows(source, options or DEFAULT_OPTIONS)
+    _warned(log, rows)
     if rows.not_read and options is None:
+        first = rows.not_read[0]
+        option = f"past='{first}'" if pasts_among([first]) else f"candidate_fields=['{first}']"
         raise LogFormatError(
             f"the frame has columns without a role, {', '.join(rows.not_read)}, and a fit reads "
             "them or not as it is told: drop them, or fit on fastgaum.read_log(frame, "
-            f"candidate_fields=['{rows.not_read[0]}']) or context_fields=…"
+            f"{option}) or context_fields=…"
         )
     return log
 
 
-def read_to_predict(
-    source: Frame, options: ReadOptions
-) -> tuple[pl.DataFrame, SessionLog, IntArray, IntArray | None]:
-    """Read a frame, of choices or without, whose rows get predictions.
+@dataclass(frozen=True)
+class RowsToPredict:
+    """Rows of a frame or of a file, and the log that they are, whose candidates get predictions."""
 
-    Returns its rows; the log; the log's candidate of each displayed candidate in the order of the
-    rows, (n,); and of a nested frame the row of each, (n,). Raises LogFormatError as `read_log`,
-    and where displays change as they are read."""
+    frame: pl.DataFrame
+    """the rows as they stand"""
+    log: SessionLog
+    n: int
+    """displayed candidates of the rows"""
+    candidate: IntArray | None = None
+    """the log's candidate of each of them, shape (n,); None where displays are made as they are
+    read"""
+    row: IntArray | None = None
+    """the row of each, shape (n,), where a row is an event; None where it is a candidate"""
+
+
+def read_to_predict(
+    source: LogSource, options: ReadOptions, *, any_split: bool = True
+) -> RowsToPredict:
+    """Read a frame or a file, of choices or without, and keep its rows. `any_split`: they need not
+    have the split that the options name. Raises LogFormatError as `read_log`."""
     require_threads()
-    frame = frame_of(source)
-    options = without_choices(options, frame.columns)
-    table, schema, _ = _open(frame, options)
-    if options.split == "file" and schema.split is None:
+    if isinstance(source, str | os.PathLike):
+        known = open_known(Path(source), options.delimiter)[0]
+        frame = known.read(list(known.dtypes)) if not known.stored else pl.DataFrame()
+        columns: Collection[str] = known.dtypes
+    else:
+        frame = source = frame_of(source)
+        columns = frame.columns
+    options = without_choices(options, columns)
+    table, schema, _ = _open(source, options)
+    if any_split and options.split == "file" and schema.split is None:
         options = ReadOptions.of(split="user").over(options)
-    log, rows = _read_rows(frame, options)
+    log, rows = _read_rows(source, options)
+    _warned(log, rows)
     items, n = schema.items, frame.height
     if schema.nested and items in frame.columns:
         n = int(as_list(frame[items]).list.len().sum())
     if table.stored or (rows.n_rows, rows.events.height) != (n, log.n_events):
-        raise LogFormatError(
-            f"the {n} displayed candidates of the frame are {log.n_candidates} of the log, whose "
-            "displays were made as it was read (a public log, clicks='each', outside='append' or "
-            "'drop', items that were not available): leave out rows that were not available, or "
-            "predict a log of it, fastgaum.read_log(frame, options=model.reading)"
-        )
-    row_of_candidate = rows.event_of_row if schema.nested else None
-    return frame, log, candidate_of_rows(rows, log), row_of_candidate
+        return RowsToPredict(frame, log, n)
+    row = rows.event_of_row if schema.nested else None
+    return RowsToPredict(frame, log, n, candidate_of_rows(rows, log), row)
 
 
 def without_choices(options: ReadOptions, columns: Collection[str]) -> ReadOptions:
@@ -208,12 +242,25 @@ def _open(source: LogSource, options: ReadOptions) -> tuple[FileTable, LogSchema
         schema = resolve_schema(table.dtypes, options)
     except LogFormatError as error:
         if layout is None:
-            raise
+            raise LogFormatError(f"{error}{_as_mind(table)}") from None
         named = f"; it is read as {layout.name}: --column ROLE=COLUMN names another"
         raise LogFormatError(f"{error}{named}") from None
     fields = (*options.candidate_fields, *options.context_fields, options.weight or "")
     fields += (schema.event or "", schema.click_order or "")
     return table.with_points(fields, options.decimal), schema, options
+
+
+def _as_mind(table: FileTable) -> str:
+    """What an error says of a table with a column of displays as MIND writes them."""
+    text = [name for name, dtype in table.dtypes.items() if dtype == pl.String]
+    first = table.head(text)
+    for name in text:
+        if len(first) and (first[name].str.contains(r"^\S+-[01]( \S+-[01])+$")).any():
+            return (
+                f"; column '{name}' holds displays as MIND writes them (N1-0 N2-1): call the "
+                "columns as MIND does, impression_id, user_id, time, history and impressions"
+            )
+    return ""
 
 
 def _without_choices(table: FileTable, options: ReadOptions) -> tuple[FileTable, ReadOptions]:
@@ -241,7 +288,7 @@ def _read_rows(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows]
     with naming(source):
         table, schema, options = _open(source, given)
         frame = table.read(schema.columns(options))
-        rows = candidate_rows(frame, schema, options, untyped=table.untyped)
+        rows = candidate_rows(frame, schema, options)
         means = dict(given.means)
         log = _pack(rows, schema, options, means)
     if isinstance(source, str | os.PathLike):
@@ -249,9 +296,12 @@ def _read_rows(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows]
     # a public log says itself what is not read of it
     columns = table.stored or tuple(table.dtypes)
     read = columns if find_layout(columns) else {*schema.columns(options)} - {schema.time_beside}
-    not_read = tuple(one for one in columns if one not in read)
+    # a column without a name is an index
+    not_read = tuple(one for one in columns if one and one not in read)
     log = _finished(log, options, means)
-    log = dataclasses.replace(log, reading=dataclasses.replace(given, means=means))
+    categories = frozenset(name for name, one in log.columns.items() if one.texts is not None)
+    reading = dataclasses.replace(given, means=means, categories=categories)
+    log = dataclasses.replace(log, reading=reading)
     return log, dataclasses.replace(rows, not_read=not_read)
 
 
@@ -259,7 +309,12 @@ def _finished(log: SessionLog, options: ReadOptions, means: dict[str, float]) ->
     absent = [name for name in options.item_vectors if name not in log.vectors]
     if options.item_table is not None:
         log = attach_item_table(
-            log, options.item_table, options.item_vectors, options.decimal, means
+            log,
+            options.item_table,
+            options.item_vectors,
+            options.decimal,
+            means,
+            options.categories,
         )
     elif absent:
         known = f" (the saved log has {', '.join(log.vectors)})" if log.vectors else ""
@@ -290,7 +345,9 @@ def _pack(
     if actions is not None and log.actions is not None:
         actions.require_some(log.actions.left_out, str(log.session_ids[0]))
     if options.user_table is not None:
-        log = attach_user_table(log, options.user_table, schema.user, options.decimal, means)
+        log = attach_user_table(
+            log, options.user_table, schema.user, options.decimal, means, options.categories
+        )
     if options.split == "file" and schema.split is None:
         raise LogFormatError(
             "split='file' needs a split column (split, tr_val_tst), the log has none: use "

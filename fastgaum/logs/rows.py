@@ -33,21 +33,19 @@ from fastgaum.logs.columns import (
 )
 from fastgaum.logs.cut import check_size
 from fastgaum.logs.event_order import clock_of, order_of, parse_order
-from fastgaum.logs.fold import Rows
+from fastgaum.logs.fold import Rows, event_text
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
 
 AVAILABLE = "0 (it could not be chosen) or 1 is required"
 
 
-def candidate_rows(
-    table: pl.DataFrame, schema: LogSchema, options: ReadOptions, *, untyped: bool = False
-) -> Rows:
+def candidate_rows(table: pl.DataFrame, schema: LogSchema, options: ReadOptions) -> Rows:
     """Turn a table of either layout into rows of one candidate each. Raises LogFormatError."""
     if table.height == 0:
         raise LogFormatError("the log is empty (no rows): at least one event is required")
     if schema.nested:
-        return _nested_rows(table, schema, options, untyped)
+        return _nested_rows(table, schema, options)
     assert schema.item is not None
     assert schema.chosen is not None
     lines, has_times = _event_columns(table, schema, options)
@@ -58,21 +56,24 @@ def candidate_rows(
     is_start = first == np.arange(table.height)
     starts = np.flatnonzero(is_start)
     events = lines[starts].drop("key").with_columns(*firsts.drop("row")[starts])
-    context = _context(table, options, untyped)
+    context = _context(table, options)
     for name, column in context.items():
         row = first_true(column.ne_missing(column.gather(first)))
         if row is not None:
             is_weight = name == options.weight
             cure = "" if is_weight else ", or pass it as a candidate field"
             raise LogFormatError(
-                f"event {show(lines['label'][row])} of session {show(lines['session'][row])} has "
-                f"{show(column[int(first[row])])} and {show(column[row])} in column '{name}', a "
+                f"{event_text(lines, row)} has {show(column[int(first[row])])} and "
+                f"{show(column[row])} in column '{name}', a "
                 f"{'weight' if is_weight else 'context field'} has one value per event: correct "
                 f"it{cure}"
             )
     item = CodedIds.of(table[schema.item], "item")
     _require_items(item, schema.item)
+    _require_past(table, lines, item, options)
     chosen = parse_flags(table[schema.chosen], "0 (displayed) or 1 (chosen) is required")
+    if schema.by_session:
+        _check_one_display(lines["session"], item, chosen, options)
     views = _views(table[schema.views]) if schema.views else (~chosen).cast(pl.Int64)
     rows = Rows(
         events,
@@ -80,11 +81,11 @@ def candidate_rows(
         item,
         chosen.to_numpy(),
         fields={name: table[name] for name in options.candidate_fields},
-        untyped=untyped,
         click_order=_click_order(table, schema),
         views=views.to_numpy(),
         context={name: column.gather(starts) for name, column in context.items()},
         has_times=has_times,
+        by_session=schema.by_session,
     )
     if not options.available:
         return rows
@@ -98,11 +99,9 @@ def _of_available(rows: Rows, available: pl.Series, options: ReadOptions) -> Row
     there, column = available.to_numpy(), options.available
 
     def refuse(row: int, found: str) -> LogFormatError:
-        session, label = rows.events.select("session", "label").row(int(rows.event_of_row[row]))
         text = show(rows.item.as_text()[row])
-        return LogFormatError(
-            f"event {show(label)} of session {show(session)} {found.format(text)}"
-        )
+        named = event_text(rows.events, int(rows.event_of_row[row]))
+        return LogFormatError(f"{named} {found.format(text)}")
 
     row = first_true(rows.chosen & ~there)
     if row is not None:
@@ -158,9 +157,27 @@ def _require_items(item: CodedIds, column: str, where: Where = row_number) -> No
         require_filled(pl.Series(item.codes).replace(NO_CODE, None), "item", column, where)
 
 
-def _context(table: pl.DataFrame, options: ReadOptions, untyped: bool) -> dict[str, pl.Series]:
+def _require_past(
+    table: pl.DataFrame, lines: pl.DataFrame, item: CodedIds, options: ReadOptions
+) -> None:
+    """Refuse text as a past whose words are no items."""
+    if not options.past or table[options.past].dtype != pl.String:
+        return
+    words = lines["past"].explode().drop_nulls().unique()
+    if len(words) and not words.is_in(item.texts.implode()).any():
+        raise LogFormatError(
+            f"column '{options.past}' holds String, the past of a user is a list of items, or text "
+            f"of ids with spaces between them, and none of its {len(words)} words is an item of "
+            "the log: name another column, or save it as lists"
+        )
+
+
+def _context(table: pl.DataFrame, options: ReadOptions) -> dict[str, pl.Series]:
     """The columns of events by name, the weight among them."""
-    context = {name: context_column(table[name], untyped) for name in options.context_fields}
+    context = {
+        name: context_column(table[name], categories=options.categories)
+        for name in options.context_fields
+    }
     if options.weight:
         context[options.weight] = parse_weights(table[options.weight])
     return context
@@ -173,7 +190,7 @@ def _event_columns(
     the key that tells a session's events apart; and whether the order is of numbers or times."""
     session = filled_ids(table[schema.session], "session", "session id")
     rows = pl.int_range(table.height, eager=True)
-    order, label, parsed, clock = rows, rows, None, None
+    order, label, parsed, clock, written = rows, rows, None, None, None
     if schema.event is not None:
         event = table[schema.event]
         parsed = order_of(event)
@@ -186,9 +203,14 @@ def _event_columns(
         )
         # Text that is neither a number nor a time orders events by appearance.
         order = rows if parsed is None else parsed
-        if parsed is not None and parsed.dtype.is_temporal() and options.time_fields:
-            clock = clock_of(event)
+        if parsed is not None and parsed.dtype.is_temporal():
+            if options.time_fields:
+                clock = clock_of(event)
+            if not event.dtype.is_temporal():
+                written = event
         _check_several(session, event, table, schema)
+    elif schema.by_session:
+        label = pl.zeros(table.height, dtype=pl.Int32, eager=True)
     if schema.event_label is not None:
         named = table[schema.event_label]
         parsed_label = parse_order(named)
@@ -201,6 +223,8 @@ def _event_columns(
     if schema.nested and (schema.event_label or find_role("event_label", [schema.event or ""])):
         _refuse_copies(label, session, table, schema)
     columns = {"session": session, "order": order, "label": label}
+    if written is not None and schema.event_label is None:
+        columns["written"] = written
     if not schema.nested:
         # a row of a nested log is an event of its own, whatever it is called
         columns["key"] = label
@@ -263,6 +287,34 @@ def _refuse_copies(
         )
 
 
+def _check_one_display(
+    session: pl.Series, item: CodedIds, chosen: pl.Series, options: ReadOptions
+) -> None:
+    """Refuse sessions that may be several displays, where no column tells displays apart."""
+    rows = pl.DataFrame([session.alias("session"), pl.Series("item", item.codes)])
+    no_column = (
+        "no column tells the displays of a session apart, so each session is one display: name the "
+        "column that does, --column event=NAME (columns={'event': 'NAME'})"
+    )
+    row = first_true(alike := rows.is_duplicated())
+    if row is not None:
+        several = rows.filter(alike)["session"].n_unique()
+        raise LogFormatError(
+            f"session {show(session[row])} has several rows of item {show(item.as_text()[row])} "
+            f"({several} of {session.n_unique()} sessions have such rows), and {no_column}, or "
+            "drop the copies"
+        )
+    clicks = session.filter(chosen)
+    row = first_true(clicks.is_duplicated())
+    if row is not None and options.clicks == "error":
+        several = clicks.filter(clicks.is_duplicated()).n_unique()
+        raise LogFormatError(
+            f"session {show(clicks[row])} has {(clicks == clicks[row]).sum()} chosen rows "
+            f"({several} of {session.n_unique()} sessions have several), and {no_column}, or if it "
+            "is one display pass --clicks each (clicks='each')"
+        )
+
+
 def _check_several(
     session: pl.Series, event: pl.Series, table: pl.DataFrame, schema: LogSchema
 ) -> None:
@@ -294,15 +346,12 @@ def _views(column: pl.Series) -> pl.Series:
     return counts
 
 
-def _nested_rows(
-    table: pl.DataFrame, schema: LogSchema, options: ReadOptions, untyped: bool
-) -> Rows:
+def _nested_rows(table: pl.DataFrame, schema: LogSchema, options: ReadOptions) -> Rows:
     assert schema.items is not None
     events, has_times = _event_columns(table, schema, options)
 
     def name_event(event: int) -> str:
-        session, label = events.select("session", "label").row(event)
-        return f"event {show(label)} of session {show(session)}"
+        return event_text(events, event)
 
     items = as_list(table[schema.items])
     lengths = items.list.len().fill_null(0)
@@ -320,6 +369,7 @@ def _nested_rows(
         available = parse_flags(values, AVAILABLE, lambda row: name_event(int(event_of_row[row])))
     item = CodedIds.of(items.explode(), "item")
     _require_items(item, schema.items, lambda row: name_event(int(event_of_row[row])))
+    _require_past(table, events, item, options)
     clicks = _read_clicks(table, schema, name_event)
     click_event = clicks["event"].to_numpy()
     outside = np.zeros(0, np.int64)
@@ -351,7 +401,7 @@ def _nested_rows(
                 "every display has a click on an item that it did not display, with --outside drop "
                 "no event is left: pass --outside none or append"
             )
-        rest = _nested_rows(table.filter(kept), schema, options, untyped)
+        rest = _nested_rows(table.filter(kept), schema, options)
         dropped = dataclasses.replace(facts, displays=facts.outside_displays)
         return dataclasses.replace(rest, clicks=dropped)
     if len(outside) and options.outside == "append":
@@ -374,8 +424,7 @@ def _nested_rows(
         item,
         click_of_row >= 0,
         fields,
-        untyped,
-        context=_context(table, options, untyped),
+        context=_context(table, options),
         has_times=has_times,
         # an event of a plain column has one click
         click_order=(

@@ -4,7 +4,7 @@ age), stored once per item or user."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,11 +41,11 @@ from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
 
 def _read_table(
     path: Path, role: str, column: str | None, decimal: str | None
-) -> tuple[pl.Series, pl.DataFrame, bool]:
-    """Ids of a table's rows, in `column` or what is called as `role`; its other columns; and
-    whether numbers may be text (csv)."""
+) -> tuple[pl.Series, pl.DataFrame]:
+    """Ids of a table's rows, in `column` or what is called as `role`; and its other columns, but
+    one without a name, an index."""
     table = open_table(path)
-    known = list(table.dtypes)
+    known = [name for name in table.dtypes if name]
     found = column if column in known else find_role(role, known)
     article = "an" if role[0] in "aeio" else "a"
     if found is None:
@@ -69,7 +69,7 @@ def _read_table(
             f"the only column is '{found}', at least one static column beside it is required: "
             "add one"
         )
-    return ids, frame.drop(found), table.untyped
+    return ids, frame.drop(found)
 
 
 def _check_new(columns: Iterable[str], log: SessionLog) -> None:
@@ -87,14 +87,15 @@ def attach_item_table(
     vectors: Sequence[str] = (),
     decimal: str | None = None,
     means: dict[str, float] | None = None,
+    categories: Container[str] = (),
 ) -> SessionLog:
     """Return the log with the other columns of an item table, one row per item, as static item
     fields; `vectors` are columns of lists of numbers. A missing category is code -1. A missing
     number is that of `means`; a column that it lacks gets there the mean of the log's numbers, or
-    of the table's if the log has none. Raises LogFormatError."""
+    of the table's if the log has none; text of `categories` is no number. Raises LogFormatError."""
     means = {} if means is None else means
     with naming(path, "item table"):
-        ids, table, untyped = _read_table(Path(path), "item", None, decimal)
+        ids, table = _read_table(Path(path), "item", None, decimal)
         row_of_item = Vocabulary(ids).codes(log.item_ids)
         if (row_of_item == NO_CODE).all():
             raise LogFormatError(
@@ -118,11 +119,10 @@ def attach_item_table(
                     "else drop it"
                 )
             # the whole column decides whether it holds numbers
-            column = read_numbers(column, untyped, lambda row: f"item {show(ids[row])}")
+            column = read_numbers(column, lambda row: f"item {show(ids[row])}", categories)
             columns[name] = encode_column(
                 _of_rows(column, rows, means),
                 "item",
-                untyped=False,
                 where=lambda item: f"item {show(log.item_ids[item])}",
             )
     return replace(log, columns=columns)
@@ -220,16 +220,17 @@ def attach_user_table(
     column: str | None = None,
     decimal: str | None = None,
     means: dict[str, float] | None = None,
+    categories: Container[str] = (),
 ) -> SessionLog:
     """Return the log with the columns of a table of users, one row per user, as context; column:
-    the log's own name for its users, None: its sessions are its users; means: as of
-    `attach_item_table`. Raises LogFormatError."""
+    the log's own name for its users, None: its sessions are its users; means and
+    categories: as of `attach_item_table`. Raises LogFormatError."""
     means = {} if means is None else means
     file, owners = Path(path), log.user_ids
     assert owners is not None
     with naming(file, "user table"):
         own = column or find_role("session", open_table(file).dtypes)
-        ids, table, untyped = _read_table(file, "user", own, decimal)
+        ids, table = _read_table(file, "user", own, decimal)
         row_of_session = Vocabulary(ids).codes(owners)
         unknown = first_true(row_of_session < 0)
         if unknown is not None:
@@ -243,11 +244,10 @@ def attach_user_table(
         columns = {}
         for one in table.iter_columns():
             # the whole column decides whether it holds numbers, the log's users its mean and codes
-            values = context_column(one, untyped, lambda row: f"user {show(ids[row])}")
+            values = context_column(one, lambda row: f"user {show(ids[row])}", categories)
             of_rows = encode_column(
                 _of_rows(values, pl.Series(rows), means),
                 "user",
-                untyped=False,
                 where=lambda row: f"user {show(ids[int(rows[row])])}",
             )
             columns[one.name] = of_rows.with_values(of_rows.values[at])

@@ -8,7 +8,7 @@ import mmap
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeGuard, cast
@@ -24,6 +24,7 @@ from fastgaum.logs.public_formats import (
     PublicLog,
     find_layout,
 )
+from fastgaum.panics import without_panics
 from fastgaum.row_files import (
     ARROW,
     COMPRESSED,
@@ -58,8 +59,6 @@ class FileTable:
 
     parts: tuple[tuple[Path, pl.LazyFrame], ...]
     dtypes: dict[str, pl.DataType]
-    untyped: bool
-    """whether the format has no types (csv)"""
     stored: tuple[str, ...] = ()
     """columns of the files, where others are made of them"""
     separator: str | None = None
@@ -68,20 +67,22 @@ class FileTable:
     @classmethod
     def of(cls, frame: pl.DataFrame) -> FileTable:
         """A frame in memory as a table."""
-        return cls(((Path("frame"), frame.lazy()),), dict(frame.schema), untyped=False)
+        return cls(((Path("frame"), frame.lazy()),), dict(frame.schema))
 
     def with_points(self, fields: Sequence[str], decimal: str | None) -> FileTable:
         """The table with the numbers of some fields written with a point.
 
         Raises LogFormatError where numbers surely have the other sign; or where semicolons divide
         columns, no decimal sign is named, and 1.087 may be a thousand."""
+        lists = [name for name in fields if _is_text_list(self.dtypes.get(name))]
         text = [name for name in fields if self.dtypes.get(name) == pl.String]
-        if not self.untyped or not text or (decimal is None and self.separator != ";"):
+        if not (text or lists) or (decimal is None and self.separator != ";"):
             return self
         if decimal is not None:
-            for values in self.read(text).iter_columns():
-                refuse_other_sign(values, decimal)
+            for values in self.read([*text, *lists]).iter_columns():
+                refuse_other_sign(values if values.name in text else values.explode(), decimal)
             own = [pointed(pl.col(name), decimal) for name in text]
+            own += [pl.col(name).list.eval(pointed(pl.element(), decimal)) for name in lists]
             parts = tuple((path, rows.with_columns(own)) for path, rows in self.parts)
             return replace(self, parts=parts)
         for values in self.read(text).iter_columns():
@@ -95,14 +96,18 @@ class FileTable:
                 )
         return self
 
+    def head(self, columns: Sequence[str]) -> pl.DataFrame:
+        """The first rows of the first part. Raises LogFormatError as `read`."""
+        path, part = self.parts[0]
+        with _reading(path):
+            return part.select(columns).head(5).collect()
+
     def read(self, columns: Sequence[str]) -> pl.DataFrame:
         """Rows of all parts, in name order. Raises LogFormatError naming a damaged part."""
         frames = []
         for path, part in self.parts:
-            try:
+            with _reading(path):
                 frames.append(part.select(columns).collect())
-            except READ_ERRORS as error:
-                raise damaged(path, error) from None
         for name in frames[0].columns:
             held = {_kind_of(frame[name].dtype): frame[name].dtype for frame in frames}
             held.pop("nothing", None)
@@ -117,6 +122,10 @@ class FileTable:
             raise LogFormatError(
                 f"the shards' columns differ in type ({one_line(error)}): write them alike"
             ) from None
+
+
+def _is_text_list(dtype: pl.DataType | None) -> bool:
+    return isinstance(dtype, pl.List) and dtype.inner == pl.String
 
 
 def _kind_of(dtype: pl.DataType) -> str:
@@ -159,11 +168,9 @@ def open_table(path: Path, delimiter: str | None = None) -> FileTable:
         _refuse_utf16(path)
         separator = delimiter or separator_of(kind, first)
         check_lines(path, separator)
-    try:
+    with _reading(path):
         rows = _nameless_rows(path, nameless) if nameless else lazy_rows(path, delimiter)
-    except READ_ERRORS as error:
-        raise damaged(path, error) from None
-    return FileTable(((path, rows),), _dtypes(path, rows), _is_text(path), (), separator)
+    return FileTable(((path, rows),), _dtypes(path, rows), (), separator)
 
 
 def open_known(path: Path, delimiter: str | None = None) -> tuple[FileTable, PublicLog | None]:
@@ -233,7 +240,8 @@ def frame_of(source: object) -> pl.DataFrame:
                 f"PyCapsule interface), got {kind}: give one of them, "
                 "polars.DataFrame(…) makes a frame of columns by name"
             )
-        frame = pl.DataFrame(_Stream(cast(ArrowFrame, source)))
+        with without_panics():
+            frame = pl.DataFrame(_Stream(cast(ArrowFrame, source)))
     except LogFormatError:
         raise
     except ImportError as error:
@@ -297,6 +305,14 @@ def _open_folder(path: Path) -> FileTable:
             f"folder '{path}' has no parquet shards (it holds {found}): name a file, or a folder "
             "of .parquet files"
         )
+    others = sorted({*_tables_below(path)} - {*shards})
+    if others:
+        raise LogFormatError(
+            f"folder '{path}' holds '{others[0].relative_to(path)}' beside its {len(shards)} "
+            f"parquet shards ({len(others)} such files), one log is a folder of parquet files and "
+            "of no other tables, also below it: move what is no part of the log elsewhere, or the "
+            "shards into one folder"
+        )
     parts = tuple(part for shard in shards for part in open_table(shard).parts)
     dtypes = _dtypes(*parts[0])
     for shard, lazy in parts[1:]:
@@ -308,7 +324,18 @@ def _open_folder(path: Path) -> FileTable:
                 f"shard '{lacks.name}' lacks the column '{missing[0]}' that '{has.name}' has: "
                 "all shards need the same columns"
             )
-    return FileTable(parts, dtypes, untyped=False)
+    return FileTable(parts, dtypes)
+
+
+def _tables_below(folder: Path) -> Iterator[Path]:
+    """The tables of a folder and of those below it; a .txt is taken for a note."""
+    for entry in folder.iterdir():
+        if entry.name[0] in "._" or entry.is_symlink():
+            continue
+        if entry.is_dir():
+            yield from _tables_below(entry)
+        elif file_kind(entry) in EXTENSIONS and file_kind(entry) != ".txt":
+            yield entry
 
 
 def _is_text(path: Path) -> bool:
@@ -357,10 +384,8 @@ def _refuse_utf16(path: Path) -> None:
 
 
 def _dtypes(path: Path, lazy: pl.LazyFrame) -> dict[str, pl.DataType]:
-    try:
+    with _reading(path):
         dtypes = dict(lazy.collect_schema())
-    except READ_ERRORS as error:
-        raise damaged(path, error) from None
     if len(dtypes) > MOST_COLUMNS:
         raise LogFormatError(
             f"'{path.name}' has {len(dtypes)} columns, at most {MOST_COLUMNS} are read: keep those "
@@ -386,6 +411,17 @@ def _check_names(path: Path, names: list[str]) -> None:
             f"'{path.name}' has one column, {names[0][:60]!r}: name what divides columns, "
             "--delimiter ';' (delimiter=';'), or write it again with commas"
         )
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what polars raises on a file into the clearest LogFormatError, its panics' text into
+    nothing."""
+    try:
+        with nullcontext() if _is_text(path) else without_panics():
+            yield
+    except READ_ERRORS as error:
+        raise damaged(path, error) from None
 
 
 def damaged(path: Path, error: BaseException) -> LogFormatError:

@@ -11,6 +11,7 @@ import numpy as np
 from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.errors import ConfigError, require_type
 from fastgaum.features.sessions import EncodedSessions
+from fastgaum.logs.log import effective_events
 from fastgaum.metrics.calibration import (
     NoClickCalibration,
     brier_score,
@@ -239,6 +240,7 @@ class Evaluation:
             "n_unseen_events": int(np.count_nonzero(self.unseen)),
             "n_hidden_items": self.hidden,
             "weighted": self.weights is not None,
+            "effective_events": effective_events(self.weights),
             "gap": self.gap,
             "floors": {"random": {str(k): v for k, v in self.random.items()}},
             "heads": {name: head.to_dict() for name, head in self.heads.items()},

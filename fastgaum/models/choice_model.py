@@ -18,7 +18,14 @@ from torch import Tensor
 
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.checkpoint import State, save_state
-from fastgaum.errors import ConfigError, did_you_mean, require_known, require_path, require_whole
+from fastgaum.errors import (
+    ConfigError,
+    LogFormatError,
+    did_you_mean,
+    require_known,
+    require_path,
+    require_whole,
+)
 from fastgaum.features.batches import batches
 from fastgaum.features.coded_log import check_columns
 from fastgaum.features.encoder import Encoder
@@ -27,7 +34,7 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import SCORING_SESSIONS, ScoredSessions
 from fastgaum.logs.log import SessionLog, SplitName, require_split
 from fastgaum.logs.options import ReadOptions
-from fastgaum.logs.read import as_log, read_to_predict
+from fastgaum.logs.read import RowsToPredict, as_log, read_to_predict
 from fastgaum.logs.tables import Frame, is_frame
 from fastgaum.logs.trained_users import SeenUsers, count_seen
 from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
@@ -264,8 +271,10 @@ class ChoiceModel(ABC):
 
         Of a log, a row per candidate: session, event, item; known (training displayed the item);
         utility; probability (reward's best response) and, with members, its standard deviation;
-        no_click_probability, the same within an event; the generator's. `predict_parts` gives these
-        rows in bounded memory; it has the arguments and errors.
+        no_click_probability, the same within an event; the generator's; trained_on (the user
+        trained the model, whose counts then hold these choices: it is another figure if the log
+        is not the training log, row by row). `predict_parts` gives these rows in bounded memory;
+        it has the arguments and errors.
 
         Of a frame, which need not say what was chosen, its rows with these columns added, lists
         where it is nested.
@@ -282,9 +291,29 @@ class ChoiceModel(ABC):
                 f"split is '{split}', of a frame every row is predicted: filter the frame, or give "
                 "a log (fastgaum.read_log)"
             )
-        frame, read, candidates, rows = read_to_predict(log, self.reading)
-        made: pl.DataFrame = self.predict(read, at_place=at_place)[candidates]
-        return beside_rows(frame, made, rows)
+        return self.predict_rows(read_to_predict(log, self.reading), at_place=at_place)
+
+    def predict_rows(
+        self,
+        rows: RowsToPredict,
+        split: SplitName = "all",
+        progress: Progress | None = None,
+        *,
+        at_place: Place = "own",
+    ) -> pl.DataFrame:
+        """The rows of a split as they stand, with the columns of `predict`; arguments and errors as
+        of `predict_parts`, and LogFormatError for a column of a prediction's name, and where
+        displays are made as they are read."""
+        if rows.candidate is None:
+            raise LogFormatError(
+                f"the {rows.n} displayed candidates of the frame are {rows.log.n_candidates} of "
+                "the log, whose displays were made as it was read (a public log, clicks='each', "
+                "outside='append' or 'drop', items that were not available): leave out rows that "
+                "were not available, or predict a log of it, fastgaum.read_log(frame, "
+                "options=model.reading)"
+            )
+        parts = self.predict_parts(rows.log, split, progress, at_place=at_place)
+        return beside_rows(rows, pl.concat(parts), split)
 
     def predict_parts(
         self,
@@ -341,6 +370,9 @@ class ChoiceModel(ABC):
             columns["probability_sd"] = reward.spread
         if generator is not None:
             columns["generator_probability"] = np.exp(generator.log_probs)
+        trained = np.isin(log.user_hashes[encoded.rows], self._trained_space().trained.users)
+        n_candidates = np.diff(encoded.display_offsets[encoded.session_offsets])
+        columns["trained_on"] = np.repeat(trained, n_candidates)
         return candidate_frame(log, encoded).with_columns(**columns)
 
     def sample(

@@ -14,6 +14,7 @@ from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.features.coded_log import CodedLog
 from fastgaum.logs.columns import MOST_NUMBER
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.number_text import BOOLEANS
 from fastgaum.logs.vocabulary import MISSING, Vocabulary
 from fastgaum.models.item_catalogue import Catalogue
 
@@ -85,7 +86,7 @@ class ContextRows:
         n = len(columns[names[0]]) if names else 1
         rows = np.empty((n, len(space.context)), np.int32)
         for at, (part, row_of) in enumerate(zip(space.context, self.row_of, strict=True)):
-            texts = [category_of(value, part.name) for value in columns[part.name]]
+            texts = [_context_category(value, part.name) for value in columns[part.name]]
             rows[:, at] = [row_of.get(MISSING if text is None else text, -1) for text in texts]
             if further is not None and self.of_items[at]:
                 for row, text in enumerate(texts):
@@ -96,7 +97,7 @@ class ContextRows:
         rows[:, self.of_items] = np.where(items < self.n_trained, items, -1)
         numbers = np.empty((n, len(space.context_number_names)), np.float32)
         for at, name in enumerate(space.context_number_names):
-            numbers[:, at] = [number_of(value, name) for value in columns[name]]
+            numbers[:, at] = [_context_number(value, name) for value in columns[name]]
         return EncodedContext(rows + (self.starts + 1), items, space.encode_context(numbers))
 
     def number_of_further(self, item: str, further: dict[str, int]) -> int:
@@ -159,6 +160,20 @@ def _listed(name: str, values: object) -> list[object]:
             f"the context field '{name}' takes a row of values, one for each user, got {values!r}"
         )
     return list(values)
+
+
+def _context_category(value: object, name: str) -> str | None:
+    # a log's booleans are categories of the context, and numbers of candidates
+    text = str(value) if isinstance(value, bool | np.bool_) else category_of(value, name)
+    return text.lower() if text is not None and text.lower() in BOOLEANS else text
+
+
+def _context_number(value: object, name: str) -> float:
+    if isinstance(value, bool | np.bool_):
+        raise ConfigError(
+            f"'{name}' takes a number, got {value}: a log's booleans are categories of the context"
+        )
+    return number_of(value, name)
 
 
 def category_of(value: object, name: str) -> str | None:

@@ -19,6 +19,7 @@ from fastgaum.game.checkpoint import TriedSetting
 from fastgaum.models.space_state import SavedSpace
 from fastgaum.nets.histories import Encoders
 from fastgaum.nets.networks import Networks, context_sizes, log_rates
+from fastgaum.nets.tensors import float32_on
 
 MODEL_FORMAT = "fastgaum-model-13"
 OwnCode = Literal["regulariser", "history"]
@@ -100,8 +101,9 @@ def networks_of(
         )
     places = log_rates(space)
     sizes = (config, space.n_ids, space.n_numbers, encoder, context_sizes(space), places)
-    with torch.device("meta"):
+    with float32_on("meta"):
         check_weights(Networks(*sizes), weights)
-    networks = Networks(*sizes)
+    with float32_on():
+        networks = Networks(*sizes)
     networks.load_state_dict(weights)
     return networks

@@ -24,7 +24,7 @@ from fastgaum.features.numbers import LOG_VIEWS
 from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.logs.columns import show
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.number_text import parse_numbers
+from fastgaum.logs.number_text import parse_field
 from fastgaum.logs.vocabulary import MISSING
 from fastgaum.models.choice_model import Head
 from fastgaum.models.context import ContextRows, category_of, number_of
@@ -103,8 +103,8 @@ class OnlineModel:
         for name in (name for name in table.columns if name in self.fields):
             column = table[name]
             if self.fields[name] is None and column.dtype == pl.String:
-                # a file without types; text that is no number is refused below
-                numbers = parse_numbers(column)
+                # text that is no number is refused below
+                numbers = parse_field(column)
                 column = column if numbers is None else numbers
             means = (self.space.reading or {}).get("means", {})
             if self.fields[name] is None and name in means and column.dtype.is_numeric():

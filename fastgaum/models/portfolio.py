@@ -12,9 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastgaum.config import Config
+from fastgaum.features.relations import mean_display
 from fastgaum.game.checkpoint import TriedSetting
 from fastgaum.logs.log import SessionLog
-from fastgaum.presets import BATCH_EVENTS, FOLDS_BELOW, NETWORK_EVENTS, PORTFOLIO
+from fastgaum.presets import (
+    BATCH_EVENTS,
+    FOLDS_BELOW,
+    LARGE_DISPLAYS,
+    NETWORK_EVENTS,
+    PORTFOLIO,
+)
 
 FEWEST_LEFT = 2
 """settings that stay to the last rung"""
@@ -78,6 +85,8 @@ def settings_of(asked: Config, log: SessionLog, folds: int) -> dict[str, Config]
     n_sessions, n_events = log.count("sessions", "train"), log.count("events", "train")
     n_candidates = log.count("candidates", "train")
     has_numbers = any(one.texts is None for one in log.columns_of("item", "candidate").values())
+    display = mean_display(log)
+    is_large = display > LARGE_DISPLAYS
     found: dict[str, Config] = {}
     for name, setting in PORTFOLIO.items():
         if not asked.search or not setting.suits(n_events, n_candidates):
@@ -89,6 +98,11 @@ def settings_of(asked: Config, log: SessionLog, folds: int) -> dict[str, Config]
             values.pop("tastes", None)
         if asked.protocol == "identity":
             values.pop("counts", None)
+        if is_large and "relations" in asked.search:
+            if values.get("relations"):
+                continue
+            values["relations"] = False
+            name += f" (displays of {display:,.0f}: no relations)"
         if "batch_sessions" in asked.search and n_events >= FOLDS_BELOW:
             events = BATCH_EVENTS if values.get("tower_dim") else NETWORK_EVENTS
             values["batch_sessions"] = max(1, round(events * n_sessions / n_events))

@@ -27,6 +27,7 @@ from fastgaum.game.observers import EpochRow, Observer
 from fastgaum.interrupts import Interrupted
 from fastgaum.locks import LOCK_FILE, folder_lock, require_free
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.options import OF_LOG
 from fastgaum.machine import machine_facts, peak_memory
 from fastgaum.metrics.evaluation import HeadFigures
 from fastgaum.models.choice_model import ChoiceModel
@@ -373,8 +374,8 @@ class _RunWriter(Observer):
         about |= {"source": source}
         facts = {**machine_facts(self.model.settings.seed), "log": about, **more}
         reading = dict(self.origin.reading)
-        if log.reading is not None and log.reading.means:
-            reading["means"] = dict(log.reading.means)
+        if log.reading is not None:
+            reading |= log.reading.of_log
         for file, values in (("reading", reading), ("machine", facts)):
             with atomic(self.folder / f"{file}.json") as beside:
                 beside.write_text(json.dumps(values, indent=2) + "\n")
@@ -389,7 +390,7 @@ class _RunWriter(Observer):
         known = [key for key in ("preset", "protocol", "seed") if key in settings]
         # a public log has options of its own beside those that were given
         reading = self.origin.reading if log.reading is None else log.reading.to_json()
-        read = (f"{key} {value}" for key, value in reading.items() if key not in ("name", "means"))
+        read = (f"{key} {value}" for key, value in reading.items() if key not in ("name", *OF_LOG))
         reads = [*log.columns_of("candidate", "item", "event", "user"), *log.vectors]
         n_events, n_sessions = log.count("events", "train"), log.count("sessions", "train")
         start = self.model.start if isinstance(self.model, UserModel) else None

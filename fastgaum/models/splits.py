@@ -9,14 +9,17 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError, LogFormatError, NumericsError, require_whole
 from fastgaum.features.sessions import EncodedSessions, select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import ScoredSessions
 from fastgaum.logs.clicks import CLICKS_SO_FAR, is_successive
 from fastgaum.logs.columns import show
-from fastgaum.logs.log import SessionLog
+from fastgaum.logs.log import SessionLog, SplitName
+from fastgaum.logs.read import RowsToPredict
+
+OF_EVENTS = ("no_click_probability", "trained_on")
+"""columns of predictions that have one value in an event"""
 
 
 def require_validation(log: SessionLog) -> None:
@@ -86,21 +89,26 @@ def candidate_frame(log: SessionLog, encoded: EncodedSessions) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def beside_rows(
-    frame: pl.DataFrame, made: pl.DataFrame, row_of_candidate: IntArray | None
-) -> pl.DataFrame:
-    """The rows of a frame with predictions of their candidates; those of a nested frame, which has
-    `row_of_candidate`, with lists."""
-    made = made.drop("session", "event", "item")
+def beside_rows(rows: RowsToPredict, made: pl.DataFrame, split: SplitName) -> pl.DataFrame:
+    """The rows of a split beside the predictions of its candidates, in the log's order; where a row
+    is an event, with lists."""
+    assert rows.candidate is not None
+    log, frame, made = rows.log, rows.frame, made.drop("session", "event", "item")
     both = [name for name in made.columns if name in frame.columns]
     if both:
         raise LogFormatError(
-            f"the frame has a column '{both[0]}', as predictions have: rename or drop it"
+            f"the table has a column '{both[0]}', as predictions have: rename or drop it"
         )
-    if row_of_candidate is not None:
-        rows = made.group_by(pl.Series("row", row_of_candidate), maintain_order=True).agg(pl.all())
-        made = rows.drop("row").with_columns(pl.col("no_click_probability").list.first())
-    return frame.hstack(made)
+    sessions = np.zeros(log.n_sessions, np.bool_)
+    sessions[log.sessions_in(split)] = True
+    scored = sessions[log.session_of_event][log.event_of_candidate()]
+    kept = scored[rows.candidate]
+    made = made[(np.cumsum(scored) - 1)[rows.candidate[kept]]]
+    if rows.row is None:
+        return frame.filter(kept).hstack(made)
+    lists = made.group_by(pl.Series("row", rows.row[kept]), maintain_order=True).agg(pl.all())
+    alike = pl.col(*OF_EVENTS).list.first()
+    return frame[lists["row"]].hstack(lists.drop("row").with_columns(alike))
 
 
 def checked_scores(

@@ -64,7 +64,7 @@ from fastgaum.nets.regularisers import (
     regulariser_of,
     require_regulariser,
 )
-from fastgaum.nets.tensors import BatchTensors
+from fastgaum.nets.tensors import BatchTensors, float32_on
 from fastgaum.presets import TRAINING_KEYS
 from fastgaum.threads import seeded
 
@@ -266,7 +266,7 @@ class UserModel(NetworksModel):
             trial = self._like(config)
             try:
                 rows = trial.train_on(prepare(config), None, checkpointer, processes, fold)
-                return min(row.val_loss for row in rows)
+                return min(row.score for row in rows)
             except NumericsError:
                 # the training proper then meets the same, and leaves its last good state
                 return sys.float_info.max
@@ -330,7 +330,8 @@ class UserModel(NetworksModel):
         self.space = space
         self.outside = offers_no_click(of_log.log, self.config.no_click)
         with seeded(self.config.seed, self.device):
-            networks = Networks(*sizes, log_rates(space))
+            with float32_on():
+                networks = Networks(*sizes, log_rates(space))
             self.networks = networks.to(self.device)
             if self.start is not None:
                 _start_from(self.networks, space, self.start)

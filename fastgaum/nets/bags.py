@@ -27,7 +27,7 @@ class IdDropout:
         """Bags with each id dropped with probability `rate`."""
         if self.rate == 0:
             return bags
-        keep = torch.rand(bags.ids.shape, device=bags.ids.device) >= self.rate
+        keep = torch.rand(bags.ids.shape, dtype=torch.float32, device=bags.ids.device) >= self.rate
         return replace(bags, ids=torch.where(keep, bags.ids, self.unknown_of_id[bags.ids.long()]))
 
 

@@ -24,7 +24,8 @@ class Examination(nn.Module):
         """Start from these logits, less that of the first; a candidate beyond the last place counts
         as there."""
         super().__init__()
-        self.later = nn.Parameter(torch.tensor([value - start[0] for value in start[1:]]))
+        later = [value - start[0] for value in start[1:]]
+        self.later = nn.Parameter(torch.tensor(later, dtype=torch.float32))
         """e of place 2 and on; that of place 1 is 0, or no level of e would be known"""
 
     @property

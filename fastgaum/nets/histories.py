@@ -59,7 +59,7 @@ class HistoryEncoder(nn.Module, ABC):
         users, bags, ids = (
             torch.zeros(size, dtype=torch.int32, device=device) for size in (n + 1, 1, 0)
         )
-        return users, bags, ids, torch.zeros(0, 0, device=device)
+        return users, bags, ids, torch.zeros(0, 0, dtype=torch.float32, device=device)
 
     def advance(self, carry: Carry, tokens: Bags) -> Carry:
         """Carry after one more choice of each user, a bag each."""
@@ -199,7 +199,8 @@ class PrefixBiLstm(HistoryEncoder):
             weights = [part for ih, hh, bias in above for part in (ih, hh, bias, none)]
             _, running, tokens = time_major(offsets, len(states))
             start = forward.new_zeros(2 * (self.layers - 1), running[0], self.dim)
-            packed = states[tokens], torch.tensor(running), (start, start), weights
+            sizes = torch.tensor(running, device="cpu")
+            packed = states[tokens], sizes, (start, start), weights
             states = torch.lstm(*packed, True, self.layers - 1, 0.0, self.training, True)[0]
             states = states[torch.argsort(tokens)]
         return torch.cat([states[last, : self.dim], states[first, self.dim :]], dim=1)

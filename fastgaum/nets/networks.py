@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.features.space import FeatureSpace
-from fastgaum.nets.bags import BagLinear, BagSizes
+from fastgaum.nets.bags import BagLinear, BagSizes, SharedBagLinear
 from fastgaum.nets.examination import Examination
 from fastgaum.nets.histories import (
     Encoders,
@@ -26,7 +26,7 @@ from fastgaum.nets.histories import (
     history_encoder,
 )
 from fastgaum.nets.segments import expand_to_candidates
-from fastgaum.nets.tensors import Bags, BatchTensors
+from fastgaum.nets.tensors import Bags, BatchTensors, float32_on
 from fastgaum.nets.towers import NO_NUMBERS, TwoTower, vector_table
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU}
@@ -268,6 +268,31 @@ class Networks(nn.Module):
             generator.scale(eta)
 
     @torch.no_grad()
+    def scale(self, factor: float) -> None:
+        """Multiply all utilities and logits by a factor."""
+        player, scorers = self.player, [self.player.reward]
+        if self.generator is not None:
+            scorers.append(self.generator)
+        for scorer in scorers:
+            scorer.scale(factor)
+        tower = player.reward.tower
+        if tower is None or tower.items is None or tower.items is not player.items:
+            return
+        # history and context read the vectors that were scaled with the reward
+        for module in player.history.modules():
+            if isinstance(module, SharedBagLinear):
+                module.up.div_(factor)
+        if player.context is not None and player.context.items is not None:
+            start = player.history.state_dim
+            of_ids = slice(start, player.state_dim - player.context.sizes.n_numbers)
+            for scorer in scorers:
+                reads = [scorer.from_state]
+                if scorer.tower is not None:
+                    reads += [scorer.tower.hidden, scorer.tower.direct]
+                for layer in reads:
+                    layer.weight[:, of_ids].div_(factor)
+
+    @torch.no_grad()
     def outputs(self, batch: BatchTensors) -> tuple[Tensor, Tensor | None]:
         """Utilities and the generator's logits, if any, (n_candidates,), without dropout."""
         self.eval()
@@ -295,7 +320,7 @@ def require_room(
     context: ContextSizes = NO_CONTEXT,
 ) -> None:
     """Raise ConfigError for networks that this machine's memory cannot hold in training."""
-    with torch.device("meta"):
+    with float32_on("meta"):
         networks = Networks(config, n_ids, n_numbers, encoder, context)
     wanted = 16 * sum(value.numel() for value in networks.parameters())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.features.batches import Batch
 from fastgaum.logs.cut import pick_rows
+
+_OF_NUMBERS = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.eye}
+_MAKES = {*_OF_NUMBERS, torch.full, torch.tensor, torch.arange, torch.randint, torch.randperm}
+
+
+class _Float32(TorchFunctionMode):
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device = device
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = dict(kwargs or {})
+        if func in _MAKES and given.get("device") is None:
+            given["device"] = self.device
+        if func in _OF_NUMBERS and given.get("dtype") is None:
+            given["dtype"] = torch.float32
+        return func(*args, **given)
+
+
+@contextmanager
+def float32_on(device: str = "cpu") -> Iterator[None]:
+    """Within, on this thread, networks are made of float32 on a device, whatever default dtype and
+    device of torch a user has set; what is made in steps says both itself."""
+    with _Float32(device):
+        yield
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,9 @@ from fastgaum.arrays import BoolArray, Float64Array, FloatArray, IntArray, KeyAr
 from fastgaum.errors import ConfigError
 from fastgaum.worlds.world import NO_ITEM, Past, Population, Response, World
 
+MOST_DECOYS = 1 / 3
+"""where users always choose, no policy is recommended of whose displayed items more are decoys"""
+
 
 @dataclass(frozen=True)
 class Observation:
@@ -60,6 +63,8 @@ class Transition:
     """who left after this step, shape (n,)"""
     pools: IntArray
     """the items that could be shown, (m,) for all, or (n, m)"""
+    decoys: BoolArray | None = None
+    """`decoys_of` the slates, by those who choose, (n, k); None where they were not counted"""
 
 
 class Policy(ABC):
@@ -122,6 +127,27 @@ def repeats(slates: IntArray) -> BoolArray:
 def displayed(slates: IntArray) -> IntArray:
     """What is displayed of slates: `NO_ITEM` where an item stands again; a copy."""
     return np.where(repeats(slates), NO_ITEM, slates).astype(np.int32)
+
+
+def decoys_of(slates: IntArray, pools: IntArray, utilities: FloatArray) -> BoolArray:
+    """Which displayed items of slates (n, k) have a utility below the median of their pool's, whose
+    items are (m,) or (n, m) and their utilities (n, m); shape (n, k).
+
+    >>> decoys_of(np.array([[4, 5]]), np.array([4, 5, 6]), np.array([[0.0, 2.0, 1.0]], np.float32))
+    array([[ True, False]])"""
+    low = utilities < np.median(utilities, axis=1, keepdims=True)
+    # a place at a time: pools may hold the whole catalogue
+    places = [(low & (pools == item[:, None])).any(axis=1) for item in displayed(slates).T]
+    return np.stack(places, axis=1)
+
+
+def decoys_text(share: float) -> str:
+    """Why a policy with so many decoys is not recommended where users always choose."""
+    return (
+        f"{share:.0%} of the items that it shows are below the median utility of its user's pool, "
+        f"at most {MOST_DECOYS:.0%} are allowed where users always choose: there, utility and "
+        "contrast pay most for one good item among items that no user picks"
+    )
 
 
 def top_places(scores: FloatArray, k: int) -> IntArray:

@@ -17,7 +17,7 @@ from scipy.stats import t as student
 
 from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.errors import ConfigError, as_given
-from fastgaum.policies.base import Policy, displayed
+from fastgaum.policies.base import MOST_DECOYS, Policy, decoys_text, displayed
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.heuristics import Greedy
 from fastgaum.policies.q_learning import QLearner
@@ -75,6 +75,8 @@ class Earned:
     """the member of a set of worlds that each of them lives in, likewise; None of one world"""
     displays: Mapping[str, Float64Array] = field(default_factory=dict)
     """of `measure_displays`, by seed, each (n_seeds,)"""
+    outside: bool = True
+    """whether the users who judged may choose nothing"""
 
     @property
     def returns(self) -> Float64Array:
@@ -156,7 +158,7 @@ def judge(
     members = judging_members(world, n_users, range(len(policies)))
     shown = [measure_displays(outcome, world) for outcome in outcomes]
     displays = {name: np.array([one[name] for one in shown]) for name in shown[0]}
-    return Earned(policies[0].name, setting.k, by_user, clicks, members, displays)
+    return Earned(policies[0].name, setting.k, by_user, clicks, members, displays, world.outside)
 
 
 def measure_displays(outcome: EpisodeResult, world: World) -> dict[str, float]:
@@ -164,8 +166,9 @@ def measure_displays(outcome: EpisodeResult, world: World) -> dict[str, float]:
     one item); coverage, the share of the pools' items that were shown at all (Ge,
     Delgado-Battenfeld & Jannach, RecSys 2010); gini, Σ_j (2j − n − 1) p_j / (n − 1) of these n
     items' shares p of the displays in ascending order, from 0 (each as often) to 1 (a single one)
-    (Shani & Gunawardana, "Evaluating Recommendation Systems", 2011). An item that stands in a slate
-    twice is displayed once."""
+    (Shani & Gunawardana, "Evaluating Recommendation Systems", 2011); decoys, the share of the
+    displayed items whose utility, to their user in this world at that step, lies below the median
+    of the pool's. An item that stands in a slate twice is displayed once."""
     lengths = np.linalg.norm(world.item_features, axis=1, keepdims=True)
     vectors = np.asarray(world.item_features / np.where(lengths > 0, lengths, 1), np.float32)
     shown = outcome.shown[:, : len(outcome.slates)]
@@ -180,6 +183,7 @@ def measure_displays(outcome: EpisodeResult, world: World) -> dict[str, float]:
         "diversity": float(known.mean(dtype=np.float64)) if len(known) else float("nan"),
         "coverage": float((shares > 0).mean()),
         "gini": float((2 * np.arange(n) + 1 - n) @ shares / max(n - 1, 1)),
+        "decoys": outcome.decoy_share,
     }
 
 
@@ -219,6 +223,9 @@ class Recommendation:
     """what is deployed if nothing is better by its bound"""
     leads: Mapping[str, tuple[float, float]]
     """of each other policy its mean lead over that one, and the lower bound of the lead"""
+    decoys: Mapping[str, float] = field(default_factory=dict)
+    """share of decoys of each policy that is not recommended because of it, by its lead alone it
+    might be"""
 
     def to_text(self) -> str:
         """One line that says which, and why."""
@@ -226,11 +233,16 @@ class Recommendation:
             f"{name} is promised {mean:+.3f} beside {self.over}, lower bound {low:+.3f}"
             for name, (mean, low) in self.leads.items()
         ]
-        return f"recommended: {self.policy}, by the set's own users; {'; '.join(leads)}"
+        barred = [f"not {name}: {decoys_text(share)}" for name, share in self.decoys.items()]
+        why = "; ".join([*leads, *barred])
+        return f"recommended: {self.policy}, by the set's own users; {why}"
 
 
 def recommend(
-    returns: Mapping[str, FloatArray], members: IntArray | None, default: str = Greedy.name
+    returns: Mapping[str, FloatArray],
+    members: IntArray | None,
+    default: str = Greedy.name,
+    decoys: Mapping[str, float] | None = None,
 ) -> Recommendation | None:
     """Choose the policy to deploy by the returns of one and the same users: those of each policy,
     and the members of a set that the users live in, all of one shape. None of one world, or of
@@ -240,6 +252,10 @@ def recommend(
     (`lower_bound_of` the members' mean leads, each of its users), if that is above 0; else the
     default. Of two policies without a default the one that is promised more would always win, and a
     trained policy's promise is the one that is too high.
+
+    Where users always choose, give `decoys`, the share of decoys of each policy
+    (`measure_displays`; `advise` does it): a policy with more than `MOST_DECOYS` is not chosen. The
+    utility, or contrast, of the choice is there largest for one good item among the worst.
 
     Raises:
         ConfigError: the default is not among the policies.
@@ -258,9 +274,19 @@ def recommend(
         assert low is not None
         leads[name] = float(by_member.mean()), low
     better = [name for name, (_, low) in leads.items() if low > 0]
+    barred = {name: decoys[name] for name in better if decoys and decoys[name] > MOST_DECOYS}
+    chosen = [name for name in better if name not in barred]
     return Recommendation(
-        max(better, key=lambda name: leads[name][1], default=default), default, leads
+        max(chosen, key=lambda name: leads[name][1], default=default), default, leads, barred
     )
+
+
+def advise(judged: Sequence[Earned], default: str = Greedy.name) -> Recommendation | None:
+    """`recommend` by what `judge` says of policies, all judged by the same users. Raises
+    ConfigError as it does."""
+    decoys = {row.policy: float(row.displays["decoys"].mean()) for row in judged}
+    returns = {row.policy: row.by_user for row in judged}
+    return recommend(returns, judged[0].members, default, None if judged[0].outside else decoys)
 
 
 def gap_closed(paid: Float64Array, chance: Float64Array, best: Float64Array) -> Float64Array:
@@ -432,7 +458,8 @@ def compare_policies(
             earned = judge(policies, plan.judge, judged, plan.users, plan.own)
             table.append(replace(earned, policy=name))
     some = settings[0][1]
-    chosen = {k: _recommended([row for row in table if row.k == k]) for k in plan.sizes}
+    by_size = {k: [row for row in table if row.k == k] for k in plan.sizes}
+    chosen = {k: advise(rows) for k, rows in by_size.items()} if Greedy.name in names else {}
     return {
         "rows": [row.to_dict() | {"versus": _versus_best(row, table)} for row in table],
         "seeds": plan.seeds,
@@ -443,11 +470,6 @@ def compare_policies(
         "config": plan.config.to_mapping(),
         "recommended": [{"k": k, **asdict(one)} for k, one in chosen.items() if one],
     }
-
-
-def _recommended(rows: Sequence[Earned]) -> Recommendation | None:
-    returns = {row.policy: row.by_user for row in rows}
-    return recommend(returns, rows[0].members) if Greedy.name in returns else None
 
 
 def _versus_best(row: Earned, table: Sequence[Earned]) -> dict[str, object] | None:

@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from fastgaum.arrays import BoolArray, Float64Array, FloatArray, IntArray, KeyArray
 from fastgaum.checkpoint import check_weights
 from fastgaum.errors import ConfigError, NumericsError
-from fastgaum.policies.base import Observation, Policy, Transition, items_at
+from fastgaum.nets.tensors import float32_on
+from fastgaum.policies.base import (
+    MOST_DECOYS,
+    Observation,
+    Policy,
+    Transition,
+    decoys_text,
+    items_at,
+)
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.threads import seeded
 from fastgaum.worlds.pools import Pool, draw_distinct, draw_uniforms
@@ -75,6 +83,7 @@ class QLearner(Policy):
         progress: share of the training that is done, which sets epsilon and learning rate.
         fixed_epsilon: an epsilon that replaces the schedule's, or None.
         loss: mean loss of the last step's updates, NaN before the first.
+        decoys: share of decoys in the last evaluation of its training; None before.
     """
 
     deterministic = True
@@ -104,9 +113,9 @@ class QLearner(Policy):
                     f"the configuration asks for more layers than the {len(weights)} weights of "
                     "the file"
                 )
-            with torch.device("meta"):
+            with float32_on("meta"):
                 check_weights(self.make_networks(world), weights)
-        with seeded(config.seed):
+        with seeded(config.seed), float32_on():
             self.networks = self.make_networks(world)
         if weights is not None:
             self.networks.load_state_dict(weights)
@@ -117,6 +126,7 @@ class QLearner(Policy):
         self.fixed_epsilon: float | None = None
         self.learning, self.progress = False, float(weights is not None)
         self.loss, self.n_updates = float("nan"), 0
+        self.decoys: float | None = None
 
     @abstractmethod
     def make_networks(self, world: World) -> nn.ModuleList:
@@ -171,6 +181,13 @@ class QLearner(Policy):
     def acting(self) -> nn.ModuleList:
         """The networks that choose slates: their average is steadier than the last one."""
         return self.networks if self.learning else self.target
+
+    @property
+    def not_recommended(self) -> str | None:
+        """Why it is not recommended whatever it is promised, where its last evaluation says so."""
+        if self.outside or self.decoys is None or self.decoys <= MOST_DECOYS:
+            return None
+        return decoys_text(self.decoys)
 
     @property
     def epsilon(self) -> float:

@@ -1,5 +1,6 @@
 """Policies by name, and a trained policy on disk: one safetensors file with its weights, name,
-configuration, and the slates, pool, reward, horizon and leaving of its training. No pickle."""
+configuration, share of decoys, and the slates, pool, reward, horizon and leaving of its training.
+No pickle."""
 
 from __future__ import annotations
 
@@ -124,8 +125,10 @@ class SavedPolicy:
 
     def notes(self, met: Setting, names: Iterable[str] = TERMS) -> list[str]:
         """A sentence for each of these parts of a setting that differs from its training's, or is
-        unknown."""
+        unknown; and why it is not recommended, if its decoys say so."""
         notes = []
+        if self.policy.not_recommended:
+            notes.append(f"{self.policy.name} is not recommended: {self.policy.not_recommended}")
         for name in names:
             before, now = getattr(self.setting, name), getattr(met, name)
             same = now.draws_as(before) if name == "pool" else str(before) == str(now)
@@ -161,6 +164,7 @@ def save_policy(policy: QLearner, path: Path, setting: Setting) -> None:
         "config": policy.config.to_mapping(),
         "item_features": policy.item_features,
         "made_in": policy.made_in,
+        "decoys": policy.decoys,
         # the running average is what acts
         "weights": dict(policy.target.state_dict()),
     }
@@ -196,6 +200,11 @@ def load_policy(path: str | Path, world: World) -> SavedPolicy:
         policy = untrained(
             state["policy"], world, setting.k, setting.pool, config, state["weights"]
         )
+        # files of earlier versions have none
+        decoys = state.get("decoys")
+        if decoys is not None and not (isinstance(decoys, float) and 0 <= decoys <= 1):
+            raise ValueError(f"its share of decoys is {decoys}, a number from 0 to 1 is required")
+        policy.decoys = decoys
     return SavedPolicy(
         policy, setting, tuple(name for name in TERMS if name not in state["setting"])
     )

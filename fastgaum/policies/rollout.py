@@ -13,11 +13,14 @@ import numpy as np
 
 from fastgaum.arrays import BoolArray, FloatArray, IntArray
 from fastgaum.errors import ConfigError, require_whole
-from fastgaum.policies.base import Observation, Policy, Transition
+from fastgaum.policies.base import Observation, Policy, Transition, decoys_of, displayed
 from fastgaum.worlds.pools import CHOICE, LEAVE, POOL, SLATE, START, Keys, Pool, draw_uniform
 from fastgaum.worlds.rules import Leaving, Reward, StepReward, check_pessimism, leaving_rule
 from fastgaum.worlds.world import Population, World
 from fastgaum.worlds.world_set import require_set
+
+MOST_SCORED = 1 << 22
+"""utilities of pools' items that an episode asks for to count decoys: a second or two"""
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,16 @@ class Setting:
 
 
 def rollout(
-    world: World, policy: Policy, setting: Setting, n_users: int, seed: int, first_user: int = 0
+    world: World,
+    policy: Policy,
+    setting: Setting,
+    n_users: int,
+    seed: int,
+    first_user: int = 0,
+    count_decoys: int = 0,
 ) -> Iterator[Transition]:
-    """Play one episode and yield each step, which the policy has observed.
+    """Play one episode and yield each step, which the policy has observed. Decoys are counted in
+    the first of every `count_decoys` steps; 0: in none.
 
     Raises:
         ConfigError: a slate of k cannot be made of the pool, there is no user, the seed is no whole
@@ -79,9 +89,12 @@ def rollout(
     for step in range(setting.horizon):
         left, next_left = 1 - step / setting.horizon, 1 - (step + 1) / setting.horizon
         states = users.states.copy()
-        zero = setting.pays.zero(users, pools, setting.k)
+        counted = count_decoys > 0 and step % count_decoys == 0
+        known = users.utilities(pools, setting.k) if counted else None
+        zero = setting.pays.zero(users, pools, setting.k, known)
         seen = Observation(users.seen, pools, keys.of(SLATE).copy(), left, users)
         slates = policy.act(seen, setting.k)
+        decoys = None if known is None else decoys_of(slates, pools, known)
         apart = None if followed is None else followed.disagreement(slates)
         response = users.step(slates, keys.of(CHOICE), None if there.all() else there)
         keys.steps += 1
@@ -106,6 +119,7 @@ def rollout(
             there,
             ended,
             offered,
+            decoys,
         )
         policy.observe(transition)
         yield transition
@@ -137,6 +151,20 @@ class EpisodeResult:
     """items of the slates of each step that had users, each of shape (n_users, k)"""
     offered: BoolArray
     """which items the pools of users who were there held, shape (n_items,)"""
+    decoys: list[BoolArray | None]
+    """`decoys_of` the slates of each of these steps, of the users who choose, each of shape
+    (n_users, k); None where they were not counted"""
+
+    @property
+    def decoy_share(self) -> float:
+        """Share of the displayed items whose utility to their user lay below the median of the
+        pool's; an item that stands in a slate twice is displayed once."""
+        n_decoys = n_shown = 0
+        for slates, decoys, there in zip(self.slates, self.decoys, self.shown.T, strict=False):
+            if decoys is not None:
+                n_decoys += int(decoys[there].sum())
+                n_shown += int((displayed(slates[there]) >= 0).sum())
+        return n_decoys / n_shown
 
     @property
     def returns(self) -> FloatArray:
@@ -152,8 +180,13 @@ class EpisodeResult:
 def play(
     world: World, policy: Policy, setting: Setting, n_users: int, seed: int, first_user: int = 0
 ) -> EpisodeResult:
-    """Play one episode to its end. Raises ConfigError as `rollout`."""
-    steps = rollout(world, policy, setting, n_users, seed, first_user)
+    """Play one episode to its end. Raises ConfigError as `rollout`.
+
+    Decoys are counted in every step, or in the first of every few, so that their users score at
+    most `MOST_SCORED` items of their pools, or the pools of one step."""
+    scored = n_users * (setting.pool.size or len(setting.pool.items) or world.n_items)
+    every = -(-setting.horizon * scored // MOST_SCORED)
+    steps = rollout(world, policy, setting, n_users, seed, first_user, max(every, 1))
     shape = (n_users, setting.horizon)
     outcome = EpisodeResult(
         np.zeros(shape, np.float32),
@@ -161,11 +194,13 @@ def play(
         np.zeros(shape, np.bool_),
         [],
         np.zeros(world.n_items, np.bool_),
+        [],
     )
     for t, step in enumerate(steps):
         outcome.rewards[:, t] = step.rewards
         outcome.clicks[:, t] = step.active & (step.response.places >= 0)
         outcome.shown[:, t] = step.active
         outcome.slates.append(step.slates.copy())
+        outcome.decoys.append(step.decoys)
         outcome.offered[step.pools if step.pools.ndim == 1 else step.pools[step.active]] = True
     return outcome

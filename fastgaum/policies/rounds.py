@@ -31,7 +31,7 @@ from fastgaum.policies.explore import Explore
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.q_learning import QLearner
 from fastgaum.policies.registry import require_trained, untrained
-from fastgaum.policies.rollout import Setting, play
+from fastgaum.policies.rollout import EpisodeResult, Setting, play
 from fastgaum.policies.slateq import SlateQ
 from fastgaum.policies.training import train_policy
 from fastgaum.policies.trajectories import trajectories
@@ -75,15 +75,19 @@ class Round:
     """the member of a set that each of these lives in, (users,); None of one world"""
     at_site: Mapping[str, FloatArray]
     """returns of new users of the site, also of `random` slates; empty where that is no world"""
+    decoys: Mapping[str, float]
+    """share of decoys in what the world's own users saw (`measure_displays`)"""
 
     def to_dict(self) -> dict[str, Any]:
         """Figures for JSON: events so far, clicks of a session of this round, and by policy the
-        mean return that is promised, its `lower_bound_of` the members, and what was paid."""
+        mean return that is promised, its `lower_bound_of` the members, what was paid, and the
+        share of decoys."""
         bound = {}
         if self.members is not None:
             for name, returns in self.at_home.items():
                 bound[name] = lower_bound_of(member_means(returns, self.members))
-        advice = recommend(self.at_home, self.members)
+        always = not self.world.outside
+        advice = recommend(self.at_home, self.members, decoys=self.decoys if always else None)
         clicks = parse_flags(self.shown["chosen"], "0 or 1 is required").sum()
         return {
             "round": self.number,
@@ -92,6 +96,7 @@ class Round:
             "promised": _means(self.at_home),
             "bound": bound,
             "paid": _means(self.at_site),
+            "decoys": dict(self.decoys),
             "recommended": Greedy.name if advice is None else advice.policy,
         }
 
@@ -170,7 +175,7 @@ def rounds(
         frames: list[pl.DataFrame] = []
         chance = {}
         if isinstance(site, World):
-            chance = returns_of({RandomPolicy.name: RandomPolicy()}, site, site, met, judges)
+            chance = {RandomPolicy.name: play(site, RandomPolicy(), met, *judges).returns}
         for number in range(1, n_rounds + 1):
             progress(number - 1, n_rounds, "showing slates")
             if log is not None and number == 1:
@@ -192,30 +197,33 @@ def rounds(
             deployed = Explore(plan, explore, "place")
             progress(number - 1, n_rounds, "judging")
             judged = {PLAN: plan, Greedy.name: Greedy()}
-            at_home = returns_of(judged, own, own, replace(home, pessimism=0.0), judges)
+            promised = episodes_of(judged, own, own, replace(home, pessimism=0.0), judges)
+            at_home = {name: one.returns for name, one in promised.items()}
+            decoys = {name: one.decoy_share for name, one in promised.items()}
             members = judging_members(own, users, [seed])
             lives_in, at_site = None if members is None else members[0], dict(chance)
             if isinstance(site, World):
-                at_site |= returns_of(judged, own, site, met, judges)
-            yield Round(number, shown, read, own, plan, home, at_home, lives_in, at_site)
+                paid = episodes_of(judged, own, site, met, judges)
+                at_site |= {name: one.returns for name, one in paid.items()}
+            yield Round(number, shown, read, own, plan, home, at_home, lives_in, at_site, decoys)
         progress(n_rounds, n_rounds, "done")
 
     return play_rounds()
 
 
-def returns_of(
+def episodes_of(
     policies: Mapping[str, Policy],
     own: World,
     world: World,
     setting: Setting,
     judges: tuple[int, int],
-) -> dict[str, FloatArray]:
-    """Returns of the same new users of a world, by policy, each (users,); `judges` are their number
-    and their seed."""
+) -> dict[str, EpisodeResult]:
+    """An episode of the same new users of a world, by policy; `judges` are their number and their
+    seed."""
     found = {}
     for name, policy in policies.items():
         player = policy if world is own else TransferPolicy(policy, own, world)
-        found[name] = play(world, player, setting, *judges).returns
+        found[name] = play(world, player, setting, *judges)
     return found
 
 

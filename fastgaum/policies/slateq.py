@@ -107,7 +107,7 @@ class SlateQ(QLearner):
         assert isinstance(scales, nn.ParameterList)
         states, places = torch.from_numpy(steps.states), torch.from_numpy(steps.places).long()
         utilities = torch.from_numpy(steps.utilities)
-        rows, place = torch.arange(len(places)), places.clamp_min(0)
+        rows, place = torch.arange(len(places), device="cpu"), places.clamp_min(0)
         chosen = torch.from_numpy(self.item_features[steps.slates])[rows, place]
         worth = value(states, chosen[:, None][:, :0], chosen) + scales[1] * utilities[rows, place]
         predicted = torch.where(places >= 0, worth, none(states)[:, 0])

@@ -27,7 +27,8 @@ def train_policy(
     progress: Callable[[int, int, dict[str, object]], None] | None = None,
 ) -> pl.DataFrame:
     """Train a policy; returns a row per evaluation: steps of single users, mean return of new users
-    without exploration and pessimism, click rate, loss, epsilon.
+    without exploration and pessimism, click rate, share of decoys (`EpisodeResult.decoy_share`),
+    loss, epsilon. The policy keeps the last share of decoys.
 
     It takes one thread, unless `fastgaum.threads.set_threads` has said how many. `progress` is
     called with episodes done, episodes in all, and the last evaluation's row.
@@ -57,11 +58,13 @@ def train_policy(
         losses = [loss for loss in losses if np.isfinite(loss)]
         if (episode + 1) % every == 0 or episode + 1 == config.episodes:
             outcome = play(world, policy, plain, EVALUATED_USERS, EVALUATION_SEED + config.seed)
+            policy.decoys = outcome.decoy_share
             rows.append(
                 {
                     "steps": steps,
                     "return": float(outcome.returns.mean()),
                     "click_rate": outcome.click_rate,
+                    "decoys": policy.decoys,
                     "loss": float(np.mean(losses)) if losses else float("nan"),
                     "epsilon": policy.epsilon,
                 }

@@ -342,6 +342,7 @@ def cells_of(
     shared = {
         "protocol": runs[0].protocol,
         "selection": runs[0].select,
+        "calibrated": runs[0].select == "calibrated loss",
         "settings_tried": runs[0].settings_tried,
         "seeds": plan.seeds,
         "splits": len(row.runs),

@@ -9,12 +9,12 @@ import numpy as np
 
 from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.baselines.floors import Precisions, floor_precisions, means_of
-from fastgaum.features.sessions import select_sessions
+from fastgaum.features.sessions import event_weights, select_sessions
 from fastgaum.logs.audit import audit
 from fastgaum.logs.audit_rules import EARLIER_DISPLAYS
 from fastgaum.logs.datasets import dataset, names
 from fastgaum.logs.fold import Rows
-from fastgaum.logs.log import SPLITS, SessionLog, SplitName
+from fastgaum.logs.log import SPLITS, SessionLog, SplitName, effective_events
 from fastgaum.logs.synthetic import Truth
 from fastgaum.metrics.precision import micro_mean
 from fastgaum.reports.grid import split_log
@@ -66,7 +66,9 @@ def log_facts(
 def _split_facts(log: SessionLog, name: str) -> Json:
     part = select_sessions(log, log.sessions_in(name))  # type: ignore[arg-type]
     sizes = np.diff(part.display_offsets)
+    weights = event_weights(log, part.events)
     return {
+        "effective_events": effective_events(weights),
         "split": name,
         "users": len(np.unique(np.asarray(log.users)[part.rows])),
         "sessions": len(part.rows),

@@ -91,6 +91,12 @@ def label_of(key: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
     return f"{model}, {head}" if sum(name == model for name, _ in rows) > 1 else model
 
 
+def is_uncalibrated(cell: Json) -> bool:
+    """Whether the NLL is of utilities whose scale another figure chose: a table from before
+    `calibrated loss` put its scale into the weights."""
+    return bool(cell["selection"] == "calibrated loss" and not cell.get("calibrated"))
+
+
 def _block(result: Json, name: str, facts: Json) -> Block:
     rows = rows_by_model(result["cells"], name)
     floors = {
@@ -109,7 +115,8 @@ def _block(result: Json, name: str, facts: Json) -> Block:
         if by_k not in floors.values():
             mark = IDENTITY_MARK if by_k["1"]["protocol"] != result["protocol"] else ""
             bold = [f"prec{k}" for k in KS if by_k[k].get("bold")]
-            label = label_of(key, rows) + mark
+            doubt = ", not calibrated" if is_uncalibrated(by_k["1"]) else ""
+            label = label_of(key, rows) + doubt + mark
             lines.append({"label": label, "bold": bold, **_figures(by_k)})
     columns = [*RESULT_COLUMNS]
     if facts.get("oracle") is not None:

@@ -219,10 +219,12 @@ DISPLAY_COLUMNS = (
     TableColumn("diversity", "diversity", 3, none="-"),
     TableColumn("coverage, %", "coverage", 1, 100),
     TableColumn("Gini", "gini", 3),
+    TableColumn("decoys, %", "decoys", 1, 100),
 )
 DISPLAY_NOTE = (
     "diversity: mean cosine distance of two items of a slate, by the items' features; coverage: "
-    "share of the pools' items that were shown; Gini: of how often each of them was, 0: all alike"
+    "share of the pools' items that were shown; Gini: of how often each of them was, 0: all alike; "
+    "decoys: share of the displayed items below the median utility of their user's pool"
 )
 
 
@@ -247,7 +249,7 @@ def policy_blocks(result: Json) -> list[Block]:
             columns.append(LOWER_BOUND)
             notes.append("lower bound: exceeded in 95 % of new worlds, by the spread of the set's")
         notes += [
-            Recommendation(one["policy"], one["over"], one["leads"]).to_text()
+            Recommendation(**{key: one[key] for key in one if key != "k"}).to_text()
             for one in result.get("recommended", ())
             if one["k"] == k
         ]

@@ -126,13 +126,17 @@ class StepReward:
                 f"required{did_you_mean(str(reward), names)}"
             )
 
-    def zero(self, users: Population, pools: IntArray, k: int) -> FloatArray | float:
+    def zero(
+        self, users: Population, pools: IntArray, k: int, known: FloatArray | None = None
+    ) -> FloatArray | float:
         """The zero of a contrast, before the choice from slates of k: the mean utility of each
-        user's pool, (m,) or (n, m), shape (n,); else 0."""
+        user's pool, (m,) or (n, m), shape (n,); else 0. `known`: the utilities, (n, m), where they
+        were asked for already."""
         if self._rule is not None or self.name != "contrast":
             return 0.0
-        k = min(k, pools.shape[-1])
-        return np.asarray(users.utilities(pools, k).mean(axis=1, dtype=np.float64), np.float32)
+        if known is None:
+            known = users.utilities(pools, min(k, pools.shape[-1]))
+        return np.asarray(known.mean(axis=1, dtype=np.float64), np.float32)
 
     def of(
         self,

@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 
 import fastgaum as fg
 from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.logs.read import raw_rows, read_log
+from fastgaum.models.user_model import UserModel
 from fastgaum.reports.page import write_report
 from tests.attack.attacks import (
     GOOD,
@@ -33,14 +35,23 @@ from tests.attack.attacks import (
     raw,
     record,
 )
-from tests.builders import change_state, change_table, flip_bit, put
+from tests.builders import change_state, change_table, flip_bit, log_of, put
 from tests.cli.good_files import Seeds
+from tests.logs.test_bad_files import changed_footer
+from tests.test_panics import damaged_arrow
 
 
 def long_line(path: Path) -> None:
     """A line of two gigabytes: a hole, which takes no disk."""
     path.write_text("session,event,item,chosen\nu,1,")
     os.truncate(path, 2 << 30)
+
+
+def two_counts(path: Path) -> None:
+    """A parquet file whose row group says half of the rows that its columns hold."""
+    rows = pl.DataFrame({"session": range(480), "event": 0, "item": "a"})
+    rows.with_columns(chosen=pl.lit(1)).write_parquet(path)
+    changed_footer(path, 480, 241, 5)
 
 
 def others(says: str, text: str = "", **changes: object) -> Refused:
@@ -132,6 +143,21 @@ READ: dict[str, Attack] = {
     "an empty item table": Refused("data convert {log} -o out --item-table t.csv", "the table is empty", {"t.csv": "item,k\n"}),
     "a table of other items": Refused("data convert {log} -o out --item-table t.csv", "none of the log's", {"t.csv": "item,k\nnobody,1\n"}),
     "a copy that is not the file": Refused("data get yelp --from yelp.txt --data-dir .", "yelp.txt' has the sha256", {"yelp.txt": "not it"}),
+    "numbers in text and n/a": parquet(CATEGORIES, PRICE, p=["12", "14", "n/a", "16"]),
+    "numbers in dollars, in a parquet": parquet(CATEGORIES, PRICE, p=["$3.50", "4.25", "1.00", "2.75"]),
+    "parquet that contradicts itself": raw("log.parquet", two_counts, "it says 480 rows, its row groups 241"),
+    "parquet below a folder of parquet": Refused("data convert log -o out", "beside its 1 parquet shards", {"log/a.parquet": pl.DataFrame(GOOD), "log/more/b.parquet": pl.DataFrame(GOOD)}),
+    "csv beside parquet": Refused("data convert log -o out", "holds 'b.csv' beside its 1 parquet shards", {"log/a.parquet": pl.DataFrame(GOOD), "log/b.csv": pl.DataFrame(GOOD)}),
+    "a number that polars does not know": raw("log.arrow", damaged_arrow, "polars fails on its contents", PRICE),
+    "a grid of 20 digits": log("a number of columns from 1 to 1000000", f"--ordered --grid {10**20 - 1}"),
+    "an index as a field": log("a name is required", "--candidate-field ''", **{"": [0, 1, 2, 3]}),
+    "an index as the context": log("a name is required", "--context-field ''", **{"": [0, 1, 2, 3]}),
+    "several clicks without an event": log("--column event=NAME", event=None, item=[*"abca"], chosen=[1, 1, 0, 1]),
+    "an item twice without an event": log("each session is one display", event=None),
+    "an event that is misspelt": log("event=session if each session is one display", event=None, evnt=[1, 1, 2, 1]),
+    "a past with commas": log("text of ids with spaces", "--past seen", seen="a,b"),
+    "a past of other words": log("none of its 2 words is an item", "--past seen", seen="blue shirt"),
+    "displays of MIND under another name": log("as MIND writes them", chosen=None, shown="N1-0 N2-1"),
     "a log in another layout": Refused("data audit log.csv", "log.csv", {"log.csv": "a,b\n1,2\n"}),
 }
 # fmt: on
@@ -285,6 +311,8 @@ RUNS: dict[str, Attack] = {
     "machine: 10^400 seconds": of_run("machine.json", record(cost={"seconds": 10**400}), REPORT, "out of range"),
     "machine: a list": of_run("machine.json", "[]", REPORT, "holds no object"),
     "reading: nested": of_run("reading.json", "[" * 99_999, EVALUATE, "nested too deeply"),
+    "reading: a grid of 20 digits": of_run("reading.json", f'{{"ordered": true, "grid": {10**20 - 1}}}', EVALUATE, "reading.json"),
+    "reading: a grid of 20 digits, in a report": of_run("reading.json", f'{{"ordered": true, "grid": {10**20 - 1}}}', REPORT, "reading.json"),
     "reading: a long name": of_run("reading.json", f'{{"item_table": "{LONG}"}}', EVALUATE, "255 bytes"),
     "reading: another type": of_run("reading.json", '{"candidate_field": 3}', EVALUATE, "candidate_fields is 3, expected a list"),
     "config: a rate of 1e308": Refused("train {log} -o new --set generator_lr=1e308", "at most 1e+30"),
@@ -310,6 +338,7 @@ RUNS: dict[str, Attack] = {
 # fmt: on
 # fmt: off
 STORES: dict[str, Attack] = {
+    "grid of 20 digits": manifest("grid is 99999999999999999999", lambda about: about.update(grid=10**20 - 1)),
     "item out of range": rows("items holds 1000000 at", "events", "items", 10**6),
     "negative item": rows("items holds -5 at", "events", "items", -5),
     "item twice": rows("is damaged", "events", "items", [1, 1, 1]),
@@ -442,6 +471,7 @@ ASKED: dict[str, Attack] = {
         asked("data build sample -o log.csv", "display sets of their own"),
         asked("data build absent -o log.csv", "neither a file nor a data set"),
         asked("predict {run} {log} -o p.xlsx", ".parquet or .csv"),
+        asked("train {log} -o {run} --resume --quiet --set epochs=9", "has ended and has epochs = 1, not 9"),
         asked("predict {run} {log} -o p.csv --at-place 1", "does not keep places apart from taste"),
         asked("predict {run} {log} -o p.csv --at-place first", "at-place"),
         asked("fidelity {run} {log} --episodes 0", "episodes must be at least 1, got 0"),
@@ -544,6 +574,11 @@ CALLS: dict[str, Attack] = {
     "SessionLog: an offset of 10^8": RefusedCall(lambda: changed("display_offsets", 10**8), "display_offsets"),
     "SessionLog: too few item ids": RefusedCall(lambda: dataclasses.replace(LOG, item_ids=LOG.item_ids[:1]), "items holds"),
     "SessionLog: too few users": RefusedCall(lambda: dataclasses.replace(LOG, users=LOG.users[:-1]), "users has"),
+    "relations of displays of 1 000": RefusedCall(lambda: fg.UserModel.from_preset(relations=True).fit(large_displays(1000)), "train with relations = false"),
+    "grid of 10^20": RefusedCall(lambda: read_log(frame(), ordered=True, grid=10**20), "a number of columns from 1 to"),
+    "a field without a name": RefusedCall(lambda: read_log(frame(**{"": 1}), candidate_fields=[""]), "a name is required"),
+    "a role without a name": RefusedCall(lambda: read_log(frame(), columns={"item": ""}), "a name is required"),
+    "text among the numbers of a frame": RefusedCall(lambda: read_log(frame(p=["3.5", "$4", "5", "6"]), candidate_fields=["p"]), CATEGORIES),
     "a rate of infinity": RefusedCall(lambda: fg.Config.from_preset("fastgaum", lr=float("inf")), "at most 1e+30"),
 }
 
@@ -590,14 +625,59 @@ def names_what_is_not_read(_: Seeds) -> bool:
     return "query" in fg.audit(fg.read_log("log.csv"), raw_rows("log.csv")).not_read
 
 
+def read_alike(values: list[str], _: Seeds) -> bool:
+    """A csv, a parquet of text and a frame are one log, in a candidate's field and the context."""
+    rows = frame(p=values, session=[*"abcd"])
+    rows.write_csv("log.csv")
+    rows.write_parquet("log.parquet")
+    sources = ("log.csv", "log.parquet", rows)
+    fields: tuple[dict[str, Any], ...] = ({"candidate_fields": ["p"]}, {"context_fields": ["p"]})
+    return all(len({read_log(one, **role).fingerprint for one in sources}) == 1 for role in fields)
+
+
 def hours(**columns: Any) -> list[str]:
     """The hours of four sessions."""
     found = read_log(frame(session=[*"abcd"], chosen=1, **columns), time_fields=["hour"])
     return found.columns["hour"].categories.gather(found.columns["hour"].values).to_list()
 
 
+def large_displays(size: int, n_events: int = 24) -> SessionLog:
+    """Events of so many candidates, two a session."""
+    rng = np.random.default_rng(1)
+    shown = [[(rng.permutation(size).tolist(), 7) for _ in range(2)] for _ in range(n_events // 2)]
+    return log_of(shown, split=([0, 0, 1, 2] * len(shown))[: len(shown)])
+
+
+def large_displays_are_fitted(_: Seeds) -> bool:
+    """Three epochs of displays of 10,000 candidates; the table's test bounds what they take."""
+    found = fg.UserModel.from_preset("fastgaum", device="cpu", warm_start=2, epochs=1)
+    found.fit(large_displays(10_000))
+    return all("relations = false (displays of 10,000)" in one.name for one in found.trials)
+
+
+def same_under(set_default: Callable[[], None]) -> IsTrue:
+    """A fit and its file under a user's default dtype or device of torch are as without."""
+
+    def holds(_: Seeds) -> bool:
+        usual, other = [UserModel.from_preset("paper-lstm", epochs=1, device="cpu") for _ in "ab"]
+        usual.fit(LOG)
+        try:
+            set_default()
+            other.fit(LOG)
+            other.save("model.safetensors")
+            again = UserModel.load("model.safetensors", device="cpu")
+            return all(one.predict(LOG).equals(usual.predict(LOG)) for one in (other, again))
+        finally:
+            torch.set_default_dtype(torch.float32)
+            torch.set_default_device(None)
+
+    return IsTrue(holds)
+
+
 # fmt: off
 TRUE: dict[str, Attack] = {
+    **{f"text of {name} is read alike everywhere": IsTrue(partial(read_alike, values)) for name, values in (("prices", ["3.53", "4e0", "+2", "3.53"]), ("booleans", ["True", "false", "TRUE", "true"]), ("codes", ["007", "7", "12", "007"]))},
+    "an index without a name is no field": IsTrue(lambda _: read_log(frame(**{"": [0, 1, 2, 3]})).fingerprint == read_log(frame()).fingerprint),
     "arrays of a log are read-only": IsTrue(lambda _: not LOG.items.flags.writeable),
     "a drawn split is the user's": IsTrue(same_split),
     "an audit names what it did not read": IsTrue(names_what_is_not_read),
@@ -611,6 +691,10 @@ TRUE: dict[str, Attack] = {
     "dates after the 12th are in order": IsTrue(lambda _: read_log(frame(event=["13/01/2025", "14/01/2025", "02/02/2025", "31/12/2024"])).n_events == 4),
     "a click on a repeated item is one": IsTrue(lambda _: read_log(pl.DataFrame(NESTED | {"items": [["a", "a", "b"], ["c"]], "chosen": ["a", None]})).n_candidates == 3),
     "hours are the clock's": IsTrue(lambda _: hours(event=["2024-05-01T08:00:00+02:00"] * 4) == ["8"] * 4),
+    "displays of 10 000 are fitted": IsTrue(large_displays_are_fitted),
+    "the default dtype float64": same_under(lambda: torch.set_default_dtype(torch.float64)),
+    "the default dtype bfloat16": same_under(lambda: torch.set_default_dtype(torch.bfloat16)),
+    "the default device meta": same_under(lambda: torch.set_default_device("meta")),
     "times of a frame are the clock's": IsTrue(lambda _: hours(event=[datetime(2024, 5, 1, 8)] * 4) == ["8"] * 4),
 }
 # fmt: on

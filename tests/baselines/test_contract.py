@@ -30,6 +30,7 @@ ONE: dict[str, object] = {
     "depth": 4,
     "eta": 0.2,
     "min_child_weight": 1.0,
+    "colsample": 0.8,
 }
 """one setting each, instead of the best of a grid"""
 CO_CHOICE = ("iknn", "scknnc", "scknnv")

@@ -70,6 +70,32 @@ def test_a_model_file_brings_the_reading_of_its_run(tmp_path: Path) -> None:
     assert found[0]["heads"] == found[1]["heads"]
 
 
+def test_one_heavy_event_is_said_to_be_all(
+    log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By a training, an evaluation, an audit and the page; equal weights are not worth a word."""
+    frame = pl.read_parquet(log_file)
+    heavy = (pl.struct("session", "event") == pl.struct("session", "event").first()).over("split")
+    weight = pl.when(heavy).then(1e12).otherwise(1.0)
+    for name, weights in (("heavy", weight), ("alike", pl.lit(3.0))):
+        log, run, page = (str(tmp_path / f"{name}{end}") for end in (".parquet", "", ".html"))
+        frame.with_columns(weight=weights).write_parquet(log)
+        said, heard = "are worth 1.0 events of one weight", name == "heavy"
+        capsys.readouterr()
+        argv = ["train", log, "-o", run, "--preset", "click-rate", "--weight", "weight"]
+        assert main(argv) == 0
+        err = capsys.readouterr().err
+        assert bool(re.search(rf"training, weights differ: \d+ events {said}", err)) == heard
+        assert main(["evaluate", run, log, "--json", f"{run}.json"]) == 0
+        assert (said in capsys.readouterr().out) == heard
+        found = json.loads(Path(f"{run}.json").read_text())["effective_events"]
+        assert found == (pytest.approx(1, abs=1e-6) if heard else None)
+        assert main(["data", "audit", log, "--weight", "weight"]) == 0
+        assert ("events of one weight, (Σw)²/Σw²" in capsys.readouterr().out) == heard
+        assert main(["report", run, "-o", page]) == 0
+        assert ("Weights differ, so the events" in Path(page).read_text()) == heard
+
+
 def test_a_folder_with_a_readme_alone_is_another_s(
     log_file: Path, tmp_path: Path, fails: Callable[[list[str]], str]
 ) -> None:
@@ -100,7 +126,13 @@ def test_train_prints_a_plain_line_per_epoch_and_setting(
     out, err = capsys.readouterr()
     n_epochs = len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
     read, lines = 3, err.splitlines()
-    epochs, compared = lines[read : read + n_epochs], lines[read + n_epochs :]
+    what, *epochs = lines[read : read + n_epochs + 1]
+    header, *compared = lines[read + n_epochs + 1 :]
+    assert what == (
+        "epochs: loss is the reward's in training; the least validation loss is kept; in rounds "
+        "loss is the game's value, on another scale, and may be below 0"
+    )
+    assert header.startswith("3 fits of exact players were compared, each by its least validation")
     assert all("val prec@1" in line and "events/s" in line for line in epochs)
     assert [line.split(" · ")[0] for line in compared] == [
         "compared: relations = true, counts = true",
@@ -110,6 +142,37 @@ def test_train_prints_a_plain_line_per_epoch_and_setting(
     assert sum(line.endswith(" s · chosen") for line in compared) == 1
     assert "gap" in err
     assert f"{n_epochs} epochs" in out
+    assert re.search(r"best \d+ by validation loss: validation prec@1 ", out)
+
+
+def test_train_says_by_which_loss_the_epoch_is_chosen(
+    log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of exact players alone, and by another score."""
+    argv = ["train", str(log_file), "-o", str(tmp_path / "run"), "--preset", "paper-pw"]
+    assert main([*argv, "--set", "epochs=2"]) == 0
+    out, err = capsys.readouterr()
+    assert "training; the least calibrated validation loss is kept\n" in err
+    assert " by calibrated validation loss: validation prec@1 " in out
+    assert "compared" not in err
+
+
+def test_a_run_without_a_place_goes_to_runs_by_the_log_s_name(
+    log_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for source, name in (("sample", "sample"), (str(log_file), "world")):
+        argv = ["train", source, "--preset", "click-rate"]
+        assert main(argv) == 0
+        assert capsys.readouterr().out.startswith(f"runs/{name}: click-rate, ")
+        assert (tmp_path / "runs" / name / "model.safetensors").is_file()
+        assert main(argv) == 2
+        assert f"'runs/{name}' holds a run already: choose another" in capsys.readouterr().err
+        assert main([*argv, "--overwrite"]) == 0
+        capsys.readouterr()
 
 
 def test_train_says_how_it_read_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -271,12 +334,12 @@ def test_displays_without_a_choice_yet_are_predicted(
     assert main(["predict", str(trained), str(asked), "-o", str(tmp_path / "p.parquet")]) == 0
     assert "asked.csv has no choices" in capsys.readouterr().err
     keys = ["session", "event", "item"]
-    rows = frame.with_columns(pl.col("session", "item").cast(pl.String))
-    probabilities = []
-    for out in (tmp_path / "p.parquet", whole):
-        beside = rows.join(pl.read_parquet(out), on=keys, how="left", maintain_order="left")
-        assert beside.select(keys).equals(rows.select(keys))
-        probabilities.append(beside["probability"].to_numpy())
+    found = pl.read_parquet(tmp_path / "p.parquet")
+    assert found.select(pl.read_csv(asked).columns).equals(pl.read_csv(asked, infer_schema=False))
+    assert not found["trained_on"].any()
+    in_whole = pl.read_parquet(whole).select(*keys, "probability")
+    beside = frame.join(in_whole, on=keys, how="left", maintain_order="left")
+    probabilities = [one["probability"].to_numpy() for one in (found, beside)]
     assert probabilities[0] == pytest.approx(probabilities[1], abs=1e-6)
     # another command asks for the column, and says how to go on
     assert main(["evaluate", str(trained), str(asked)]) == 2

@@ -24,6 +24,7 @@ from fastgaum.game import checkpoint
 from fastgaum.game.loop import Trainer
 from fastgaum.interrupts import Interrupted
 from fastgaum.locks import folder_lock
+from tests.cli.good_files import QUICK
 from tests.crash.zygote import Zygote
 from tests.game.interrupted import check_same
 
@@ -133,9 +134,24 @@ def test_resume_takes_the_run_s_options_and_repeated_ones(
     capsys.readouterr()
     for again in (argv[:2], [*argv, *SHORT]):
         assert main([*again, "-o", str(whole), "--resume"]) == 0
-        said = capsys.readouterr()
-        assert f"{epochs_of(whole)} epochs, finished before" in said.out
-        assert ("options of training are not looked at" in said.err) == (again == argv + SHORT)
+        assert f"{epochs_of(whole)} epochs, finished before" in capsys.readouterr().out
+
+
+def test_an_ended_run_takes_repeated_options_alone(
+    log_file: Path, trained: Path, tmp_path: Path
+) -> None:
+    """What the fit chose itself, `relations` and `counts`, was not asked for."""
+    run = shutil.copytree(trained, tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    argv = ["train", str(log_file), "-o", str(run), "--resume", "--quiet"]
+    for repeated in ([], QUICK, QUICK[:2], [*QUICK, "--preset", "fastgaum", "--seed", "0"]):
+        assert main([*argv, *repeated]) == 0
+    for other, says in (
+        (["--set", "epochs=9"], "has ended and has epochs = 1, not 9: leave the options out"),
+        ([*QUICK, "--preset", "fastgaum", "--seed", "5"], "has ended and has seed = 0, not 5: "),
+    ):
+        assert says in failing([*argv, *other])
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ import pytest
 
 from fastgaum.cli.app import main
 from fastgaum.models.user_model import UserModel
+from fastgaum.policies.base import MOST_DECOYS
 from fastgaum.policies.registry import load_policy
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
-from tests.cli.rl_runs import SHORT, SMALL
+from tests.cli.rl_runs import QUICK, SHORT, SMALL
 
 
 def test_train_then_adapt(
@@ -32,7 +33,7 @@ def test_train_then_adapt(
     assert (setting.reward, setting.horizon, setting.leaving) == ("contrast", 3, 0.1)
     assert setting.pool == Pool(size=10, seed=3)
     curve = pl.read_parquet(out / "curve.parquet")
-    assert curve.columns == ["steps", "return", "click_rate", "loss", "epsilon"]
+    assert curve.columns == ["steps", "return", "click_rate", "decoys", "loss", "epsilon"]
     assert 16 < curve["steps"].item() <= 48
     file = tmp_path / "curve.json"
     adapt = f"rl adapt {out} {run} --in {other} --episodes 2 --users 20 --seeds 2".split()
@@ -50,6 +51,25 @@ def test_train_then_adapt(
     assert "trained with" not in printed.err
     assert main([*adapt, "--reward", "click"]) == 0
     assert "trained with reward contrast and meets reward click" in capsys.readouterr().err
+
+
+def test_a_plan_of_decoys_is_not_recommended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Users of the sample always choose: two items of slateq's slates of three are the worst."""
+    run, out, facts = tmp_path / "run", tmp_path / "policy", tmp_path / "facts.json"
+    assert main(["train", "sample", "-o", str(run), *QUICK]) == 0
+    train = f"rl train {run} -o {out} -k 3 --json {facts} --horizon 5 --reward contrast "
+    train += "--set episodes=12 --set users=64 --set warm_up=64"
+    assert main(train.split()) == 0
+    share = json.loads(facts.read_text())["last"]["decoys"]
+    assert share > MOST_DECOYS
+    shown = capsys.readouterr().out
+    assert f", decoys {share:.1%}; one world cannot say" in shown
+    assert f"; not recommended: {share:.0%} of the items that it shows are below" in shown
+    adapt = f"rl adapt {out} {run} --episodes 1 --users 20 --seeds 1".split()
+    assert main(adapt) == 0
+    assert f"slateq is not recommended: {share:.0%} of the items" in capsys.readouterr().err
 
 
 def test_a_policy_of_another_world_is_refused(

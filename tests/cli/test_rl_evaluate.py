@@ -41,6 +41,7 @@ def test_policies_in_a_set_of_worlds(
     assert "lower bound" in shown
     assert "recommended: " in shown
     assert "coverage" in shown
+    assert "decoys, %" in shown
     result = json.loads(table.read_text())
     rows = result["rows"]
     assert len(rows) == 3
@@ -51,6 +52,13 @@ def test_policies_in_a_set_of_worlds(
         {"random", "popular"},
     )
     assert all(row["lower_bound"] < row["return"] for row in rows)
+    # users may choose nothing: the rule reads no decoys
+    assert {row["policy"]: row["decoys"] > 0.3 for row in rows} == {
+        "random": True,
+        "greedy": False,
+        "popular": False,
+    }
+    assert advice["decoys"] == {}
     assert main(["rl", "evaluate", str(one), *judged, "--json", str(other), *SMALL, *SHORT]) == 0
     shown = capsys.readouterr().out
     assert "lower bound" not in shown

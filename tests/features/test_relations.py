@@ -6,20 +6,27 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastgaum.baselines.registry import make_model
+from fastgaum.cli.app import main
+from fastgaum.errors import ConfigError
 from fastgaum.features import relations
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
-from fastgaum.features.relations import Relations
+from fastgaum.features.relations import Relations, left_out, mean_display
 from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.store import save_log
 from fastgaum.models.space_state import saved_space, space_of
-from tests.builders import factor_of_counts, random_log, sessions_that_speak
+from fastgaum.models.user_model import UserModel
+from fastgaum.presets import LARGE_DISPLAYS
+from tests.builders import factor_of_counts, log_of, random_log, sessions_that_speak
 
 
 def naive_numbers(
@@ -152,6 +159,75 @@ def test_tables_that_do_not_fit_their_items_are_refused() -> None:
     crafted = found._replace(rivals=found.rivals._replace(starts=starts))
     with pytest.raises(ValueError, match="item pairs"):
         space_of(saved_space(dataclasses.replace(space, relations=Relations(*crafted))))
+
+
+def large_log(size: int, n_sessions: int = 12) -> SessionLog:
+    """Two displays a session of so many items each."""
+    rng = np.random.default_rng(0)
+    sessions = [
+        [(rng.permutation(size + 9)[:size].tolist(), int(rng.integers(size))) for _ in range(2)]
+        for _ in range(n_sessions)
+    ]
+    return log_of(sessions, split=([0, 0, 1, 2] * n_sessions)[:n_sessions])
+
+
+def test_large_displays_have_no_relations_and_a_fit_says_so() -> None:
+    """One display of 1,000 beside fourteen of 10 counts as it costs."""
+    at, above = large_log(LARGE_DISPLAYS, 4), large_log(LARGE_DISPLAYS + 1, 4)
+    assert (left_out(at), mean_display(above)) == ("", LARGE_DISPLAYS + 1)
+    short = {"epochs": 1, "warm_start": 1, "hidden": [4], "device": "cpu"}
+    for log, names in (
+        (at, ["relations = true, counts = true", "relations = false, counts = true"]),
+        (above, ["relations = false (displays of 301), counts = true"]),
+    ):
+        model = UserModel.from_preset("fastgaum-exact", **short)
+        model.fit(log)
+        found = [one.name for one in model.trials if "counts = true" in one.name]
+        assert found == names
+    assert not model.config.relations
+    logit = make_model("logit")
+    for log, reads in ((above, False), (at, True), (above, False)):
+        logit.fit(log)
+        assert logit.space is not None
+        assert (logit.space.relations is not None, logit.settings.relations) == (reads, reads)
+    few = large_log(10, 8)
+    mixed = log_of(
+        [[(list(range(1000)), 3)], *([(list(range(10)), 1)] for _ in range(20))],
+        split=[0] * 15 + [1] * 3 + [2] * 3,
+    )
+    assert left_out(few) == ""
+    assert "among 878 in the mean" in left_out(mixed)
+
+
+def test_the_terminal_says_what_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_log(large_log(LARGE_DISPLAYS + 1, 4), tmp_path / "log")
+    short = [
+        "--preset",
+        "fastgaum-exact",
+        "--set",
+        "warm_start=1",
+        "--set",
+        "epochs=1",
+        "--set",
+        "hidden=[4]",
+    ]
+    assert main(["train", str(tmp_path / "log"), "-o", str(tmp_path / "run"), *short]) == 0
+    said = capsys.readouterr().err
+    assert "models leave relations out: a training candidate of log" in said
+    assert "compared: relations = false (displays of 301), counts = true · validation" in said
+
+
+@pytest.mark.parametrize("changes", [{"relations": True}, {"search": []}], ids=str)
+def test_relations_of_large_displays_that_are_asked_for_are_refused(
+    changes: dict[str, object],
+) -> None:
+    log = large_log(LARGE_DISPLAYS + 1, 4)
+    with pytest.raises(ConfigError, match=r"among 301 in the mean.* with relations = false, or"):
+        UserModel.from_preset(**changes).fit(log)
+    with pytest.raises(ConfigError, match="relations = false"):
+        make_model("logit", {"relations": True}).fit(log)
 
 
 def test_which_pairs_are_kept_does_not_depend_on_choices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,22 +156,27 @@ def test_draws_have_the_stated_frequencies() -> None:
     assert (counts / n - dist.probs).abs().max() < 0.05
 
 
-@pytest.mark.parametrize("too_sure", [0.2, 1.0, 12.0])
-def test_the_calibrated_loss_is_the_nll_at_its_best_scale(too_sure: float) -> None:
+@pytest.mark.parametrize("regulariser", REGULARISERS, ids=str)
+@pytest.mark.parametrize("too_sure", [0.2, 1.0, 5.0])
+def test_the_calibrated_loss_is_the_loss_at_its_best_scale(
+    too_sure: float, regulariser: Regulariser
+) -> None:
     """Against a search over the scale, and the same however sure a network is of itself."""
     batch = _batch()
     utility = _utility(batch).detach()
     utility[batch.chosen] += 1.0
 
-    def nll(log_scale: float) -> float:
+    def loss(log_scale: float) -> float:
         scale = float(np.exp(log_scale))
-        return scale * float(exact_loss(utility, batch, Shannon(), scale, True).mean())
+        return float(exact_loss(scale * utility, batch, regulariser, 2.0, True).mean())
 
     found = figures(
-        lambda batch: (too_sure * utility, None), [batch], L2(), 2.0, True, calibrated=True
+        lambda batch: (too_sure * utility, None), [batch], regulariser, 2.0, True, calibrated=True
     )
-    best = minimize_scalar(nll, bounds=(-4, 2), method="bounded")
+    best = minimize_scalar(loss, bounds=(-4, 2), method="bounded")
     assert found.calibrated_loss == pytest.approx(best.fun, abs=5e-4)
+    assert too_sure * found.scale == pytest.approx(np.exp(best.x), rel=0.02)
+    assert loss(np.log(too_sure * found.scale)) == pytest.approx(best.fun, abs=5e-4)
     assert np.isnan(
         figures(lambda batch: (utility, None), [batch], L2(), 2.0, True).calibrated_loss
     )

@@ -224,6 +224,15 @@ def test_times_of_two_kinds_are_refused(tmp_path: Path) -> None:
         assert len(told(read_log(DISPLAYS.with_columns(time=times), actions=path))[1]) == 1
 
 
+def test_a_past_is_text_of_ids_or_a_list() -> None:
+    """As MIND writes it, in a csv too."""
+    lists = DISPLAYS.with_columns(seen=pl.lit(["a", "zz"], pl.List(pl.String)))
+    text = DISPLAYS.with_columns(seen=pl.lit(" a  zz"))
+    wanted = read_log(lists, past="seen")
+    assert wanted.n_actions
+    assert read_log(text, past="seen").fingerprint == wanted.fingerprint
+
+
 def test_what_is_wrong_with_a_past_is_said(tmp_path: Path) -> None:
     with pytest.raises(LogFormatError, match=r"no column 'seeen' .*did you mean 'seen'"):
         read_log(DISPLAYS.with_columns(seen=pl.col("items")), past="seeen")
@@ -232,6 +241,8 @@ def test_what_is_wrong_with_a_past_is_said(tmp_path: Path) -> None:
         read_log(tmp_path / "log", past="")
     with pytest.raises(LogFormatError, match="'user' holds String, the past of a user is a list"):
         read_log(DISPLAYS, past="user")
+    with pytest.raises(LogFormatError, match="of ids with spaces between them, is required"):
+        read_log(DISPLAYS.with_columns(seen=pl.lit("a,b")), past="seen")
     timed = table(tmp_path, session=["s1"], item=["a"], time=[1])
     with pytest.raises(LogFormatError, match="the log's events have no order in time"):
         read_log(DISPLAYS.drop("time"), actions=timed)

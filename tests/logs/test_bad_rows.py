@@ -49,8 +49,9 @@ def by_index(*positions: Any) -> pl.DataFrame:
 ROWS: list[tuple[pl.DataFrame, str, dict[str, Any]]] = [
     *(
         (long().drop(role), rf"no {role} column in a log of one row .*accepted: {role}", {})
-        for role in ("session", "event", "item", "chosen")
+        for role in ("session", "item", "chosen")
     ),
+    (long().drop("event"), r"several rows of item 'a' \(1 of 2 .*--column event=NAME", {}),
     (long().rename({"session": "xyz"}), r"--column session=NAME \(columns={'session': 'NAME'}", {}),
     (long(chosen=[1, 1, 0, 1]), TWO_CLICKS, {}),
     (nested(chosen=[["a", "b"], []]), TWO_CLICKS, {}),
@@ -176,7 +177,8 @@ def test_what_the_messages_advise_works() -> None:
     assert read_log(position, columns={"chosen_index": "chosen"}).choices.tolist() == [1, 0]
     numbered = long(event_id=[1, 2, 3, 4])
     assert read_log(numbered, columns={"event": "event", "event_label": "event"}).n_events == 3
-    log = read_log(long(price=["1", "2", None, "4"]), **PRICE)
+    names = pl.Series(["1", "2", None, "4"], dtype=pl.Categorical)
+    log = read_log(long(price=names), **PRICE)
     assert log.columns["price"].values.tolist() == [0, 1, -1, 2]
     two = long().with_columns(pl.col("item").alias("item_id"))
     assert read_log(two, columns={"item": "item_id"}).n_events == 3

@@ -49,13 +49,19 @@ def test_a_value_per_event_of_its_kind() -> None:
     [
         ([3, 4, 3], ["3", "4"]),
         ([3, None, 3], ["3"]),
-        (["3", "", "3.5"], ["3", "3.5"]),
-        ([True, False, True], None),
+        (["3", "", "x"], ["3", "x"]),
+        ([True, False, True], ["false", "true"]),
+        (["TRUE", "False", "true"], ["false", "true"]),
+        (["True", "x", ""], ["true", "x"]),
+        (["12.5", "3.53e0", "+3"], None),
         ([3.0, 4.0, 3.0], None),
         (pl.Series([1, 2, 1], dtype=pl.UInt64) + 2**63, [str(2**63 + 1), str(2**63 + 2)]),
         (pl.Series(["a", "b", "a"], dtype=pl.Categorical), ["a", "b"]),
     ],
-    ids=["integers", "gaps", "text", "flags", "decimals", "large", "categories"],
+    ids=[
+        *("integers", "gaps", "text", "flags", "text of flags", "a flag in text"),
+        *("text of decimals", "decimals", "large", "categories"),
+    ],
 )
 def test_whole_numbers_and_text_are_categories(values: Any, categories: list[str] | None) -> None:
     frame = nested().vstack(nested()[:1]).with_columns(page=pl.Series(values))

@@ -84,7 +84,7 @@ def test_a_role_that_is_not_named_keeps_its_column(ours, merged) -> None:
 
 def test_every_option_is_a_keyword_and_has_its_option_on_the_command_line() -> None:
     assert set(ReadKeywords.__annotations__) == set(OPTIONS)
-    about = {"given", "recorded", "means"}
+    about = {"given", "recorded", "means", "categories"}
     on_the_line = {one.name for one in dataclasses.fields(GivenOptions)} - about
     assert on_the_line == set(OPTIONS)
     assert len(set(map(option_name, OPTIONS))) == len(OPTIONS)

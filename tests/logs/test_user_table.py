@@ -59,7 +59,7 @@ def test_a_value_per_session_of_its_kind(table: Path) -> None:
         "age": [-1, 0, -1],
         "land": [0, 1, 0],
         "spent": [2.5, 2.5, 2.5],
-        "member": [1.0, 1.0, 1.0],
+        "member": [0, 0, 0],
     }
     assert log.columns["age"].categories.to_list() == ["31"]
     assert log.columns["land"].categories.to_list() == ["be", "nl"]

@@ -70,6 +70,13 @@ def test_published_figures_stand_beside_ours() -> None:
     )
 
 
+def test_a_row_whose_scale_was_not_applied_says_so() -> None:
+    for more, label in (({}, "paper-pw, not calibrated"), ({"calibrated": True}, "paper-pw")):
+        cells = cells_of("paper-pw", 75.0, selection="calibrated loss", **more)
+        (block,) = reproduce_blocks(object_of(cells))
+        assert block.rows[-1][0] == label
+
+
 def test_notes_say_splits_and_failures() -> None:
     why = "the loss is not finite"
     failed = [{"dataset": "yelp", "model": "dfm", "resplit": 2, "seed": 1, "reason": why}]

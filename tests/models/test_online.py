@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastgaum.arrays import FloatArray
 from fastgaum.errors import ConfigError
 from fastgaum.game.observers import EpochRow, Observer
 from fastgaum.logs.read import read_log
@@ -107,6 +108,33 @@ def test_a_missing_category_is_not_the_empty_text() -> None:
     np.testing.assert_allclose(
         replayed(model, log, "reward")[0], model.predict(log, "all")["probability"], atol=1e-5
     )
+
+
+def test_booleans_are_those_of_the_log() -> None:
+    """Numbers of candidates, categories of the context, as in a file: what is neither is refused."""
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame(
+        [
+            (s, f"i{item}", int(place == s % 2), bool(rng.integers(2)), s % 3 == 0, s % 7 / 4)
+            for s in range(90)
+            for place, item in enumerate(rng.permutation(6)[:2])
+        ],
+        schema=["session", "item", "chosen", "new", "member", "hours"],
+        orient="row",
+    ).with_columns(event=pl.lit(0))
+    fields: dict[str, Any] = {"candidate_fields": ["new"], "context_fields": ["member", "hours"]}
+    model = fitted(read_log(frame, **fields), **IDENTITY)
+
+    def asked(new: list[object], member: object, hours: object = 0.5) -> FloatArray:
+        context = {"member": member, "hours": hours}
+        return model.user().probabilities(["i1", "i2"], context, {"new": new})
+
+    expected = asked([1, 0], "true")
+    for new, member in (([True, False], True), ([1.0, 0.0], "TRUE"), ([True, 0], "True")):
+        np.testing.assert_array_equal(asked(new, member), expected)
+    assert not np.array_equal(asked([1, 0], False), expected)
+    with pytest.raises(ConfigError, match="'hours' takes a number, got True: a log's booleans"):
+        asked([1, 0], True, True)
 
 
 @pytest.mark.parametrize("regulariser", ["shannon", "l2"])

@@ -79,7 +79,7 @@ def test_prediction_and_sampling_tables() -> None:
     model.fit(log)
     frame, event = model.predict(log), ["session", "event"]
     probabilities = ["probability", "no_click_probability", "generator_probability"]
-    assert frame.columns == [*event, "item", "known", "utility", *probabilities]
+    assert frame.columns == [*event, "item", "known", "utility", *probabilities, "trained_on"]
     sums = frame.group_by(event).agg(
         pl.col("probability").sum() + pl.col("no_click_probability").first()
     )

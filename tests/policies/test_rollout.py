@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import statistics
 
 import numpy as np
 import pytest
@@ -56,12 +57,16 @@ def test_what_was_shown_is_described_as_its_definitions_say(
     world.item_features[3] = 0
     pool = Pool(rule, 6, items=tuple(range(1, 11)))  # type: ignore[arg-type]
     setting = Setting(k, 3, pool, leaving=leaving)
-    distances, counts, offered = [], np.zeros(world.n_items), set()
+    distances, counts, offered, low = [], np.zeros(world.n_items), set(), []
     for step in rollout(world, FirstItems(), setting, 8, seed=2):
         pools = np.broadcast_to(step.pools, (8, step.pools.shape[-1]))
         offered |= set(pools[step.active].ravel().tolist())
-        for slate in step.slates[step.active].tolist():
+        for slate, one_pool in zip(
+            step.slates[step.active].tolist(), pools[step.active], strict=True
+        ):
             counts[slate] += 1
+            # a mood is the same for all items
+            low += (world.appeal[slate] < statistics.median(world.appeal[one_pool])).tolist()
             of_slate = []
             for one, other in itertools.combinations(world.item_features[slate], 2):
                 lengths = np.linalg.norm(one) * np.linalg.norm(other)
@@ -73,7 +78,12 @@ def test_what_was_shown_is_described_as_its_definitions_say(
     # half the mean difference of two items' counts, over their mean
     apart = np.abs(np.subtract.outer(shown, shown)).sum() / (n * (n - 1)) / 2 / shown.mean()
     assert found == pytest.approx(
-        {"diversity": np.mean(distances), "coverage": np.mean(shown > 0), "gini": apart},
+        {
+            "diversity": np.mean(distances),
+            "coverage": np.mean(shown > 0),
+            "gini": apart,
+            "decoys": np.mean(low),
+        },
         abs=1e-6,
         nan_ok=True,
     )

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from fastgaum.bench.bench_online import kept_alive
 from fastgaum.cli.app import main
+from fastgaum.cli.serve import _listen
 from fastgaum.models.user_model import UserModel
 from fastgaum.serve.http import MOST_BODY, http_app
 from tests.builders import random_log
@@ -183,6 +185,30 @@ def test_the_command_serves_until_a_signal_also_with_half_a_body(tmp_path: Path)
     assert "Traceback" not in err
     expected = UserModel.load(tmp_path / "model.safetensors").user().probabilities(["i1", "i2"])
     np.testing.assert_allclose([*found["probabilities"], found["no_click"]], expected)
+
+
+def test_an_accepted_connection_sends_at_once() -> None:
+    """Without this option, an answer on a connection that is kept takes 40 ms."""
+    with _listen("127.0.0.1", 0) as listening:
+        client = socket.create_connection(listening.getsockname(), timeout=60)
+        with client, listening.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_fifty_requests_on_one_connection(tmp_path: Path) -> None:
+    """What the race `online-http` times."""
+    model = fitted(random_log(4, 24, no_click=0.3), **IDENTITY)
+    model.save(tmp_path / "model.safetensors")
+    user, items = model.user(), ["i1", "i2", "i3"]
+    with kept_alive(tmp_path / "model.safetensors") as ask:
+        name = ask("/users", {})["user"]
+        for place in range(25):
+            found = ask(f"/users/{name}/probabilities", {"items": items})
+            expected = user.probabilities(items)
+            np.testing.assert_allclose([*found["probabilities"], found["no_click"]], expected)
+            user.chose(items[place % 3])
+            asked = {"item": items[place % 3]}
+            assert ask(f"/users/{name}/choice", asked) == {"choices": place + 1}
 
 
 def test_what_a_service_cannot_be(

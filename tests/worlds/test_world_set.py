@@ -16,11 +16,11 @@ from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies.evaluation import judge, lower_bound_of
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
-from fastgaum.policies.rollout import Setting, play, rollout
+from fastgaum.policies.rollout import Setting, first_keys, play, rollout
 from fastgaum.policies.transfer import TransferPolicy
 from fastgaum.reports.fidelity import fidelity
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.pools import Pool
+from fastgaum.worlds.pools import START, Pool
 from fastgaum.worlds.replay import replay
 from fastgaum.worlds.vector_env import UserVectorEnv
 from fastgaum.worlds.world_set import WorldSet, world_of_model
@@ -215,6 +215,20 @@ def test_a_policy_reads_the_first_member_alone(set_model: UserModel) -> None:
         play(first, TransferPolicy(Greedy(), own, first), setting, N, 5) for own in (world, first)
     ]
     np.testing.assert_array_equal(plays[0].rewards, plays[1].rewards)
+
+
+def test_decoys_are_those_of_the_member_that_a_user_lives_in(set_model: UserModel) -> None:
+    world, setting = WorldSet.of(set_model), Setting(3, 1, Pool("per_user", 8))
+    (step,) = rollout(world, RandomPolicy(), setting, N, 5, count_decoys=1)
+    users, keys = world.population(N), first_keys(N, 5).of(START)
+    users.reset(keys)
+    found = []
+    for utilities in (users.utilities(step.pools, 3), users.seen.utilities(step.pools, 3)):
+        own = np.median(utilities, axis=1, keepdims=True)
+        at = (step.slates[:, :, None] == step.pools[:, None, :]).argmax(axis=2)
+        found.append(np.take_along_axis(utilities, at, axis=1) < own)
+    np.testing.assert_array_equal(step.decoys, found[0])
+    assert (found[0] != found[1]).any(), "the first member is of another opinion"
 
 
 def test_pessimism_is_what_training_earns_less_and_no_table_shows(set_model: UserModel) -> None:

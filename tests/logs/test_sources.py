@@ -1,0 +1,154 @@
+"""One rule for text and booleans in every source: the same log has one fingerprint, whether it is a
+csv, a file with types, or a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from fastgaum.baselines.registry import load_model, make_model
+from fastgaum.errors import FastgaumError, LogFormatError
+from fastgaum.logs.fold import to_frame
+from fastgaum.logs.read import read_log
+
+ROWS = pl.DataFrame(
+    {
+        "session": ["a", "a", "b", "b"],
+        "event": ["1", "1", "1", "1"],
+        "item": ["7", "007", "7", "007"],
+        "chosen": ["1", "0", "0", "1"],
+        "user": ["01", "01", "1", "1"],
+    }
+)
+WRITERS: dict[str, Callable[[pl.DataFrame, Path], object]] = {
+    "csv": pl.DataFrame.write_csv,
+    "parquet": pl.DataFrame.write_parquet,
+    "arrow": pl.DataFrame.write_ipc,
+    "ndjson": pl.DataFrame.write_ndjson,
+}
+VALUES: dict[str, list[Any]] = {
+    "decimals": ["3.53", "4.10", "3.53", "12"],
+    "exponents and signs": ["3.53e0", "+4.1", "-2", "1e2"],
+    "whole numbers": ["3", "4", "3", "12"],
+    "zip codes": ["02134", "10001", "02134", "10001"],
+    "decimal commas": ["3,53", "4,1", "3,53", "12"],
+    "words": ["red", "7", "red", "blue"],
+    "text of booleans": ["true", "false", "true", "false"],
+    "booleans": [True, False, True, False],
+    "booleans of R": ["TRUE", "FALSE", "TRUE", "FALSE"],
+    "booleans of pandas": ["True", "False", "True", "False"],
+    "gaps among words": ["red", None, "red", "blue"],
+}
+
+
+def fingerprints(folder: Path, rows: pl.DataFrame, **options: Any) -> set[str]:
+    """Those of the log in each kind of file, and of frames of polars and pandas."""
+    pandas = pytest.importorskip("pandas")
+    as_objects = pandas.DataFrame(rows.to_dict(as_series=False), dtype=object)
+    sources: list[Any] = [rows, rows.lazy(), as_objects]
+    for kind, write in WRITERS.items():
+        write(rows, folder / f"log.{kind}")
+        sources.append(folder / f"log.{kind}")
+    return {read_log(source, **options).fingerprint for source in sources}
+
+
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+@pytest.mark.parametrize("role", ["candidate_fields", "context_fields"])
+def test_text_is_read_alike_in_every_source(tmp_path: Path, role: str, values: list[Any]) -> None:
+    if role == "context_fields":
+        values = [values[0], values[0], values[1], values[1]]
+    rows = ROWS.with_columns(field=pl.Series(values))
+    found = fingerprints(tmp_path, rows, **{role: ["field"]}, columns={"user": "user"})
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+@pytest.mark.parametrize("role", ["item", "user"])
+def test_a_table_is_read_alike_in_every_source(
+    tmp_path: Path, role: str, values: list[Any]
+) -> None:
+    ids = ["7", "007"] if role == "item" else ["01", "1"]
+    found = set()
+    for kind, write in WRITERS.items():
+        write(pl.DataFrame({role: ids, "field": values[:2]}), tmp_path / f"table.{kind}")
+        options: Any = {f"{role}_table": tmp_path / f"table.{kind}"}
+        found.add(read_log(ROWS, **options).fingerprint)
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("kind", ["numbers", "booleans"])
+def test_lists_of_text_are_numbers(tmp_path: Path, kind: str) -> None:
+    """Of a nested log, in every file that has lists."""
+    texts = {"numbers": [["3.5", "4"], ["1"]], "booleans": [["True", "false"], ["TRUE"]]}[kind]
+    plain = {"numbers": [[3.5, 4], [1]], "booleans": [[1, 0], [1]]}[kind]
+    rows = pl.DataFrame({"session": [1, 2], "items": [["x", "y"], ["z"]], "chosen": ["x", None]})
+    wanted = read_log(rows.with_columns(p=pl.Series(plain)), candidate_fields=["p"])
+    assert wanted.columns["p"].holds == "number"
+    rows = rows.with_columns(p=pl.Series(texts))
+    for write, file in ((pl.DataFrame.write_parquet, "n.parquet"), (WRITERS["ndjson"], "n.ndjson")):
+        write(rows, tmp_path / file)
+        found = read_log(tmp_path / file, candidate_fields=["p"])
+        assert found.fingerprint == wanted.fingerprint
+
+
+def test_a_decimal_sign_is_that_of_text_in_every_source() -> None:
+    rows = ROWS.with_columns(p=pl.Series(["1.087", "2.500", "12", "3.000"]))
+    nested = pl.DataFrame(
+        {"session": [1], "items": [["x", "y"]], "chosen": ["x"], "p": [["1.087,50", "2"]]}
+    )
+    found = read_log(rows, candidate_fields=["p"], decimal=",").columns["p"].values
+    assert sorted(found.tolist()) == [12, 1087, 2500, 3000]
+    found = read_log(nested, candidate_fields=["p"], decimal=",").columns["p"].values
+    assert found.tolist() == [1087.5, 2]
+    with pytest.raises(LogFormatError, match="its decimal sign was said to be"):
+        read_log(nested, candidate_fields=["p"], decimal=".")
+
+
+@pytest.mark.parametrize("spoilt", ["$3.53", " 3.53", "n/a", "3.53 kg"])
+def test_text_among_numbers_is_refused_in_every_source(spoilt: str) -> None:
+    rows = ROWS.with_columns(p=pl.Series(["3.5", spoilt, "4", "12"]))
+    with pytest.raises(LogFormatError, match="most values are numbers"):
+        read_log(rows, candidate_fields=["p"])
+
+
+def test_a_categorical_type_keeps_categories(tmp_path: Path) -> None:
+    """Codes that are written as numbers stay apart, in a file that is made of the log too."""
+    codes = pl.Series(["02134", "2134", "02134", None], dtype=pl.Categorical)
+    log = read_log(ROWS.with_columns(zip=codes), candidate_fields=["zip"])
+    assert log.columns["zip"].categories.to_list() == ["02134", "2134"]
+    to_frame(log).write_parquet(tmp_path / "again.parquet")
+    again = read_log(tmp_path / "again.parquet", candidate_fields=["zip"])
+    assert again.columns["zip"].categories.to_list() == ["02134", "2134"]
+
+
+def test_a_model_reads_a_part_as_it_read_the_whole(tmp_path: Path) -> None:
+    """Sizes are categories because of one M; a display of 38 and 40 has the same ones."""
+    n = 60
+    rows = pl.DataFrame(
+        {
+            "session": [f"s{i // 2}" for i in range(2 * n)],
+            "event": 0,
+            "item": [f"i{i % 6}" for i in range(2 * n)],
+            "chosen": [1, 0] * n,
+            "size": ["38", "M", "40", "L"] * (n // 2),
+            "flag": [*["True", "True", "unknown", "unknown"] * (n // 2)],
+        }
+    )
+    log = read_log(rows, candidate_fields=["size"], context_fields=["flag"])
+    model = make_model("logit", {})
+    model.fit(log)
+    model.save(tmp_path / "model")
+    model = load_model(tmp_path / "model")
+    part = rows.filter(pl.col("size").is_in(["38", "40"]) & (pl.col("session").is_in(["s0", "s2"])))
+    assert set(part["size"]) <= {"38", "40"}
+    probability = model.predict(part)["probability"]
+    assert probability.is_finite().all()
+    assert model.reading is not None
+    numbers = read_log(part, candidate_fields=["size"], context_fields=["flag"])
+    assert numbers.columns["size"].holds == "number"
+    with pytest.raises(FastgaumError, match="categories"):
+        model.predict(numbers)

@@ -1,0 +1,109 @@
+"""Models whose epoch is chosen by the calibrated loss: the scale of that loss is in the weights,
+so that a file, a world and an online user have one probability each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fastgaum.game.scoring import figures
+from fastgaum.logs.log import SessionLog
+from fastgaum.models.user_model import UserModel
+from fastgaum.worlds.learned_world import LearnedWorld
+from tests.builders import log_of, random_log
+from tests.golden.make import log_of as log_of_roles
+from tests.models.test_user_model import SMALL
+
+
+def log_of_chance(n_sessions: int = 300) -> SessionLog:
+    """Displays of four of twelve items, of which one is chosen by chance."""
+    rng = np.random.default_rng(2)
+    sessions = [
+        [(rng.choice(12, 4, replace=False).tolist(), int(rng.integers(4))) for _ in range(3)]
+        for _ in range(n_sessions)
+    ]
+    return log_of(sessions, split=([0, 0, 1, 2] * n_sessions)[:n_sessions])
+
+
+@pytest.mark.parametrize("preset", ["paper-lstm", "paper-pw"])
+def test_pure_chance_is_known_as_such_everywhere(preset: str, tmp_path: Path) -> None:
+    log = log_of_chance()
+    model = UserModel.from_preset(preset, device="cpu", epochs=30, patience=10)
+    table = model.fit(log)
+    test = model.evaluate(log, "test").heads["reward"]
+    assert test.nll.mean <= np.log(4) + 0.02
+    # figures of training are those of the networks as they were trained
+    best = table.filter("best").row(-1, named=True)
+    chosen = model.evaluate(log, "validation").heads["reward"]
+    assert chosen.nll.mean == pytest.approx(best["val_calibrated_loss"], abs=1e-4)
+    assert chosen.nll.mean < best["val_loss"]
+    assert chosen.precision[1].mean == pytest.approx(best["val_prec1"], abs=1e-4)
+    # the log's first session, by each way
+    frame = model.predict(log).filter(session="s0")
+    model.save(tmp_path / "model.safetensors")
+    world = LearnedWorld(UserModel.load(tmp_path / "model.safetensors"))
+    online, users = model.user(), world.population(1)
+    users.reset(np.zeros(1, np.uint64))
+    for event in range(3):
+        shown = frame[4 * event : 4 * event + 4]
+        items, choice = shown["item"].to_list(), int(log.choices[event])
+        slate = np.array([[world.item_ids.to_list().index(item) for item in items]], np.int32)
+        for other in (online.probabilities(items), users.probabilities(slate)[0][0]):
+            np.testing.assert_allclose(other, shown["probability"].to_numpy(), rtol=0, atol=1e-6)
+        online.chose(items[choice])
+        users.follow(slate, np.array([choice], np.int32))
+
+
+TOWERS: dict[str, Any] = {"tower_dim": 4, "relations": False, "set_context": False}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"players": "exact", "protocol": "identity"},
+        {"members": 2},
+        TOWERS,
+        {**TOWERS, "history": "bilstm"},
+        {"regulariser": "l2", "eta": 2.0},
+    ],
+    ids=str,
+)
+def test_all_networks_are_scaled_as_a_whole(changes: dict[str, Any]) -> None:
+    """On a log of every role: towers, histories and contexts share a table of items. The scale of
+    the fit is the best one: a further one finds 1."""
+    log = log_of_roles("made")
+    own = {**SMALL, "select": "calibrated loss", "search": [], **changes}
+    model = UserModel.from_preset(device="cpu", **own)
+    best = model.fit(log).filter("best").row(-1, named=True)
+    batches = list(model.tensors(log, "validation"))
+    for one in (model, *model.bootstraps):
+        networks, config = one.networks, one.config
+        assert networks is not None
+        rule = (one.regulariser, config.eta, one.outside)
+        found = figures(networks.outputs, batches, *rule, calibrated=True)
+        assert found.scale == pytest.approx(1, abs=0.02)
+        assert found.loss == pytest.approx(found.calibrated_loss, abs=1e-3)
+        if one is model:
+            assert found.loss == pytest.approx(best["val_calibrated_loss"], abs=1e-3)
+            assert found.prec1 == pytest.approx(best["val_prec1"], abs=1e-6)
+        before = [networks.outputs(batch) for batch in batches]
+        networks.scale(0.3)
+        for (utility, logits), batch in zip(before, batches, strict=True):
+            scaled, of_generator = networks.outputs(batch)
+            torch.testing.assert_close(scaled, 0.3 * utility, rtol=1e-4, atol=1e-5)
+            if logits is not None:
+                assert of_generator is not None
+                torch.testing.assert_close(of_generator, 0.3 * logits, rtol=1e-4, atol=1e-5)
+
+
+def test_epochs_that_are_chosen_by_the_loss_are_not_scaled() -> None:
+    log = random_log(3)
+    model = UserModel.from_preset("paper-lstm", select="loss", epochs=3, device="cpu")
+    best = model.fit(log).filter("best").row(-1, named=True)
+    found = model.evaluate(log, "validation").heads["reward"].nll.mean
+    assert found == pytest.approx(best["val_loss"], abs=1e-5)

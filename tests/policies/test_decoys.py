@@ -1,0 +1,175 @@
+"""Decoys: items that no user picks, beside which one good item looks best where users always
+choose."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastgaum.arrays import IntArray
+from fastgaum.checkpoint import State, load_state, save_state
+from fastgaum.errors import CheckpointError
+from fastgaum.policies import evaluation
+from fastgaum.policies import rollout as module
+from fastgaum.policies.base import MOST_DECOYS, Observation, Policy, items_at, top_places
+from fastgaum.policies.config import PolicyConfig
+from fastgaum.policies.evaluation import (
+    ComparisonPlan,
+    Earned,
+    advise,
+    compare_policies,
+    difference,
+    judge,
+)
+from fastgaum.policies.heuristics import Greedy, RandomPolicy
+from fastgaum.policies.registry import (
+    POLICY_FORMAT,
+    load_policy,
+    make_policy,
+    save_policy,
+    untrained,
+)
+from fastgaum.policies.rollout import Setting, play, rollout
+from fastgaum.policies.training import train_policy
+from fastgaum.reports.world_tables import policy_blocks
+from fastgaum.worlds.pools import Pool
+from tests.worlds.small_world import SmallWorld
+
+SETTING = Setting(5, 4, Pool("per_step", 10), "contrast")
+
+
+class OneGood(Policy):
+    """The best item of each pool, and the worst ones beside it."""
+
+    name = "one-good"
+
+    def act(self, observation: Observation, k: int) -> IntArray:
+        utilities = observation.users.utilities(observation.pools, k)
+        places = [top_places(utilities, 1), top_places(-utilities, k - 1)]
+        return items_at(observation.pools, np.concatenate(places, axis=1))
+
+
+def world(outside: bool) -> SmallWorld:
+    made = SmallWorld()
+    made.outside = outside
+    return made
+
+
+def judged(outside: bool) -> list[Earned]:
+    """One good item among the worst and greedy slates, by users of three members."""
+    members = np.arange(300)[None] % 3
+    return [
+        dataclasses.replace(judge([one], world(outside), SETTING, 300), members=members)
+        for one in (OneGood(), Greedy())
+    ]
+
+
+def test_one_good_item_among_the_worst_is_paid_more_and_not_recommended() -> None:
+    plan, greedy = judged(outside=False)
+    assert difference(plan, greedy).low > 0, "what a contrast pays where users always choose"
+    assert plan.to_dict()["decoys"] == plan.displays["decoys"].item() == pytest.approx(0.8)
+    assert greedy.to_dict()["decoys"] == 0
+    advice = advise([plan, greedy])
+    assert advice is not None
+    assert (advice.policy, advice.decoys) == ("greedy", {"one-good": pytest.approx(0.8)})
+    assert advice.leads["one-good"][1] > 0
+    assert advice.to_text().startswith("recommended: greedy")
+    assert "not one-good: 80% of the items that it shows are below the median" in advice.to_text()
+    # a third is allowed
+    few = dataclasses.replace(plan, displays={"decoys": np.array([MOST_DECOYS])})
+    advice = advise([few, greedy])
+    assert advice is not None
+    assert (advice.policy, advice.decoys) == ("one-good", {})
+
+
+def test_a_table_says_why_a_policy_is_not_recommended(monkeypatch: pytest.MonkeyPatch) -> None:
+    users, config = world(outside=False), PolicyConfig()
+    monkeypatch.setattr(
+        evaluation, "judging_members", lambda world, n, seeds: np.arange(n)[None] % 3
+    )
+    agents = {"one-good": lambda setting, seed: OneGood()}
+    plan = ComparisonPlan(["random", "greedy"], [5], 1, 300, config, users, users, agents)
+    result = compare_policies(plan, lambda k, items: SETTING)
+    (advice,) = result["recommended"]
+    assert (advice["policy"], {*advice["decoys"]}) == ("greedy", {"one-good"})
+    earned, shown = policy_blocks({**result, "world": "small"})
+    assert "; not one-good: 80% of the items" in earned.notes[-1]
+    assert [(row[0], row[-1]) for row in shown.rows] == [
+        ("one-good", "80.0"),
+        ("greedy", "0.0"),
+        ("random", shown.rows[-1][-1]),
+    ]
+
+
+def test_where_users_may_choose_nothing_the_rule_is_as_it_was() -> None:
+    plan, greedy = judged(outside=True)
+    assert plan.displays["decoys"].item() == pytest.approx(0.8)
+    for lead, name in ((1, "one-good"), (-1, "greedy")):
+        advice = advise([dataclasses.replace(plan, by_user=greedy.by_user + lead), greedy])
+        assert advice is not None
+        assert (advice.policy, advice.decoys) == (name, {})
+        assert "median" not in advice.to_text()
+
+
+@pytest.mark.parametrize("rule", ["fixed", "per_user", "per_step"])
+@pytest.mark.parametrize("reward", ["utility", "contrast"])
+def test_decoys_are_below_the_median_of_the_pool_for_the_user(rule: str, reward: str) -> None:
+    """A slow twin, from the states before each choice; what is counted changes no reward."""
+    users = world(outside=False)
+    setting = Setting(3, 4, Pool(rule, 7), reward, 0.2)  # type: ignore[arg-type]
+    low: list[bool] = []
+    for step in rollout(users, RandomPolicy(), setting, 30, 1, count_decoys=1):
+        assert step.decoys is not None
+        pools = np.broadcast_to(step.pools, (30, 7))
+        for user in np.flatnonzero(step.active):
+            thought = users.base + users.directions @ step.states[user]
+            median = sorted(thought[pools[user]])[3]
+            own = [thought[item] < median for item in step.slates[user]]
+            assert step.decoys[user].tolist() == own
+            low += own
+    played = play(users, RandomPolicy(), setting, 30, 1)
+    assert played.decoy_share == pytest.approx(np.mean(low))
+    assert 0.3 < played.decoy_share < 0.6
+    plain = np.stack([one.rewards for one in rollout(users, RandomPolicy(), setting, 30, 1)], 1)
+    np.testing.assert_array_equal(played.rewards, plain)
+
+
+def test_of_large_pools_some_steps_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """40 users, pools of 10 and 4 steps score 1,600 items; every second step 800."""
+    for most, counted in ((1600, [1, 1, 1, 1]), (800, [1, 0, 1, 0]), (1, [1, 0, 0, 0])):
+        monkeypatch.setattr(module, "MOST_SCORED", most)
+        played = play(world(outside=False), OneGood(), SETTING, 40, 0)
+        assert [one is not None for one in played.decoys] == counted
+        assert played.decoy_share == pytest.approx(0.8)
+
+
+def test_a_trained_policy_and_its_file_say_that_it_is_not_recommended(tmp_path: Path) -> None:
+    file, setting = tmp_path / "policy.safetensors", SETTING
+    config = PolicyConfig(episodes=4, users=64, warm_up=64, batch=64, evaluations=1)
+    for outside in (False, True):
+        users = world(outside)
+        policy = untrained("slateq", users, setting.k, setting.pool, config)
+        assert policy.not_recommended is None
+        share = train_policy(policy, users, setting)["decoys"].item()
+        assert policy.decoys == share
+        if not outside:
+            assert share > MOST_DECOYS
+        policy.decoys = max(share, 0.5)
+        save_policy(policy, file, setting)
+        saved = load_policy(file, users)
+        assert saved.policy.decoys == policy.decoys
+        notes = saved.notes(setting)
+        assert len(notes) == (not outside)
+        assert all("slateq is not recommended: " in note for note in notes)
+    state = load_state(file, POLICY_FORMAT, "", State)
+    for wrong in (2.0, -0.1, "most", np.ones(1, np.float32)):
+        save_state(file, POLICY_FORMAT, state | {"decoys": wrong})
+        with pytest.raises(CheckpointError, match="share of decoys"):
+            load_policy(file, users)
+    # a file of an earlier version says nothing
+    save_state(file, POLICY_FORMAT, {name: state[name] for name in state if name != "decoys"})
+    assert load_policy(file, users).policy.decoys is None
+    assert judge([make_policy("random")], users, setting, 50).outside
