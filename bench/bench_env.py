@@ -47,7 +47,7 @@ def world_of(full: bool, **changes: Any) -> LearnedWorld:
     )
     paper: dict[str, Any] = {"history_dim": 20, "hidden": (64, 64)}
     short: dict[str, Any] = {"warm_start": 2, "catch_up": 1, "epochs": 1, "batch_sessions": 256}
-    model = UserModel.from_preset(device="cpu", search=[], **paper | changes | short)
+    model = UserModel.from_preset(device="cpu", search=[], folds=0, **paper | changes | short)
     model.fit(log)
     return LearnedWorld(model, "generator")
 

@@ -38,7 +38,7 @@ K, PAST = 10, 20
 def model_of(full: bool) -> UserModel:
     log, _ = synthesise(5_000 if full else 300, n_items=200 if full else 30, no_click=0.3, seed=1)
     model = UserModel.from_preset(
-        warm_start=2, catch_up=1, epochs=1, search=[], relations=True, device="cpu"
+        warm_start=2, catch_up=1, epochs=1, search=[], folds=0, relations=True, device="cpu"
     )
     model.fit(log)
     return model

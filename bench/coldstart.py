@@ -101,7 +101,7 @@ def _process(preset: str, log_path: str) -> None:
 
     clock = _Clock()
     model = UserModel.from_preset(
-        preset, players="adversarial", warm_start=1, catch_up=0, epochs=2, search=[]
+        preset, players="adversarial", warm_start=1, catch_up=0, epochs=2, search=[], folds=0
     )
     log = fastgaum.load_log(log_path)
     model.fit(log, [clock])

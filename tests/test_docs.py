@@ -26,7 +26,7 @@ from fastgaum.threads import one_thread
 ROOT = Path(__file__).resolve().parents[1]
 # docs/index.md is the README (tests/test_tables.py)
 FILES = sorted({ROOT / "README.md", *(ROOT / "docs").rglob("*.md")} - {ROOT / "docs" / "index.md"})
-SHORT = {"epochs": 2, "warm_start": 2, "catch_up": 2, "search": ()}
+SHORT = {"epochs": 2, "warm_start": 2, "catch_up": 2, "search": (), "folds": 0}
 """of every preset"""
 
 FENCE = re.compile(

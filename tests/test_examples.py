@@ -13,8 +13,8 @@ import pytest
 from tests.worlds.test_examples import FOLDER, OTHERS, module_of
 from tests.worlds.test_examples import SIZES as AGENTS
 
-QUICK: dict[str, Any] = {"epochs": 2, "warm_start": 2, "catch_up": 1, "search": ()}
-TRAINED: dict[str, Any] = {"epochs": 4, "warm_start": 12, "catch_up": 3, "search": ()}
+QUICK: dict[str, Any] = {"epochs": 2, "warm_start": 2, "catch_up": 1, "search": (), "folds": 0}
+TRAINED: dict[str, Any] = {"epochs": 4, "warm_start": 12, "catch_up": 3, "search": (), "folds": 0}
 SIZES: dict[str, dict[str, Any]] = {
     "quickstart": QUICK,
     "own_log": {"n_visits": 200, **TRAINED},
@@ -22,7 +22,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "compare_models": {"logit": {"penalty": 1.0}, "fastgaum": QUICK},
     "what_if": {"n": 2000, **TRAINED},
     "train_policy": {"episodes": 4, "n_users": 200, **QUICK},
-    "custom_regulariser": {"n_events": 400, "epochs": 4, "search": ()},
+    "custom_regulariser": {"n_events": 400, "epochs": 4, "search": (), "folds": 0},
     "custom_encoder": {"n_events": 400, **QUICK},
     "online_service": QUICK,
 }

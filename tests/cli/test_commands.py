@@ -349,7 +349,7 @@ def test_displays_without_a_choice_yet_are_predicted(
 def test_predict_at_a_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["data", "synth", "--events", "300", "--items", "12", "--order", "random"]
     assert main([*argv, "--examination", "1", "-o", str(tmp_path / "ranked")]) == 0
-    options = ["--set", "epochs=1", "--set", "warm_start=1", "--set", "search=[]"]
+    options = ["--set", "epochs=1", "--set", "warm_start=1", "--set", "search=[], folds=0"]
     log, run = str(tmp_path / "ranked"), str(tmp_path / "run")
     assert main(["train", log, "-o", run, *options]) == 0
     utilities = {}

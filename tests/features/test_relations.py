@@ -219,7 +219,7 @@ def test_the_terminal_says_what_is_left_out(
     assert "compared: relations = false (displays of 301), counts = true · validation" in said
 
 
-@pytest.mark.parametrize("changes", [{"relations": True}, {"search": []}], ids=str)
+@pytest.mark.parametrize("changes", [{"relations": True}, {"search": [], "folds": 0}], ids=str)
 def test_relations_of_large_displays_that_are_asked_for_are_refused(
     changes: dict[str, object],
 ) -> None:

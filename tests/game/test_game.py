@@ -110,7 +110,7 @@ def test_rounds_that_lose_are_taken_back(
     """A reward so quick that no round can win: each is taken back, the next has a third of the
     learning rates, and the third is the last, or an earlier one if patience is less."""
     log = random_log(5, n_sessions=120)
-    changes: dict[str, Any] = {"rounds_lr": 3000.0, "weight_decay": 0.0, "search": []}
+    changes: dict[str, Any] = {"rounds_lr": 3000.0, "weight_decay": 0.0, "search": [], "folds": 0}
     model = UserModel.from_preset(warm_start=12, patience=patience, **changes)
     table = model.fit(log)
     exact, rounds = (table.filter(table["phase"] == phase) for phase in ("exact", "rounds"))
@@ -127,7 +127,7 @@ def test_a_generator_that_cannot_be_the_best_response_catches_up() -> None:
         return 0.5 * segment_sum(probs * probs.clamp(min=1e-12).log(), offsets)
 
     log = random_log(5, n_sessions=60)
-    config = Config.from_preset("fastgaum", epochs=1, warm_start=6, catch_up=6, search=[])
+    config = Config.from_preset("fastgaum", epochs=1, warm_start=6, catch_up=6, search=[], folds=0)
     table = UserModel(config, regulariser=Custom(half_entropy, steps=20)).fit(log)
     assert table["phase"].unique(maintain_order=True).to_list() == ["exact", "generator", "rounds"]
     gaps = table.filter(table["phase"] == "generator")["gap"].to_list()
@@ -219,7 +219,7 @@ def test_a_phase_out_of_patience_goes_on_from_its_best_epoch_with_lower_rates(
     log = random_log(5, n_sessions=120)
     tables = [
         UserModel.from_preset(
-            players="exact", lr=0.05, patience=2, epochs=80, lr_drops=drops, search=[]
+            players="exact", lr=0.05, patience=2, epochs=80, lr_drops=drops, search=[], folds=0
         ).fit(log)
         for drops in (0, 2)
     ]

@@ -45,7 +45,7 @@ def made(kind: str, **changes: Any) -> tuple[Any, EncodedSessions]:
     log = random_log(3, n_sessions=24)
     space = fit_space(log)
     config = Config.from_preset(
-        "fastgaum", hidden=[16, 8], dropout=0.0, id_dropout=0.0, search=[], **changes
+        "fastgaum", hidden=[16, 8], dropout=0.0, id_dropout=0.0, search=[], folds=0, **changes
     )
     torch.manual_seed(0)
     networks = Networks(config, space.n_ids, space.n_numbers)
@@ -123,7 +123,7 @@ def train(kind: str, *bad: int, **changes: Any) -> Trainer:
     """A trainer over a log of which some sessions hold a NaN."""
     log = random_log(3, n_sessions=60)
     space = fit_space(log)
-    small = {"warm_start": 2, "epochs": 2, "catch_up": 1, "batch_sessions": 8, "search": []}
+    small = {"warm_start": 2, "epochs": 2, "catch_up": 1, "batch_sessions": 8, "search": [], "folds": 0}
     config = Config.from_preset("fastgaum", **{**small, "hidden": [8], **changes})
     encoded = Encoder(space, log).encode(log.sessions_in("train"))
     for session in bad:
@@ -211,7 +211,7 @@ def test_a_score_that_is_not_finite_names_its_event() -> None:
     log = random_log(3, n_sessions=24)
     price = np.linspace(0, 1, log.n_candidates).astype(np.float32)
     plain = put(log, candidate={"price": price})
-    model = UserModel.from_preset(search=[], players="exact", epochs=1)
+    model = UserModel.from_preset(search=[], folds=0, players="exact", epochs=1)
     model.fit(plain)
     with torch.no_grad():
         assert model.networks is not None

@@ -21,7 +21,7 @@ from tests.builders import random_log
 from tests.game.interrupted import start_and_stop
 
 TINY: dict[str, Any] = {
-    **{"epochs": 1, "warm_start": 2, "hidden": [4], "history_dim": 3, "search": []},
+    **{"epochs": 1, "warm_start": 2, "hidden": [4], "history_dim": 3, "search": [], "folds": 0},
     **{"batch_sessions": 16, "relations": False, "counts": False},
 }
 

@@ -36,7 +36,7 @@ N_ITEMS, N_USERS, N_STEPS, N_DISPLAYS = 24, 8, 50, 20
 
 _SHORT: dict[str, Any] = {
     **{"warm_start": 3, "catch_up": 1, "epochs": 3, "batch_sessions": 1000},
-    **{"search": (), "dropout": 0.0, "id_dropout": 0.0},
+    **{"search": (), "folds": 0, "dropout": 0.0, "id_dropout": 0.0},
 }
 _GAME: dict[str, Any] = {**_SHORT, "epochs": 1}
 _EXACT: dict[str, Any] = {**_SHORT, "players": "exact"}

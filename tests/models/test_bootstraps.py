@@ -25,7 +25,7 @@ from fastgaum.models.user_model import UserModel, member_config
 from tests.builders import random_log
 from tests.game.interrupted import check_same, config_of, resume, run
 
-CONFIG = config_of("fastgaum", members=3, epochs=2, search=[])
+CONFIG = config_of("fastgaum", members=3, epochs=2, search=[], folds=0)
 
 
 @pytest.fixture(scope="module")

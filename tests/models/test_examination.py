@@ -23,7 +23,7 @@ from tests.builders import change_state, log_of, permuted_within_sets, put, rand
 
 SMALL: dict[str, Any] = {
     **{"epochs": 2, "warm_start": 2, "hidden": [8, 8], "history_dim": 5},
-    **{"batch_sessions": 16, "search": [], "lr": 0.03, "generator_lr": 0.03},
+    **{"batch_sessions": 16, "search": [], "folds": 0, "lr": 0.03, "generator_lr": 0.03},
 }
 
 

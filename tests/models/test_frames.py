@@ -18,7 +18,7 @@ from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs.fold import to_frame
 from fastgaum.models.choice_model import ChoiceModel
 
-QUICK = {"epochs": 1, "warm_start": 1, "search": [], "seed": 3}
+QUICK = {"epochs": 1, "warm_start": 1, "search": [], "folds": 0, "seed": 3}
 NAMES = {"item": "sku", "chosen": "clicked"}
 MADE = ["known", "utility", "probability", "no_click_probability"]
 

@@ -16,7 +16,7 @@ from fastgaum.models.online import OnlineUser
 
 LAST = "zz"
 """a text behind all others, where a missing value stands too"""
-SHORT: dict[str, Any] = {"epochs": 2, "search": ()}
+SHORT: dict[str, Any] = {"epochs": 2, "search": (), "folds": 0}
 
 
 def choices(missing: str | None) -> pl.DataFrame:

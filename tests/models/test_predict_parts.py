@@ -23,7 +23,7 @@ def log() -> SessionLog:
 @pytest.fixture(scope="module")
 def model(log: SessionLog) -> UserModel:
     model = UserModel.from_preset(
-        "fastgaum", epochs=1, warm_start=1, catch_up=1, search=(), relations=True
+        "fastgaum", epochs=1, warm_start=1, catch_up=1, search=(), folds=0, relations=True
     )
     model.fit(log)
     return model

@@ -77,7 +77,7 @@ def test_all_networks_are_scaled_as_a_whole(changes: dict[str, Any]) -> None:
     """On a log of every role: towers, histories and contexts share a table of items. The scale of
     the fit is the best one: a further one finds 1."""
     log = log_of_roles("made")
-    own = {**SMALL, "select": "calibrated loss", "search": [], **changes}
+    own = {**SMALL, "select": "calibrated loss", "search": [], "folds": 0, **changes}
     model = UserModel.from_preset(device="cpu", **own)
     best = model.fit(log).filter("best").row(-1, named=True)
     batches = list(model.tensors(log, "validation"))

@@ -17,11 +17,11 @@ from fastgaum.models.user_model import UserModel
 from tests.builders import random_log
 
 SETTINGS: dict[str, dict[str, object]] = {
-    "preset": {"search": ()},
-    "set context, relations": {"set_context": True, "relations": True, "search": ()},
-    "towers": {"tower_dim": 6, "hidden": (8,), "history_dim": 5, "relations": False, "search": ()},
-    "exact, two layers": {"players": "exact", "history_layers": 2, "search": ()},
-    "position weights": {"history": "pw", "search": ()},
+    "preset": {"search": (), "folds": 0},
+    "set context, relations": {"set_context": True, "relations": True, "search": (), "folds": 0},
+    "towers": {"tower_dim": 6, "hidden": (8,), "history_dim": 5, "relations": False, "search": (), "folds": 0},
+    "exact, two layers": {"players": "exact", "history_layers": 2, "search": (), "folds": 0},
+    "position weights": {"history": "pw", "search": (), "folds": 0},
 }
 
 
@@ -73,7 +73,7 @@ def test_scores_are_those_of_the_networks(
 def test_changed_networks_are_copied_anew_and_large_ones_not_at_all(
     log: SessionLog, monkeypatch: pytest.MonkeyPatch, by_hand: list[Any]
 ) -> None:
-    model = fitted(log, search=())
+    model = fitted(log, search=(), folds=0)
     before = model.predict(log)["utility"].to_numpy()
     monkeypatch.setattr(networks_model, "MANY", 0)
     model.predict(log)
@@ -94,7 +94,7 @@ def test_parts_on_several_threads_have_the_same_bits(
     log: SessionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each thread has a copy of its own; a copy used by two would mix their batches."""
-    model = fitted(log, search=())
+    model = fitted(log, search=(), folds=0)
     monkeypatch.setattr(networks_model, "MANY", 0)
     monkeypatch.setattr("fastgaum.models.choice_model.SCORING_SESSIONS", 4)
     monkeypatch.setattr("fastgaum.features.sessions.CHUNK_EVENTS", 1)

@@ -42,7 +42,7 @@ def log() -> SessionLog:
 @pytest.fixture(scope="module")
 def model(log: SessionLog) -> UserModel:
     model = UserModel.from_preset(
-        "fastgaum", members=2, epochs=1, warm_start=1, catch_up=1, search=[], grow=False
+        "fastgaum", members=2, epochs=1, warm_start=1, catch_up=1, search=[], folds=0
     )
     model.fit(log)
     return model

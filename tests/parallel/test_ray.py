@@ -34,7 +34,7 @@ def test_ray_s_workers_call_what_torchrun_calls(
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
     made: Any = module_of("ray_train")
-    small: dict[str, Any] = {"epochs": 1, "warm_start": 1, "catch_up": 1, "search": ()}
+    small: dict[str, Any] = {"epochs": 1, "warm_start": 1, "catch_up": 1, "search": (), "folds": 0}
     model = made.main(tmp_path, n_workers=1, device="cpu", **small)
     assert model.networks is not None
     assert reports[0]["epochs"] == 2

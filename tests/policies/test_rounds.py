@@ -38,7 +38,7 @@ SMALL: dict[str, Any] = {
 
 
 def model(members: int = 2) -> Config:
-    quick = {"epochs": 1, "warm_start": 1, "search": (), "relations": False}
+    quick = {"epochs": 1, "warm_start": 1, "search": (), "folds": 0, "relations": False}
     return Config.from_preset("fastgaum", set_context=False, members=members, **quick)
 
 

@@ -70,7 +70,7 @@ def test_rows_are_the_choices_of_the_world(any_world: World) -> None:
 def test_in_a_set_they_are_those_of_the_user_s_own_member(
     learned: LearnedWorld, learned_log: SessionLog
 ) -> None:
-    other = UserModel.from_preset("fastgaum", epochs=1, warm_start=1, search=[], seed=1)
+    other = UserModel.from_preset("fastgaum", epochs=1, warm_start=1, search=[], folds=0, seed=1)
     other.fit(learned_log)
     world = WorldSet([learned, LearnedWorld(other)])
     users, keys = world.population(40), first_keys(40, 0).of(START)

@@ -24,7 +24,7 @@ from fastgaum.worlds.world import Population, Response, World
 from tests.builders import random_log
 from tests.worlds.simulated import Within
 
-QUICK = {"epochs": 1, "warm_start": 1, "search": ()}
+QUICK = {"epochs": 1, "warm_start": 1, "search": (), "folds": 0}
 
 
 class FirstNew(World):

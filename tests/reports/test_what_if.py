@@ -207,7 +207,7 @@ def reader() -> tuple[ChoiceModel, fg.SessionLog]:
         user={"age": rng.random(log.n_sessions).astype(np.float32)},
         choices=np.where(rng.random(log.n_events) < 0.2, -1, log.choices).astype(np.int32),
     )
-    model = fg.UserModel.from_preset("fastgaum", epochs=2, warm_start=1, search=())
+    model = fg.UserModel.from_preset("fastgaum", epochs=2, warm_start=1, search=(), folds=0)
     model.fit(log)
     return model, log
 

@@ -25,7 +25,7 @@ QUICK: Mapping[str, Any] = {
     "warm_start": 3,
     "catch_up": 2,
     "batch_sessions": 128,
-    "search": [],
+    "search": [], "folds": 0,
     "device": "cpu",
 }
 
