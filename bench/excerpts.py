@@ -39,6 +39,8 @@ WHICH_MODEL = (
     *("highest prec@1", f"`{OURS}`, prec@1 less the best's", f"seconds of `{OURS}`", "take"),
 )
 """columns of the table of logs"""
+SURE = {"ci": (math.inf, math.inf)}
+"""stands for a difference that is not known"""
 NUMBER = re.compile(r"<!--= (\S+) > (.+?) : (\S+) -->.*?<!--/-->")
 """object, steps and format of a number in prose"""
 
@@ -193,7 +195,8 @@ def which_model_to_markdown(*results: Json) -> str:
         likeliest = min(single, key=lambda cell: cell["nll"])
         sharpest = max(single, key=lambda cell: cell["mean"])
         # nothing beats a row whose interval to the best other model reaches 0
-        level = [c for c in by_model.values() if c["nll_vs_best_other"]["ci"][0] <= 0]
+        # a row that was made later has no paired difference, and is level with none
+        level = [c for c in by_model.values() if (c["nll_vs_best_other"] or SURE)["ci"][0] <= 0]
         made_up = "simulated" in facts
         holds = facts.get("holds", ["?"]) + ["displays made up"] * made_up
         line = [name, "?", "?"]
