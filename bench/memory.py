@@ -68,7 +68,9 @@ def growth(arguments: argparse.Namespace) -> dict[str, Any]:
 
     log, _ = synthesise(4_000, preset="scale", n_items=1_000)
     epochs, watch = SETTLED + arguments.epochs, _Watch()
-    model = UserModel.from_preset("paper-lstm", epochs=epochs, patience=epochs, search=[], folds=0, **ROUNDS)
+    model = UserModel.from_preset(
+        "paper-lstm", epochs=epochs, patience=epochs, search=[], folds=0, **ROUNDS
+    )
     model.fit(log, [watch])
     return {"growth_mb": watch.resident[-1] - watch.resident[SETTLED - 1]}
 

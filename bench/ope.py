@@ -175,7 +175,9 @@ def draw_sets(weights: np.ndarray, n: int, rng: np.random.Generator) -> IntArray
 
 def fitted_world(world: TrueWorld, weights: np.ndarray | None, n_users: int) -> LearnedWorld:
     """The learned users of a log that no estimate reads."""
-    model = UserModel.from_preset("fastgaum", relations=False, set_context=False, search=(), folds=0)
+    model = UserModel.from_preset(
+        "fastgaum", relations=False, set_context=False, search=(), folds=0
+    )
     log = draw_log(world, weights, n_users, seed=10**6).log
     model.fit(log)
     return world_of(model, log)

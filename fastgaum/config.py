@@ -21,7 +21,6 @@ from fastgaum.presets import (
     FOLDS,
     FOLDS_BELOW,
     KNOWN_DISPLAYS,
-    LARGE_DISPLAYS,
     LEAST_ID_DROPOUT,
     PRESETS,
 )

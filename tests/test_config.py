@@ -75,7 +75,14 @@ def test_a_large_log_compares_sizes() -> None:
 
 SET: dict[str, Any] = {
     **{"tower_dim": 8, "history_dim": 9, "set_context": False, "relations": False},
-    **{"counts": False, "search": [], "folds": 0, "dropout": 0.1, "id_dropout": 0.1, "weight_decay": 0.01},
+    **{
+        "counts": False,
+        "search": [],
+        "folds": 0,
+        "dropout": 0.1,
+        "id_dropout": 0.1,
+        "weight_decay": 0.01,
+    },
     **{
         "lr_drops": 2,
         "patience": 3,

@@ -41,7 +41,9 @@ ALLOWED = {
 
 @pytest.fixture(scope="module")
 def model() -> fg.UserModel:
-    model = fg.UserModel.from_preset("fastgaum", epochs=1, warm_start=1, catch_up=1, search=(), folds=0)
+    model = fg.UserModel.from_preset(
+        "fastgaum", epochs=1, warm_start=1, catch_up=1, search=(), folds=0
+    )
     model.fit(LOG)
     return model
 

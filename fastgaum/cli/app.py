@@ -47,10 +47,6 @@ COMMANDS = {
     "identical to an uninterrupted run. To train more after a run has ended, use --from.\n\nWith "
     "several processes, `torchrun --nproc-per-node K -m fastgaum train …`, each takes its part of "
     "every batch. After every 16 steps they average their weights (--set local_steps=N).",
-    "tune": "Search settings for a log and write a configuration for `train --config`.\n\nThe "
-    "default is tried first, and the trial with the lowest validation loss is written. The test "
-    "split is not read. Trials are kept beside the output: the same command continues a search "
-    "that was stopped.",
     "evaluate": "Score a trained model on a split of a log.",
     "predict": "Write the utility and the choice probability of every candidate.",
     "what-if": "Ask a trained model about displays that were never shown: shares after a change, "

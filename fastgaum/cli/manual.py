@@ -17,7 +17,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastgaum train clicks.csv -o runs/mine --resume",
         "fastgaum train july.csv -o runs/july --from runs/june",
     ),
-    "tune": ("fastgaum tune shop.parquet -o best.toml --column item=sku --trials 50",),
     "evaluate": ("fastgaum evaluate runs/mine clicks.csv --split validation --json figures.json",),
     "predict": ("fastgaum predict runs/mine clicks.csv -o probabilities.parquet",),
     "what-if": (

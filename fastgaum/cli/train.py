@@ -195,7 +195,6 @@ def train_command(
         "log": log.name,
         "context": context,
         "actions": log.n_actions if model.space.actions else 0,
-        "size": model.config.size,
         "compared": trials_as_facts(model.trials),
         "epochs": table.height,
         "finished_before": finished is not None,

@@ -52,7 +52,7 @@ def what_if_command(
     import polars as pl
 
     from fastgaum.baselines.registry import load_model
-    from fastgaum.models.user_model import UserModel
+    from fastgaum.models.user_model import members_of
     from fastgaum.reports.what_if import (
         elasticities,
         is_own_logit,
@@ -63,12 +63,12 @@ def what_if_command(
     model = load_model(run, device=device)
     note_unfinished(run, source)
     log = log_of_run(run, source, data_dir)
-    refits = model.members if isinstance(model, UserModel) else ()
+    refits = members_of(model)
     named = items.split(",") if items else []
     found: dict[str, DataFrame] = {}
     own = warnings.catch_warnings(record=True, action="always", category=UserWarning)
     with Bar("scoring") as progress, own as doubts:
-        asked: dict[str, Any] = {"items": named, "refits": refits, "progress": progress}
+        asked: dict[str, Any] = {"items": named, "progress": progress}
         if scales or drop:
             fields = {name: partial(np.multiply, by) for name, by in scales.items()}
             found["shares"] = what_if(model, log, split, fields=fields, drop=drop, **asked)

@@ -83,7 +83,9 @@ class NumberCode:
 
     def write(self, raw: FloatArray, numbers: FloatArray) -> None:
         """Write raw numbers, (n, n_raw), as networks read them, (n, n_numbers)."""
-        encode_rows(raw, self.columns, self.start, self.scale, self.least, self.most, self.bend, numbers)
+        encode_rows(
+            raw, self.columns, self.start, self.scale, self.least, self.most, self.bend, numbers
+        )
 
 
 def standardised(

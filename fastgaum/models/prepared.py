@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import os
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from fastgaum.arrays import BoolArray, LongArray
 from fastgaum.config import Config
+from fastgaum.errors import require_whole
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_training, grow_training
 from fastgaum.features.ordered_counts import folds_of, spaces_without, with_all_training
 from fastgaum.features.sessions import EncodedSessions, select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.loop import TrainingData
+from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.splits import require_validation
 
-
-import os
 ROBUST = os.environ.get("ROBUST") == "1"
 
 
@@ -101,3 +102,16 @@ class PreparedLog:
             require_validation(log)
             self._made[made_of] = Prepared(with_all_training(log, self.folds), space, train)
         return self._made[made_of]
+
+
+def bootstrap_of(log: SessionLog, seed: int, number: int) -> SessionLog:
+    """The log of as many training users, drawn with replacement (Efron, "Bootstrap methods", 1979),
+    and the validation sessions as they are; no test session. `number`: of the bootstrap, from 1."""
+    require_whole("seed", seed)
+    require_whole("number", number)
+    training = log.sessions_in("train")
+    each, of_session = np.unique(log.users[training], return_inverse=True)
+    rng = np.random.default_rng([seed, number])
+    times = np.bincount(rng.integers(0, len(each), len(each)), minlength=len(each))
+    rows = np.repeat(training, times[of_session])
+    return slice_sessions(log, np.concatenate([rows, log.sessions_in("validation")]))

@@ -8,6 +8,7 @@ model.save("user.safetensors")
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import as_log
 from fastgaum.logs.tables import Frame
 from fastgaum.machine import device_of
-from fastgaum.models.choice_model import Head, ScoreSessions
+from fastgaum.models.choice_model import ChoiceModel, Head, ScoreSessions
 from fastgaum.models.model_file import (
     OwnCode,
     SavedModel,
@@ -338,7 +339,12 @@ class UserModel(NetworksModel):
             unknown = torch.from_numpy(space.unknown_of_id)
             game = game_for(self.networks, self.config, self.regulariser, unknown, self.outside)
             trainer = Trainer(
-                game, of_log.data(fold), observers, checkpointer, processes, starts=self.start is not None
+                game,
+                of_log.data(fold),
+                observers,
+                checkpointer,
+                processes,
+                starts=self.start is not None,
             )
             self._is_training = True
             try:
@@ -504,6 +510,15 @@ class UserModel(NetworksModel):
             return mean if encoded.held_out is None else out_of_fold(mean, members, encoded)
 
         return score
+
+
+def members_of(model: ChoiceModel) -> tuple[ChoiceModel, ...]:
+    """The fits of a model's folds, each as a model of its own; none where there are no folds."""
+    if not isinstance(model, UserModel) or not model.members:
+        return ()
+    first = copy.copy(model)
+    first.members = ()
+    return (first, *model.members)
 
 
 def member_config(config: Config, fold: int) -> Config:

@@ -118,7 +118,9 @@ class GridPlan:
                     f"({', '.join(known)}) has it{did_you_mean(str(key), every)}"
                 )
         # the paper's table is of single fits on its own split
-        folds = checked_folds(self.settings.get("folds", 0 if self.protocol == "identity" else "auto"))
+        folds = checked_folds(
+            self.settings.get("folds", 0 if self.protocol == "identity" else "auto")
+        )
         own: dict[str, dict[str, Any]] = {}
         for model, names in known.items():
             set_here = {key: value for key, value in self.settings.items() if key in names}

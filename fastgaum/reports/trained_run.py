@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -21,7 +20,7 @@ from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.machine import checked_facts
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.user_model import UserModel
-from fastgaum.presets import PRESETS, SIZES
+from fastgaum.presets import PRESETS
 from fastgaum.reports.table import Json
 from fastgaum.row_files import READ_ERRORS, one_line, read_small_parquet
 from fastgaum.untrusted import parse_json, read_text
@@ -63,21 +62,17 @@ class TrainedRun:
         return {"preset": name_of(self.model)} | self.model.settings.to_mapping()
 
     def changed(self) -> Json:
-        """The settings that differ from its preset's, with the `size` that it has taken."""
-        config, taken = self.model.settings, dict[str, Any]()
+        """The settings that differ from its preset's."""
+        config = self.model.settings
         ours, decided = config.to_mapping(), set[str]()
         if isinstance(config, Config):
-            # `fit` empties both once they are decided
-            decided = {"search", "grow"}
+            # `fit` empties it once it is decided
+            decided = {"search"}
             usual = Config.from_preset(config.preset).to_mapping()
-            if usual["grow"] and not config.grow and config.size is not None:
-                usual = Config.from_mapping({**usual, **SIZES[config.size]}).to_mapping()
-                decided.add("batch_sessions")
-                taken = {"size": config.size}
         else:
             usual = type(config)().to_mapping()
         changed = {k: v for k, v in ours.items() if v != usual[k] and k not in decided}
-        return taken | changed
+        return changed
 
 
 def open_run(folder: Path, device: str = "cpu") -> TrainedRun:

@@ -45,6 +45,7 @@ from fastgaum.metrics.calibration import choice_nll
 from fastgaum.metrics.intervals import paired_difference, ratio
 from fastgaum.metrics.precision import AnyInts
 from fastgaum.models.choice_model import ChoiceModel, Progress
+from fastgaum.models.user_model import members_of
 from fastgaum.reports.permutation_test import draw_users, percentile_interval
 
 DRAWS = 1000
@@ -80,7 +81,8 @@ def what_if(
         items: ids of the items whose fields change; all if none is given.
         drop: ids of items that are no longer displayed.
         refits: the same model, fitted on bootstraps of the training users
-            (`models.prepared.bootstrap_of`; a `UserModel` of several members has `bootstraps`).
+            (`models.prepared.bootstrap_of`). Without, a model that was fitted by folds of users has
+            the fits of its folds.
         progress: is told of events scored, and in all, in each pass over the displays.
 
     Returns: a row for each displayed item, and one for no click (item null) if that is a choice:
@@ -110,7 +112,9 @@ def what_if(
     sides = (displays, changed)
     *sums, n = displays.drawn(lambda model: [one.shares(model) for one in sides])
     before, after = (ratio(one, n) for one in sums)
-    figures = _figures({"before": before, "after": after, "difference": after - before})
+    figures = _figures(
+        {"before": before, "after": after, "difference": after - before}, displays.folds
+    )
     shown = np.append(np.bincount(displays.items, minlength=log.n_items) > 0, model.outside)
     return pl.DataFrame({"item": displays.names} | figures).filter(pl.Series(shown))
 
@@ -163,7 +167,7 @@ def elasticities(
     pairs = [(displays.names[j], displays.names[i]) for j in codes for i in kept]
     frame = pl.DataFrame(pairs, {"changed": pl.String, "item": pl.String}, orient="row")
     values = np.hstack([ratio(change, shares) for change in changes])
-    return frame.with_columns(**_figures({"elasticity": values}))
+    return frame.with_columns(**_figures({"elasticity": values}, displays.folds))
 
 
 def willingness_to_pay(
@@ -223,7 +227,7 @@ def willingness_to_pay(
             )
 
     rows = [None, *(displays.names[code] for code in codes)]
-    if not refits and is_own_logit(model, log):
+    if not displays.refits and is_own_logit(model, log):
         return _worth_frame(
             rows, _delta_figures(model.coefficients(log), displays, codes, (field, price))
         )
@@ -244,11 +248,11 @@ def willingness_to_pay(
         worth = by_field / by_price
     drawn = {"worth": worth}
     drawn |= {"by_field": ratio(by_field, counts), "by_price": ratio(by_price, counts)}
-    frame = _worth_frame(rows, _figures(drawn))
+    frame = _worth_frame(rows, _figures(drawn, displays.folds))
     # users of one model hardly differ in what they pay: their draws say nothing of its error
     return (
         frame
-        if refits
+        if displays.refits
         else frame.with_columns(
             pl.lit(None, pl.Float64).alias(name)
             for name in frame.columns
@@ -307,7 +311,7 @@ def response_curve(
         return [one[:, :1] for one in displays.finite_sums(odds, chosen, nothing)]
 
     *tops, counts, _ = displays.drawn(sums_of)
-    figures = _figures({"log_odds": ratio(np.hstack(tops), counts)})
+    figures = _figures({"log_odds": ratio(np.hstack(tops), counts)}, displays.folds)
     return pl.DataFrame({"value": points, "share": share} | figures)
 
 
@@ -363,6 +367,8 @@ class _Displays:
     """row of each candidate of the displays in the log, shape (n_shown,)"""
     refits: Sequence[ChoiceModel]
     progress: Progress | None
+    folds: int
+    """folds of users whose fits `refits` are; 0: none are"""
 
     @cached_property
     def items(self) -> AnyInts:
@@ -565,7 +571,8 @@ def _displays(
         **picked,
     )
     _, shown = pick_rows(display_offsets, ends.astype(np.int32) - 1)
-    return _Displays(model, own, shown, refits, progress)
+    folds = len(members_of(model)) if not refits else 0
+    return _Displays(model, own, shown, refits or members_of(model), progress, folds)
 
 
 def _new_numbers(field: str, change: Change, old: Float64Array) -> Float64Array:
@@ -647,12 +654,24 @@ def _worth_frame(items: list[str | None], figures: Mapping[str, Any]) -> pl.Data
     return frame.with_columns(worth.name.keep())
 
 
-def _figures(drawn: Mapping[str, Float64Array]) -> dict[str, Any]:
+def _widened(draws: Float64Array, folds: int) -> Float64Array:
+    """The draws of each fold's fit, farther from the mean of all: fits that share all but a fold of
+    their users differ √(folds − 1) times less than the model errs (the delete-a-group jackknife,
+    Kott, Journal of Official Statistics 2001)."""
+    if not folds:
+        return draws
+    by_fold = draws.reshape(folds, -1, *draws.shape[1:])
+    centre = by_fold.mean(1, keepdims=True)
+    away = (np.sqrt(folds - 1) - 1) * (centre - centre.mean(0))
+    return (by_fold + away).reshape(draws.shape)
+
+
+def _figures(drawn: Mapping[str, Float64Array], folds: int = 0) -> dict[str, Any]:
     """Figures, the first rows, and the ends of their intervals by the others; null where these do
-    not differ."""
+    not differ. folds: of whose fits the draws are, in this order; 0: of other refits."""
     columns = dict[str, Any]()
     for name, values in drawn.items():
-        low, high = percentile_interval(values[1:])
+        low, high = percentile_interval(_widened(values[1:], folds))
         alike = high - low <= ALIKE * np.abs(values[0])
         ends = [pl.Series(np.where(alike, np.nan, end)).fill_nan(None) for end in (low, high)]
         columns |= {name: values[0], f"{name}_low": ends[0], f"{name}_high": ends[1]}

@@ -28,7 +28,9 @@ from tests.cli.good_files import QUICK
 from tests.crash.zygote import Zygote
 from tests.game.interrupted import check_same
 
-LONG = shlex.split("--set epochs=400 --set patience=400 --set players=exact --set search=[], folds=0")
+LONG = shlex.split(
+    "--set epochs=400 --set patience=400 --set players=exact --set search=[], folds=0"
+)
 SHORT = ["--set", "epochs=6", "--set", "players=exact", "--set", "search=[], folds=0"]
 
 

@@ -123,7 +123,14 @@ def train(kind: str, *bad: int, **changes: Any) -> Trainer:
     """A trainer over a log of which some sessions hold a NaN."""
     log = random_log(3, n_sessions=60)
     space = fit_space(log)
-    small = {"warm_start": 2, "epochs": 2, "catch_up": 1, "batch_sessions": 8, "search": [], "folds": 0}
+    small = {
+        "warm_start": 2,
+        "epochs": 2,
+        "catch_up": 1,
+        "batch_sessions": 8,
+        "search": [],
+        "folds": 0,
+    }
     config = Config.from_preset("fastgaum", **{**small, "hidden": [8], **changes})
     encoded = Encoder(space, log).encode(log.sessions_in("train"))
     for session in bad:

@@ -55,7 +55,9 @@ def _save_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_preset_and_variant_goes_on(
     preset: str, changes: dict[str, Any], log: SessionLog, tmp_path: Path
 ) -> None:
-    check_interrupted_anywhere(config_of(preset, search=[], folds=0, **changes), log, tmp_path, times=1)
+    check_interrupted_anywhere(
+        config_of(preset, search=[], folds=0, **changes), log, tmp_path, times=1
+    )
 
 
 def test_catching_up_goes_on_at_its_rates(
@@ -63,7 +65,15 @@ def test_catching_up_goes_on_at_its_rates(
 ) -> None:
     """A generator that cannot start as the best response, after a warm start whose rates fell."""
     monkeypatch.setattr("fastgaum.nets.networks.Networks.start_generator", lambda *_: None)
-    changes = {"lr": 0.5, "patience": 1, "warm_start": 6, "catch_up": 12, "epochs": 1, "search": [], "folds": 0}
+    changes = {
+        "lr": 0.5,
+        "patience": 1,
+        "warm_start": 6,
+        "catch_up": 12,
+        "epochs": 1,
+        "search": [],
+        "folds": 0,
+    }
     check_interrupted_anywhere(config_of("fastgaum", **changes), log, tmp_path, times=1)
 
 
@@ -98,7 +108,9 @@ def test_a_crash_between_any_two_writes_is_mended(
 ) -> None:
     """The process dies just before the k-th file gets its name, or before the last one is removed,
     for every k of a run."""
-    config = config_of("fastgaum", epochs=1, warm_start=1, catch_up=1, batch_sessions=64, search=[], folds=0)
+    config = config_of(
+        "fastgaum", epochs=1, warm_start=1, catch_up=1, batch_sessions=64, search=[], folds=0
+    )
     run(config, log, tmp_path / "whole")
     replace, unlink, k, crashed = os.replace, Path.unlink, 0, True
     while crashed:

@@ -212,7 +212,14 @@ def test_nothing_is_compiled_after_a_warmup(preset: str) -> None:
     log, _ = synthesise(700, preset="scale", n_items=40)
     assert main(["warmup", "--quiet"]) == 0
     held = held_signatures()
-    changes = {"players": "adversarial", "warm_start": 1, "catch_up": 1, "epochs": 1, "search": [], "folds": 0}
+    changes = {
+        "players": "adversarial",
+        "warm_start": 1,
+        "catch_up": 1,
+        "epochs": 1,
+        "search": [],
+        "folds": 0,
+    }
     model = UserModel.from_preset(preset, **changes)
     model.fit(log)
     model.evaluate(log)

@@ -15,7 +15,13 @@ from fastgaum.logs.read import read_log
 from fastgaum.models.user_model import UserModel
 
 N_ITEMS, N_DISPLAYED, N_KINDS = 40, 6, 4
-SMALL: dict[str, Any] = {"players": "exact", "search": (), "folds": 0, "relations": False, "device": "cpu"}
+SMALL: dict[str, Any] = {
+    "players": "exact",
+    "search": (),
+    "folds": 0,
+    "relations": False,
+    "device": "cpu",
+}
 
 Values = np.ndarray
 

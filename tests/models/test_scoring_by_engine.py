@@ -19,7 +19,14 @@ from tests.builders import random_log
 SETTINGS: dict[str, dict[str, object]] = {
     "preset": {"search": (), "folds": 0},
     "set context, relations": {"set_context": True, "relations": True, "search": (), "folds": 0},
-    "towers": {"tower_dim": 6, "hidden": (8,), "history_dim": 5, "relations": False, "search": (), "folds": 0},
+    "towers": {
+        "tower_dim": 6,
+        "hidden": (8,),
+        "history_dim": 5,
+        "relations": False,
+        "search": (),
+        "folds": 0,
+    },
     "exact, two layers": {"players": "exact", "history_layers": 2, "search": (), "folds": 0},
     "position weights": {"history": "pw", "search": (), "folds": 0},
 }

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from fastgaum.baselines.opinion_pool import Choices
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,6 @@ from fastgaum.baselines.floors import ClickCountFloor, floor_table
 from fastgaum.baselines.linucb import LinUcb
 from fastgaum.baselines.logit import ConditionalLogit
 from fastgaum.baselines.neighbours import ItemKnn
-from fastgaum.baselines.opinion_pool import Choices
 from fastgaum.baselines.wide_deep import WideDeepCcf
 from fastgaum.baselines.xgboost_trees import XgboostRank, XgboostSoftmax
 from fastgaum.config import Config

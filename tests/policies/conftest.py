@@ -17,7 +17,9 @@ def learned_log() -> SessionLog:
 
 @pytest.fixture(scope="session")
 def learned(learned_log: SessionLog) -> LearnedWorld:
-    model = UserModel.from_preset("fastgaum", epochs=1, warm_start=2, catch_up=1, search=[], folds=0)
+    model = UserModel.from_preset(
+        "fastgaum", epochs=1, warm_start=2, catch_up=1, search=[], folds=0
+    )
     model.fit(learned_log)
     return LearnedWorld(model)
 

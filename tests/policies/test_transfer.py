@@ -134,7 +134,9 @@ def test_a_follower_knows_what_its_user_had_behind_it(
 def test_a_past_with_actions_is_refused_where_states_depend_on_them() -> None:
     """A past holds no actions: the follower's states would not be its user's."""
     log = with_drawn_actions(random_log(4, n_sessions=60, no_click=0.3), 4)
-    model = UserModel.from_preset("fastgaum", epochs=1, warm_start=1, search=[], folds=0, hidden=[4])
+    model = UserModel.from_preset(
+        "fastgaum", epochs=1, warm_start=1, search=[], folds=0, hidden=[4]
+    )
     model.fit(log)
     own, begun = LearnedWorld(model), LearnedWorld(model, log=log, starts="logged")
     with pytest.raises(ConfigError, match="does not get the actions before the logged starts"):

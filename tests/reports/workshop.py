@@ -25,7 +25,8 @@ QUICK: Mapping[str, Any] = {
     "warm_start": 3,
     "catch_up": 2,
     "batch_sessions": 128,
-    "search": [], "folds": 0,
+    "search": [],
+    "folds": 0,
     "device": "cpu",
 }
 

@@ -40,7 +40,8 @@ SMALL: dict[str, Any] = {
     "history_dim": 5,
     "batch_sessions": 16,
     "lr": 0.03,
-    "search": [], "folds": 0,
+    "search": [],
+    "folds": 0,
 }
 IDENTITY: dict[str, Any] = {"protocol": "identity", "relations": False, "set_context": False}
 

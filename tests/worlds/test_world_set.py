@@ -316,7 +316,9 @@ def test_members_that_make_no_set_are_refused(set_model: UserModel) -> None:
     with pytest.raises(ConfigError, match="member 1 does not know the item 'another' of member 0"):
         WorldSet([more, one])
     assert WorldSet([one, more]).n_items == one.n_items
-    model = UserModel.from_preset("fastgaum", epochs=1, warm_start=1, search=[], folds=0, hidden=[4])
+    model = UserModel.from_preset(
+        "fastgaum", epochs=1, warm_start=1, search=[], folds=0, hidden=[4]
+    )
     model.fit(random_log(4, n_sessions=60))
     with pytest.raises(ConfigError, match="no fits on bootstraps"):
         WorldSet.of(model)
