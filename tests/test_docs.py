@@ -53,11 +53,9 @@ def commands_of(code: str) -> list[list[str]]:
 
 
 def shortened(argv: list[str]) -> list[str]:
-    """`tune` with five trials; `reproduce` and `compare` with one seed and in this process."""
+    """`reproduce` and `compare` with one seed and in this process."""
     if argv[0] in ("reproduce", "compare"):
         return [*_without(argv, "--seeds"), "--seeds", "1", "--jobs", "1"]
-    if argv[0] == "tune":
-        return [*_without(argv, "--trials"), "--trials", "5"]
     return argv
 
 
