@@ -85,7 +85,7 @@ def seconds_until(log: SessionLog, loss: float, full: bool) -> float:
 
 @cache
 def sized(full: bool) -> tuple[UserModel, SessionLog]:
-    """The preset as `fit` sizes it, after an epoch of exact steps, and its log."""
+    """The preset as `fit` chooses it, after an epoch of exact steps, and its log."""
     log = public_log("wikispeedia") if full else hotel(full)
     model = UserModel.from_preset("fastgaum", players="exact", warm_start=1, device="cpu")
     model.fit(log)
