@@ -10,7 +10,7 @@
 
 A log without training events has only the floors that need none. If a model is scored on another
 log than its training log, the counts are those of its training. On sessions that trained a model
-that was fitted by folds of users, counts are of the users of the other folds, as the model's are."""
+by folds of users, counts are of the users of the other folds, as the model's are."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -52,15 +52,27 @@ class Prepared:
 
     @cached_property
     def _held_out(self) -> list[EncodedSessions]:
-        """Sessions of each fold, with the counts of the others."""
+        """Sessions of each fold, with the counts of the others, and unknown ids for those that
+        the others do not have: their rows are not trained."""
         encoder, train = Encoder(self.space, self.log), self.log.sessions_in("train")
         others = [self.space] * self.space.folds
         if self.space.has_statistics:
             others = spaces_without(encoder.coded, self.log, self.space)
-        return [
-            encoder.with_space(space, None).encode(train[self._folds[train] == fold])
-            for fold, space in enumerate(others)
-        ]
+
+        def held_out(fold: int) -> EncodedSessions:
+            rows = train[self._folds[train] == fold]
+            encoded = encoder.with_space(others[fold], None).encode(rows)
+            unknown = self.space.unknown_of_id
+            own = np.where(self.known_ids(fold), np.arange(len(unknown), dtype=np.int32), unknown)
+            actions = encoded.actions
+            return replace(
+                encoded,
+                ids=own[encoded.ids],
+                context_ids=own[encoded.context_ids],
+                actions=actions and actions._replace(ids=own[actions.ids]),
+            )
+
+        return [held_out(fold) for fold in range(self.space.folds)]
 
     def known_ids(self, fold: int) -> BoolArray:
         """Whether the users that train a fold's fit have each feature id, shape (n_ids,)."""

@@ -215,7 +215,7 @@ def test_the_command_takes_over_what_the_run_says(
     names = ("first.parquet", "second.parquet", "run", "further", "logit", "no")
     first, second, run, further, logit, no = (str(tmp_path / name) for name in names)
     short = [
-        f"--set={key}" for key in ("epochs=1", "warm_start=1", "hidden=[4]", "search=[], folds=0")
+        f"--set={key}" for key in ("epochs=1", "warm_start=1", "hidden=[4]", "search=[]", "folds=0")
     ]
     assert main(["train", first, "-o", run, "--column", "item=sku", "--quiet", *short]) == 0
     assert main(["train", second, "-o", further, "--from", run, "--seed", "5"]) == 0
