@@ -404,7 +404,9 @@ class UserModel(NetworksModel):
         """As of `ChoiceModel`, with the names of code of the user's own."""
         if self.networks is None or self.space is None:
             raise ConfigError("the model has not been trained: call fit before save")
-        trials = [{"name": one.name, "val_loss": one.val_loss} for one in self.trials]
+        trials = [
+            {"name": one.name, "val_loss": one.val_loss, "rung": one.rung} for one in self.trials
+        ]
         return {
             "space": saved_space(self.space),
             "outside": self.outside,
@@ -517,7 +519,8 @@ def members_of(model: ChoiceModel) -> tuple[ChoiceModel, ...]:
     if not isinstance(model, UserModel) or not model.members:
         return ()
     first = copy.copy(model)
-    first.members = ()
+    # online users of the whole model are means
+    first.members, first._online = (), {}
     return (first, *model.members)
 
 
