@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -56,30 +55,27 @@ class Prepared:
 
     @cached_property
     def _held_out(self) -> list[EncodedSessions]:
-        """Sessions of each fold, with the counts of the others."""
+        """Sessions of each fold, with the counts of the others, and unknown ids for those that
+        the others do not have: their rows are not trained."""
         encoder, train = Encoder(self.space, self.log), self.log.sessions_in("train")
         others = [self.space] * self.space.folds
         if self.space.has_statistics:
             others = spaces_without(encoder.coded, self.log, self.space)
-        return [
-            self._as_met(
-                fold, encoder.with_space(space, None).encode(train[self._folds[train] == fold])
-            )
-            for fold, space in enumerate(others)
-        ]
 
-    def _as_met(self, fold: int, encoded: EncodedSessions) -> EncodedSessions:
-        """Sessions whose ids a fold's fit has not met are unknown ones, as they will be to the
-        fitted model (`user_model.forget_ids`)."""
-        unknown = self.space.unknown_of_id
-        met = np.where(self.known_ids(fold), np.arange(len(unknown), dtype=np.int32), unknown)
-        actions = encoded.actions
-        return dataclasses.replace(
-            encoded,
-            ids=met[encoded.ids],
-            context_ids=met[encoded.context_ids],
-            actions=None if actions is None else actions._replace(ids=met[actions.ids]),
-        )
+        def held_out(fold: int) -> EncodedSessions:
+            rows = train[self._folds[train] == fold]
+            encoded = encoder.with_space(others[fold], None).encode(rows)
+            unknown = self.space.unknown_of_id
+            own = np.where(self.known_ids(fold), np.arange(len(unknown), dtype=np.int32), unknown)
+            actions = encoded.actions
+            return replace(
+                encoded,
+                ids=own[encoded.ids],
+                context_ids=own[encoded.context_ids],
+                actions=actions and actions._replace(ids=own[actions.ids]),
+            )
+
+        return [held_out(fold) for fold in range(self.space.folds)]
 
     def known_ids(self, fold: int) -> BoolArray:
         """Whether the users that train a fold's fit have each feature id, shape (n_ids,)."""
