@@ -224,7 +224,8 @@ class ChoiceModel(ABC):
         hidden = 0
         if hide_items != 0:
             encoder = self._encoder(log, split)
-            if split in ("train", "all") and encoder.reads_training_log:
+            trained = ("train", "all", *(("validation",) if encoder.space.folds else ()))
+            if split in trained and encoder.reads_training_log:
                 # the log with other ids is another log: nothing would be left out of its counts
                 raise ConfigError(
                     f"hide_items is for sessions that did not train, split '{split}' of log "

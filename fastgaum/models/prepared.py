@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from fastgaum.arrays import BoolArray, LongArray
+from fastgaum.arrays import BoolArray, IntArray, LongArray
 from fastgaum.config import Config
 from fastgaum.errors import require_whole
 from fastgaum.features.encoder import Encoder
@@ -39,8 +39,11 @@ class Prepared:
         folds, the log's own splits."""
         if not self.space.folds:
             return TrainingData(self.train, self._validation)
-        others = np.flatnonzero(self._folds[self.train.rows] != fold).astype(np.int32)
-        return TrainingData(self.train, self._held_out[fold], others)
+        return TrainingData(self.train, self._held_out[fold], self._others(fold))
+
+    def _others(self, fold: int) -> IntArray:
+        """Positions in `train` of the users who are not in a fold."""
+        return np.flatnonzero(self._folds[self.train.rows] != fold).astype(np.int32)
 
     @cached_property
     def _folds(self) -> LongArray:
@@ -76,9 +79,9 @@ class Prepared:
 
     def known_ids(self, fold: int) -> BoolArray:
         """Whether the users that train a fold's fit have each feature id, shape (n_ids,)."""
-        known = self.space.unknown_of_id == np.arange(self.space.n_ids)
+        known: BoolArray = self.space.unknown_of_id == np.arange(self.space.n_ids)
         known[0] = True
-        part = select_sessions(self.train, np.flatnonzero(self._folds[self.train.rows] != fold))
+        part = select_sessions(self.train, self._others(fold))
         known[self.train.ids[part.candidates]] = True
         known[self.train.context_ids[part.events]] = True
         if self.train.actions is not None:

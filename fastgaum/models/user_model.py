@@ -527,7 +527,8 @@ def members_of(model: ChoiceModel) -> tuple[ChoiceModel, ...]:
     if not isinstance(model, UserModel) or not model.members:
         return ()
     first = copy.copy(model)
-    first.members = ()
+    # online users of the whole model are means
+    first.members, first._online = (), {}
     return (first, *model.members)
 
 
