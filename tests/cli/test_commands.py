@@ -248,7 +248,8 @@ def test_a_run_remembers_the_context(
     assert says in capsys.readouterr().err
     assert json.loads((tmp_path / "train.json").read_text())["context"] == held
     reading = json.loads((run / "reading.json").read_text())
-    assert reading == {"context_field": ["query"], "user_table": str(users)}
+    own = {"context_field": ["query"], "user_table": str(users)}
+    assert reading == own | {"categories": ["land", "query"]}
     again = ["train", str(log_file), "-o", str(run), "--resume", *QUICK]
     assert main([*again, "--json", str(tmp_path / "again.json")]) == 0
     found = json.loads((tmp_path / "again.json").read_text())
