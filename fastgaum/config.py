@@ -40,6 +40,7 @@ CountFromOne = Annotated[int, Meta(ge=1, le=10**9)]
 Width = Annotated[int, Meta(ge=1, le=1 << 16)]
 Widths = Annotated[tuple[Width, ...], Meta(max_length=100)]
 MOST_SEED = 2**62
+MOST_FOLDS = 100
 Seed = Annotated[int, Meta(ge=0, le=MOST_SEED)]
 # beyond the largest sizes a configuration is a slip or an attack: what it names is made before the
 # first error
@@ -214,7 +215,7 @@ class Config(CheckedSettings):
     search: tuple[str, ...] = CHOSEN_KEYS
     """keys that `fit` chooses for the log, among the settings of `presets.PORTFOLIO`; a key that is
     set is not among them"""
-    folds: Literal["auto"] | Annotated[int, Meta(ge=0, le=100)] = "auto"
+    folds: Literal["auto"] | Annotated[int, Meta(ge=0, le=MOST_FOLDS)] = "auto"
     """folds of users over training and validation, each left out by one fit, of which results are
     the mean; 0: one fit on the log's own split; auto: 5 below `presets.FOLDS_BELOW` training
     events"""

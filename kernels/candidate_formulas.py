@@ -204,6 +204,6 @@ def encode_rows(
     for i in range(len(out)):
         for j in range(len(columns)):
             value = (raw[i, columns[j]] - start[j]) / scale[j]
-            if bend[j] < np.inf:
+            if bend[j] > 0:
                 value = value / np.hypot(np.float32(1), value / bend[j])
             out[i, j] = min(max(value, least[j]), most[j])

@@ -9,7 +9,7 @@ import pytest
 
 from fastgaum.config import Config, parse_setting
 from fastgaum.errors import ConfigError
-from fastgaum.presets import COMPARE_BELOW, GROW_AT, GROWTH_DECIDES, PRESETS, SIZES, TOWERS_AT
+from fastgaum.presets import CHOSEN_KEYS, FOLDS, FOLDS_BELOW, PRESETS
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,10 @@ from fastgaum.presets import COMPARE_BELOW, GROW_AT, GROWTH_DECIDES, PRESETS, SI
         ({"hidden": []}, "hidden must be a list of 1 to 100 values, .* got \\[\\]"),
         ({"dropout": 1.0}, "dropout must be a number at least 0 and below 1"),
         ({"tower_dim": 1}, "tower_dim must be 0, or at least 2"),
-        ({"search": ["grow"]}, "'grow' is none"),
+        ({"search": ["eta"]}, "'eta' is none"),
+        ({"folds": 1}, "folds must be 0, or at least 2, got 1: no user would be left out"),
+        ({"folds": 101}, "folds must be one of auto or a whole number at least 0 and at most 100"),
+        ({"folds": "none"}, "folds must be one of auto or a whole number .*, got 'none'"),
         ({"clip": 1e16}, "clip must be a number greater than 0 and at most 1e"),
         ({"lr": 20.0, "weight_decay": 0.1}, "lr · weight_decay must be below 1"),
         ({"search": ["relation"]}, "did you mean 'relations'"),
@@ -39,69 +42,28 @@ def test_wrong_values_are_named(changes: dict[str, Any], message: str) -> None:
         Config.from_preset("fastgaum", **changes)
 
 
-def test_a_large_log_compares_sizes() -> None:
-    config = Config.from_preset("fastgaum", seed=3)
-    small = config.settings(1000, GROW_AT - 1, 10**6)
-    assert list(small) == [
-        "relations = true, counts = true",
-        "relations = false, counts = true",
-        "relations = false, counts = false",
-    ]
-    assert [one.relations for one in small.values()] == [True, False, False]
-    assert [one.counts for one in small.values()] == [True, True, False]
-    assert all(one.tower_dim == 0 for one in small.values())
-    compared = config.settings(10_000, GROW_AT, COMPARE_BELOW - 1)
-    assert list(compared) == list(SIZES)
-    # without counts of items there are no counts to try without
-    identity = config.replace(protocol="identity")
-    assert list(identity.settings(1000, GROW_AT - 1, 10**6)) == list(small)[:2]
-    by_size = identity.settings(10_000, GROW_AT, COMPARE_BELOW - 1)
-    assert list(by_size) == [name for name in SIZES if "no counts" not in name]
-    # of more candidates a part would be read, which misleads
-    assert list(config.settings(10_000, TOWERS_AT, COMPARE_BELOW)) == ["towers"]
-    assert config.settings(10_000, TOWERS_AT - 1, COMPARE_BELOW) == small
-    for name, sized in compared.items():
-        assert {key: getattr(sized, key) for key in SIZES[name]} == SIZES[name]
-        assert (sized.grow, sized.search, sized.seed) == (False, (), 3)
-        # 1,000 events a batch, or 256, of 2 a session
-        assert sized.batch_sessions == (500 if sized.tower_dim else 128)
-        assert sized.size == (name if sized.tower_dim else None)
-        assert sized.settings(10_000, GROW_AT, 10**5) == {}
+@pytest.mark.parametrize("key", CHOSEN_KEYS)
+def test_a_key_that_is_set_is_not_chosen(key: str) -> None:
+    """Also one that is set to what it was; the other keys stay open."""
+    usual = {key: Config().to_mapping()[key]}
+    others = tuple(one for one in CHOSEN_KEYS if one != key)
+    for config in (Config.from_preset("fastgaum", **usual), Config().with_keys(**usual)):
+        assert config.search == others
+    assert Config.from_preset("fastgaum", **usual, search=[key]).search == (key,)
+    assert Config.from_preset("fastgaum").search == CHOSEN_KEYS
+
+
+def test_folds_are_of_small_logs_alone() -> None:
+    config = Config.from_preset("fastgaum")
+    found = [config.folds_of(n_events) for n_events in (1, FOLDS_BELOW - 1, FOLDS_BELOW)]
+    assert found == [FOLDS, FOLDS, 0]
+    for folds in (0, 2, 100):
+        assert config.with_keys(folds=folds).folds_of(1) == folds
+        assert config.with_keys(folds=folds).folds_of(10**6) == folds
     for name in PRESETS:
         own = Config.from_preset(name)
         assert own.preset == name
-        assert name.startswith("fastgaum") or own.settings(10_000, GROW_AT, 10**5) == {}
-
-
-SET: dict[str, Any] = {
-    **{"tower_dim": 8, "history_dim": 9, "set_context": False, "relations": False},
-    **{
-        "counts": False,
-        "search": [],
-        "folds": 0,
-        "dropout": 0.1,
-        "id_dropout": 0.1,
-        "weight_decay": 0.01,
-    },
-    **{
-        "lr_drops": 2,
-        "patience": 3,
-        "batch_sessions": 512,
-        "hidden": [8],
-        "activation": "elu",
-    },
-    **{"wide": False, "grow": False},
-}
-
-
-@pytest.mark.parametrize("key", [*GROWTH_DECIDES, "grow"])
-def test_what_is_set_stays(key: str) -> None:
-    changes = {key: SET[key]}
-    for config in (Config.from_preset("fastgaum", **changes), Config().replace(**changes)):
-        assert config.settings(10_000, GROW_AT, 10**5) == config.settings(9, 9, 9)
-    usual = {key: Config().to_mapping()[key] for key in changes}
-    if key != "grow":
-        assert not Config.from_preset("fastgaum", **usual).grow
+        assert name.startswith("fastgaum") or (own.search, own.folds) == ((), 0)
 
 
 def test_unknown_preset() -> None:
@@ -129,8 +91,3 @@ def test_settings() -> None:
     assert parse_setting("select=calibrated loss") == ("select", "calibrated loss")
     with pytest.raises(ConfigError, match="key=value"):
         parse_setting("eta")
-
-
-def test_a_short_fit_has_few_epochs_on_many_candidates() -> None:
-    epochs = [Config().short(n_candidates).epochs for n_candidates in (10**5, 10**6, 10**7)]
-    assert epochs == [15, 6, 6]

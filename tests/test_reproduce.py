@@ -20,7 +20,7 @@ from fastgaum.reports.comparison import compare_logs
 from fastgaum.reports.grid import GridPlan
 from fastgaum.reports.others import OtherRows, read_rows
 
-QUICK = {"epochs": 2, "warm_start": 2, "batch_sessions": 256}
+QUICK = {"epochs": 2, "warm_start": 2, "batch_sessions": 256, "search": []}
 SET = [word for key, value in QUICK.items() for word in ("--set", f"{key}={value}")]
 SCHEMA = Path(__file__).resolve().parents[1] / "docs" / "rows.schema.json"
 CELL = {
@@ -32,6 +32,7 @@ CELL = {
     "sd": float,
     "ci": list,
     "seeds": int,
+    "folds": int,
     "n_events": int,
     "nll": float,
     "seconds": float,
@@ -104,6 +105,8 @@ def test_cells_say_what_they_read_and_how_they_were_chosen(sample: Written) -> N
         "logit": ("bags", "—"),
         "click-rate": ("identity", "—"),
     }
+    folds = {cell["model"]: cell["folds"] for cell in sample.result["cells"]}
+    assert folds == {"fastgaum": 5, "logit": 5, "click-rate": 0}
 
 
 def test_a_floor_that_is_a_model_scores_what_the_floor_scores(sample: Written) -> None:
@@ -128,6 +131,9 @@ def test_markdown_has_a_row_per_floor_head_and_oracle(sample: Written) -> None:
     assert rows[9:] == ["oracle"]
     assert "1 seed, pooled over 2 splits of the users anew (seeds 3..4)" in sample.markdown
     assert "epoch chosen on validation by loss (" in sample.markdown
+    names = ", ".join(sorted({"fastgaum", "logit"}, key=sample.markdown.index))
+    says = f"mean of the fits on 5 folds of users over training and validation: {names}\n"
+    assert says in sample.markdown
     assert "fastgaum against the best other model: prec@1 " in sample.markdown
     assert "test events whose user has no earlier event: " in sample.markdown
 
@@ -142,7 +148,7 @@ def _without_clock(result: dict[str, Any]) -> dict[str, Any]:
 def test_figures_depend_on_seeds_alone() -> None:
     """Not on how many processes shared the work, nor on the order in which they finished."""
     log, _ = synthesise(300, preset="sample")
-    plan = GridPlan(["fastgaum", "click-rate"], 1, "bags", (4, 5), QUICK)
+    plan = GridPlan(["fastgaum", "click-rate"], 1, "bags", (4, 5), QUICK | {"folds": 0})
     alone, shared = (
         compare_logs({"world": log}, plan, jobs=jobs, device="cpu").result for jobs in (1, 2)
     )

@@ -73,20 +73,19 @@ def small(preset: str = "fastgaum", **changes: Any) -> Callable[[], ChoiceModel]
 
 MODELS: dict[str, Callable[[], ChoiceModel]] = {
     "fastgaum": small(),
-    "members": small(members=2, search=[], folds=0),
-    "towers": small(tower_dim=4, relations=False, set_context=False, search=[], folds=0),
-    "exact": small("fastgaum-exact", search=[], folds=0),
+    "folds": small(search=["relations", "counts"], folds=2),
+    "towers": small(tower_dim=4, relations=False, set_context=False),
+    "exact": small("fastgaum-exact"),
     "paper-lstm": small("paper-lstm"),
     "paper-pw": small("paper-pw", epochs=1),
-    "by autograd": small(regulariser="tsallis", table_optimiser="adagrad", search=[], folds=0),
-    "bilstm": small(history="bilstm", history_layers=2, search=[], folds=0),
-    "own encoder": small(history=OwnEncoder, search=[], folds=0),
+    "by autograd": small(regulariser="tsallis", table_optimiser="adagrad"),
+    "bilstm": small(history="bilstm", history_layers=2),
+    "own encoder": small(history=OwnEncoder),
     **{
         name: lambda name=name: make_model(name, {"epochs": 2}, "cpu")  # type: ignore[misc]
         for name in ("wd-lr", "wd-ccf", "dfm", "s-rnn")
     },
     **{name: lambda name=name: make_model(name, {}, "cpu") for name in ("logit", "xgboost")},  # type: ignore[misc]
-    "pool": lambda: make_model("pool", {"members": ["linucb", "iknn"]}, "cpu"),
 }
 
 
@@ -141,7 +140,7 @@ def test_a_fit_and_its_file_are_the_same_bytes(name: str, default: str) -> None:
 
 @cache
 def world() -> LearnedWorld:
-    model = small("fastgaum-exact", search=[], folds=0)()
+    model = small("fastgaum-exact")()
     assert isinstance(model, UserModel)
     model.fit(random_log(4, no_click=0.3))
     return LearnedWorld(model)
@@ -184,7 +183,7 @@ def test_another_thread_has_the_users_default_while_networks_are_made() -> None:
             there.set()
             leave.wait(60)
 
-    model = UserModel.from_preset(device="cpu", history=Waits, **SMALL | {"search": [], "folds": 0})
+    model = UserModel.from_preset(device="cpu", history=Waits, **SMALL)
     with default_of("float64"):
         fit = threading.Thread(target=model.fit, args=(log(),))
         fit.start()

@@ -175,7 +175,7 @@ def grow_training(former: FeatureSpace, log: SessionLog) -> tuple[FeatureSpace, 
     acts = bool(former.actions)
     space, coded = _count(former, log, found, has_places, acts, relations, crossed)
     # in another order of rows too, which has another fingerprint
-    if log.fingerprint == former.fingerprint or all(
+    if Encoder(former, log).reads_training_log or all(
         np.array_equal(getattr(space.item_counts, name), 2 * getattr(former.item_counts, name))
         for name in ("displays", "choices")
     ):
@@ -225,6 +225,8 @@ def _count(
         fingerprint=log.fingerprint,
         reading=None if log.reading is None else log.reading.to_json(),
         trained=former.trained.plus(TrainedUsers.of(log)),
+        # a fit that goes on has the further log's own split
+        folds=0,
     )
     coded = CodedLog(space, log)
     counts, before = ItemCounts.zeros(len(categorical[0].values)), former.item_counts.displays

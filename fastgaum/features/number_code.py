@@ -73,8 +73,7 @@ class NumberCode:
     least: FloatArray
     most: FloatArray
     bend: FloatArray
-    """above 0: a number x is read as x / √(1 + (x / bend)²), which stays within ± bend; inf: as it
-    is"""
+    """a number x is read as x / √(1 + (x / bend)²), which stays within ± bend; 0: as it is"""
 
     @property
     def n_numbers(self) -> int:
@@ -100,11 +99,7 @@ def standardised(
         if own is not None:
             scale[~np.isin(np.arange(n_raw), own) & (scale <= 1e-6)] = 1
     bound = np.full(n_raw, MOST, np.float32)
-    return NumberCode(np.arange(n_raw), mean, scale, -bound, bound, _unbent(n_raw))
-
-
-def _unbent(n: int) -> FloatArray:
-    return np.full(n, np.inf, np.float32)
+    return NumberCode(np.arange(n_raw), mean, scale, -bound, bound, np.zeros(n_raw, np.float32))
 
 
 def made_robust(code: NumberCode, raw: FloatArray) -> NumberCode:
@@ -121,7 +116,7 @@ def made_robust(code: NumberCode, raw: FloatArray) -> NumberCode:
         code,
         start=np.where(varies, middle, code.start),
         scale=np.where(varies, scale, code.scale).astype(np.float32),
-        bend=np.where(varies, np.float32(BEND), np.float32(np.inf)),
+        bend=np.where(varies, np.float32(BEND), np.float32(0)),
     )
 
 
@@ -145,4 +140,5 @@ def _pieces(values: FloatArray, column: int, n_pieces: int) -> NumberCode | None
     start, scale = cuts[:-1], np.diff(cuts)
     share = np.clip((values[:, None] - start) / scale, 0, 1).mean(0)
     columns = np.full(len(start), column)
-    return NumberCode(columns, start + share * scale, scale, -share, 1 - share, _unbent(len(start)))
+    unbent = np.zeros(len(start), np.float32)
+    return NumberCode(columns, start + share * scale, scale, -share, 1 - share, unbent)

@@ -6,6 +6,7 @@ Validation and test read what all said."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from fastgaum.arrays import BoolArray, Float64Array, IntArray, LongArray
 from fastgaum.features.coded_log import CodedLog
+from fastgaum.features.numbers import place_rates
 from fastgaum.features.sessions import EncodedSessions, Selection
 from fastgaum.features.space import FeatureSpace
 from fastgaum.features.statistics import StatisticsCounter, scale_counts
@@ -106,7 +108,7 @@ def with_all_training(log: SessionLog, folds: int) -> SessionLog:
 
 
 def with_fold(log: SessionLog, fold: int, n_folds: int) -> SessionLog:
-    """The log whose users of training and validation train, but for those of a fold, which
+    """The log whose users of training and validation train, except those of a fold, which
     validate."""
     folds = folds_of(log.user_hashes, n_folds)
     split = np.where(folds == fold, np.int8(VALIDATION), np.int8(TRAIN))
@@ -121,9 +123,16 @@ def spaces_without(coded: CodedLog, log: SessionLog, whole: FeatureSpace) -> lis
     relations, crossed = whole.relations is not None, bool(whole.crossed)
 
     def without(fold: int) -> FeatureSpace:
-        counter = StatisticsCounter(coded, whole, relations, crossed)
+        rates = whole.place_rates.copy()
+        if len(rates):
+            own = place_rates(with_fold(log, fold, whole.folds))
+            rates[: len(own)] = own
+        space = dataclasses.replace(whole, place_rates=rates)
+        counter = StatisticsCounter(coded, space, relations, crossed)
         counter.add(train[folds != fold])
-        return _of_size(counter.counted(), whole)
+        counted = counter.counted()
+        rate = counted.item_counts.choices.sum() / counted.item_counts.displays.sum()
+        return _of_size(dataclasses.replace(counted, prior_rate=float(rate)), whole)
 
     return [without(fold) for fold in range(whole.folds)]
 

@@ -93,7 +93,7 @@ class Trainer:
         self.averaging = Averaging(game, self.processes)
         self.order, self.at = np.random.default_rng(config.seed), TrainingPosition()
         part = self.processes.part
-        self.train = HeldBatches(data.train, self.device, GAP_SESSIONS, part)
+        self.train = HeldBatches(data.train, self.device, GAP_SESSIONS, part, data.drawn)
         self.validation = HeldBatches(data.validation, self.device, part=part)
         self.rows: list[EpochRow] = []
         self.best_score = math.inf

@@ -65,9 +65,9 @@ class EpochRow:
 class Observer:
     """Watches a fit. Each method does nothing: a class of one's own replaces those that it wants.
 
-    `fit` calls them in the process that trains: `on_fold_begin` before the fit of each further fold,
-    `on_fit_begin` once, then for each epoch `on_epoch_begin`, `on_batch_end` and `on_epoch_end`,
-    and `on_fit_end` once, also after an error or a signal."""
+    `fit` calls them in the process that trains: `on_fold_begin` before the fit of each further
+    fold, `on_fit_begin` once, then for each epoch `on_epoch_begin`, `on_batch_end` and
+    `on_epoch_end`, and `on_fit_end` once, also after an error or a signal."""
 
     may_fail: ClassVar[bool] = True
     """whether the fit goes on when a method raises an Exception, after a RuntimeWarning and without

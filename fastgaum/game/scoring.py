@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fastgaum.arrays import Float64Array, FloatArray
+from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.features.batches import assemble
 from fastgaum.features.sessions import EncodedSessions, blocks
 from fastgaum.game.game import exact_loss, optimality_gap
@@ -95,7 +95,7 @@ def out_of_fold(
     for name, head in mean.heads.items():
         each = [one.heads[name] for one in members]
         columns = ("scores", "log_probs", "outside_log_prob")
-        found = [picked(getattr(head, of), [getattr(one, of) for one in each]) for of in columns]
+        found = (picked(getattr(head, of), [getattr(one, of) for one in each]) for of in columns)
         spread = head.spread
         if spread is not None:
             spread = np.where(of_candidates >= 0, np.float32(np.nan), spread)
@@ -137,12 +137,14 @@ class HeldBatches:
         device: torch.device,
         most_sessions: int | None = None,
         part: slice = slice(None),
+        drawn: IntArray | None = None,
     ) -> None:
         self.encoded, self.device = encoded, device
-        n = min(encoded.n_sessions, most_sessions or encoded.n_sessions)
+        positions = np.arange(encoded.n_sessions) if drawn is None else drawn
+        n = min(len(positions), most_sessions or len(positions))
         # spread over the log: its order may be that of time
-        spread = np.linspace(0, encoded.n_sessions, n, endpoint=False)
-        self.positions = spread.astype(np.int64)[part]
+        spread = np.linspace(0, len(positions), n, endpoint=False)
+        self.positions = positions[spread.astype(np.int64)[part]]
         few = encoded.n_events * (len(self.positions) / max(encoded.n_sessions, 1)) <= HELD_EVENTS
         self.held = list(self._assembled()) if few else None
 

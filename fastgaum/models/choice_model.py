@@ -224,7 +224,8 @@ class ChoiceModel(ABC):
         hidden = 0
         if hide_items != 0:
             encoder = self._encoder(log, split)
-            if split in ("train", "all") and encoder.reads_training_log:
+            trained = ("train", "all", *(("validation",) if encoder.space.folds else ()))
+            if split in trained and encoder.reads_training_log:
                 # the log with other ids is another log: nothing would be left out of its counts
                 raise ConfigError(
                     f"hide_items is for sessions that did not train, split '{split}' of log "
@@ -244,7 +245,8 @@ class ChoiceModel(ABC):
         """How many users of a split trained this model. Errors as of `score_sessions`."""
         space = self._checked_space(log, split)
         check_columns(space, log)
-        return count_seen(space.trained, log, split)
+        reads_training = space.folds > 0 and Encoder(space, log).reads_training_log
+        return count_seen(space.trained, log, split, space.folds, reads_training=reads_training)
 
     def score_sessions(
         self, log: SessionLog, split: SplitName = "test", progress: Progress | None = None

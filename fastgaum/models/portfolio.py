@@ -7,9 +7,11 @@ that a fit left out. Without folds a rung is more epochs on the log's own split.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import fmean
 
 from fastgaum.config import Config
 from fastgaum.features.relations import mean_display
@@ -74,7 +76,9 @@ class Halving:
         fits = [one for (of, _), one in done.items() if of == name]
         if not self.folds:
             fits[:-1] = []
-        loss = sum(one.val_loss / len(fits) for one in fits)
+        losses = [one.val_loss for one in fits]
+        # a setting that diverged on any fold has diverged
+        loss = max(losses) if max(losses) == sys.float_info.max else fmean(losses)
         seconds = sum(one.seconds for (of, _), one in done.items() if of == name)
         return TriedSetting(name, loss, seconds, max(one.rung for one in fits))
 

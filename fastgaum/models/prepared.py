@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from fastgaum.arrays import BoolArray, LongArray
+from fastgaum.arrays import BoolArray, IntArray, LongArray
 from fastgaum.config import Config
 from fastgaum.errors import require_whole
 from fastgaum.features.encoder import Encoder
@@ -39,8 +39,11 @@ class Prepared:
         folds, the log's own splits."""
         if not self.space.folds:
             return TrainingData(self.train, self._validation)
-        others = np.flatnonzero(self._folds[self.train.rows] != fold).astype(np.int32)
-        return TrainingData(self.train, self._held_out[fold], others)
+        return TrainingData(self.train, self._held_out[fold], self._others(fold))
+
+    def _others(self, fold: int) -> IntArray:
+        """Positions in `train` of the users who are not in a fold."""
+        return np.flatnonzero(self._folds[self.train.rows] != fold).astype(np.int32)
 
     @cached_property
     def _folds(self) -> LongArray:
@@ -52,21 +55,33 @@ class Prepared:
 
     @cached_property
     def _held_out(self) -> list[EncodedSessions]:
-        """Sessions of each fold, with the counts of the others."""
+        """Sessions of each fold, with the counts of the others, and unknown ids for those that
+        the others do not have: their rows are not trained."""
         encoder, train = Encoder(self.space, self.log), self.log.sessions_in("train")
         others = [self.space] * self.space.folds
         if self.space.has_statistics:
             others = spaces_without(encoder.coded, self.log, self.space)
-        return [
-            encoder.with_space(space, None).encode(train[self._folds[train] == fold])
-            for fold, space in enumerate(others)
-        ]
+
+        def held_out(fold: int) -> EncodedSessions:
+            rows = train[self._folds[train] == fold]
+            encoded = encoder.with_space(others[fold], None).encode(rows)
+            unknown = self.space.unknown_of_id
+            own = np.where(self.known_ids(fold), np.arange(len(unknown), dtype=np.int32), unknown)
+            actions = encoded.actions
+            return replace(
+                encoded,
+                ids=own[encoded.ids],
+                context_ids=own[encoded.context_ids],
+                actions=actions and actions._replace(ids=own[actions.ids]),
+            )
+
+        return [held_out(fold) for fold in range(self.space.folds)]
 
     def known_ids(self, fold: int) -> BoolArray:
         """Whether the users that train a fold's fit have each feature id, shape (n_ids,)."""
-        known = self.space.unknown_of_id == np.arange(self.space.n_ids)
+        known: BoolArray = self.space.unknown_of_id == np.arange(self.space.n_ids)
         known[0] = True
-        part = select_sessions(self.train, np.flatnonzero(self._folds[self.train.rows] != fold))
+        part = select_sessions(self.train, self._others(fold))
         known[self.train.ids[part.candidates]] = True
         known[self.train.context_ids[part.events]] = True
         if self.train.actions is not None:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.arrays import IntArray, LongArray
+from fastgaum.config import MOST_FOLDS
 from fastgaum.features.crossed import check_crossed
 from fastgaum.features.fields import OF_PLACE
 from fastgaum.features.item_vectors import component_names
@@ -157,6 +158,8 @@ def _faulty_shapes(space: FeatureSpace, n_items: int) -> Iterator[str]:
             yield f"space.{name} holds a count below 0"
     if vectors.axes.ndim != 2 or len(vectors.axes) != dim or any(w < 1 for _, w in vectors.widths):
         yield f"the axes of the vectors of items are not those of {dim} numbers"
+    if space.folds not in (0, *range(2, MOST_FOLDS + 1)):
+        yield f"space.folds is {space.folds}, 0 or 2 to {MOST_FOLDS} is required"
     if not 0 <= space.prior_rate <= 1:
         yield f"space.prior_rate is {space.prior_rate}, 0 to 1 is required"
     rates, has_place = space.place_rates, any(f.source == "position" for f in space.categorical)

@@ -70,6 +70,8 @@ def test_an_adversarial_run_approaches_the_best_response(regulariser: str) -> No
         patience=60,
         batch_sessions=32,
         hidden=[32, 32],
+        search=[],
+        folds=0,
     )
     table = model.fit(log)
     assert table["phase"].unique().to_list() == ["rounds"]
@@ -83,7 +85,8 @@ def test_rounds_after_a_warm_start_stay_near_the_best_response() -> None:
     """The generator starts as the best response, so that it has nothing to catch up, and then
     plays under the reward's own dropout: without that its gap grew tenfold."""
     log = random_log(5, n_sessions=120)
-    table = UserModel.from_preset(epochs=12, warm_start=3, dropout=0.5).fit(log)
+    short: dict[str, Any] = {"epochs": 12, "warm_start": 3, "search": [], "folds": 0}
+    table = UserModel.from_preset(dropout=0.5, **short).fit(log)
     assert table["phase"].unique(maintain_order=True).to_list() == ["exact", "rounds"]
     assert all(0 <= gap < 0.01 for gap in table["gap"])
 

@@ -40,8 +40,8 @@ class Notes(Observer):
     def on_fit_begin(self, config: Config, rows: Sequence[EpochRow]) -> None:
         self.calls.append(("fit begins", config.epochs, len(rows)))
 
-    def on_bootstrap(self, number: int, n_bootstraps: int) -> None:
-        self.calls.append(("bootstrap", number, n_bootstraps))
+    def on_fold_begin(self, fold: int, n_folds: int) -> None:
+        self.calls.append(("fold", fold, n_folds))
 
     def on_epoch_begin(self, epoch: int) -> None:
         self.calls.append(("begins", epoch))
@@ -71,14 +71,16 @@ def of_epoch(epoch: int) -> list[tuple[Any, ...]]:
 
 def test_the_calls_of_a_fit_in_their_order(log: SessionLog) -> None:
     notes = Notes()
-    UserModel.from_preset(**TINY, members=2).fit(log, [notes])
+    UserModel.from_preset(**TINY).fit(log, [notes])
     epochs = [call for epoch in (1, 2, 3) for call in of_epoch(epoch)]
-    assert notes.calls == [
-        ("bootstrap", 1, 1),
-        ("fit begins", 1, 0),
-        *epochs,
-        ("fit ends", 3, type(None)),
-    ]
+    whole = [("fit begins", 1, 0), *epochs, ("fit ends", 3, type(None))]
+    assert notes.calls == whole
+    # the fit without the first fold is told, of the others that they begin
+    notes.calls.clear()
+    UserModel.from_preset(**TINY | {"folds": 3}).fit(log, [notes])
+    told = [call for call in notes.calls if call[0] != "batch"]
+    assert told[:2] == [("fold", 1, 3), ("fold", 2, 3)]
+    assert told[2:] == [call for call in whole if call[0] != "batch"]
 
 
 def test_one_that_fails_is_told_and_loses_nothing(log: SessionLog, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from fastgaum.checkpoint import State, load_state, save_state
-from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, OutputError
 from fastgaum.game import checkpoint
 from fastgaum.game.loop import Trainer
@@ -22,7 +21,7 @@ from fastgaum.interrupts import Interrupted
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.run_folder import finished_table, run_checkpoint, train_run
 from fastgaum.models.user_model import UserModel
-from fastgaum.presets import SIZES
+from fastgaum.presets import Setting
 from fastgaum.reports.trained_run import open_run
 from tests.builders import random_log
 from tests.game.interrupted import (
@@ -268,26 +267,26 @@ def test_saves_take_their_share_of_the_time_at_most(
     assert all(gap >= 400 for gap in gaps[1:-1])
 
 
-@pytest.mark.parametrize("sizes", [False, True])
+@pytest.mark.parametrize("folds", [0, 2])
 def test_the_comparison_goes_on_where_it_was(
-    sizes: bool, log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folds: int, log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that compares sizes or switches keeps what it compared. Trials show no batch to the
-    observer: the signal comes in the middle of their epochs."""
-    if sizes:
-        monkeypatch.setattr("fastgaum.config.GROW_AT", 50)
-        monkeypatch.setattr("fastgaum.config.SHORT_VISITS", 60)
-        monkeypatch.setattr("fastgaum.config.FEWEST_EPOCHS", 2)
-        config = Config(epochs=1, warm_start=2)
-    else:
-        changes = {"search": ["relations", "set_context"], "batch_sessions": 32}
-        config = config_of("fastgaum", epochs=1, **changes)
+    """A run keeps what it compared, and a setting that was left behind is not fitted again. Trials
+    show no batch to the observer: the signal comes in the middle of their epochs."""
+    three = {f"dropout {rate}": Setting({"dropout": rate}) for rate in (0.1, 0.3, 0.5)}
+    monkeypatch.setattr("fastgaum.models.portfolio.PORTFOLIO", three)
+    monkeypatch.setattr("fastgaum.models.portfolio.SHORT_VISITS", 0)
+    monkeypatch.setattr("fastgaum.models.portfolio.FEWEST_EPOCHS", 2)
+    changes = {"search": ["dropout"], "folds": folds, "batch_sessions": 32}
+    config = config_of("fastgaum", epochs=1, **changes)
     run(config, log, tmp_path / "whole")
-    if sizes:
-        opened = open_run(tmp_path / "whole")
-        assert {one["name"] for one in opened.machine["compared"]} == set(SIZES)
+    compared = open_run(tmp_path / "whole").machine["compared"]
+    assert [one["name"] for one in compared] == list(three)
+    assert sorted(one["rung"] for one in compared) == [0, 1, 1]
+    assert [one["rung"] for one in compared if one["chosen"]] == [1]
     epoch = Trainer._epoch
-    for stop_in in (1, 5 if sizes else 8):
+    # three settings of two epochs each, two of them once more
+    for stop_in, done in ((1, 0), (5, 2), (8, 3)):
         epochs: list[int] = []
 
         def counted(
@@ -306,6 +305,6 @@ def test_the_comparison_goes_on_where_it_was(
         assert [path.name for path in folder.iterdir()] == ["resume.safetensors"]
         kept = run_checkpoint(folder)
         assert kept is not None
-        assert len(kept.tried) == (stop_in - 1) // 2
+        assert len(kept.tried) == done
         resume(config, log, folder)
         check_same(tmp_path / "whole", folder)

@@ -35,7 +35,7 @@ def test_a_first_display_of_another_size_is_no_later_one(preset: str) -> None:
     """Displays of six lose an item with each click: one of two items is not one clicked four
     times, whose no click is nearly sure."""
     log, liking = clicking_log()
-    model = UserModel.from_preset(preset, epochs=8, warm_start=8, seed=0)
+    model = UserModel.from_preset(preset, epochs=8, warm_start=8, seed=0, search=[], folds=0)
     model.fit(log)
     rng, found, true = np.random.default_rng(1), [], []
     for _ in range(30):
@@ -53,7 +53,7 @@ def test_other_logs_keep_the_size() -> None:
     log = read_log(
         pl.DataFrame({"session": range(40), "items": [["a", "b"]] * 40, "chosen": ["a", "b"] * 20})
     )
-    model = UserModel.from_preset("fastgaum-exact", epochs=1, warm_start=1)
+    model = UserModel.from_preset("fastgaum-exact", epochs=1, warm_start=1, search=[], folds=0)
     model.fit(log)
     assert model.space is not None
     assert "log_set_size" in model.space.number_names

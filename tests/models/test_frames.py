@@ -24,8 +24,6 @@ MADE = ["known", "utility", "probability", "no_click_probability"]
 
 
 def made(name: str) -> ChoiceModel:
-    if name == "pool":
-        return make_model(name, {"members": ["click-rate", "logit"]})
     return make_model(name, QUICK if name == "fastgaum" else {"seed": 3})
 
 
@@ -43,7 +41,7 @@ def frame() -> pl.DataFrame:
     )
 
 
-@pytest.fixture(scope="module", params=["click-rate", "logit", "fastgaum", "pool"])
+@pytest.fixture(scope="module", params=["click-rate", "logit", "fastgaum"])
 def model(request: pytest.FixtureRequest, frame: pl.DataFrame) -> ChoiceModel:
     fitted = made(request.param)
     fitted.fit(fg.read_log(frame, columns=NAMES, candidate_fields=["price"]))
@@ -167,7 +165,7 @@ def test_parameters_are_those_of_the_constructor() -> None:
     assert model.asked == fg.Config.from_preset("paper-pw", seed=4)
     floor = make_model("logit").set_params(seed=5)
     assert floor.settings.seed == floor.get_params()["seed"] == 5
-    for one in (model, floor, make_model("pool")):
+    for one in (model, floor):
         with pytest.raises(ConfigError, match=r"'sed'.* did you mean 'seed'"):
             one.set_params(sed=1)
         with pytest.raises(ConfigError):

@@ -14,6 +14,7 @@ from fastgaum.cli.app import main
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, FeatureMismatchError, LogFormatError
 from fastgaum.interrupts import Interrupted
+from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import TRAIN, SessionLog
 from fastgaum.models.run_folder import resume_run, run_checkpoint, train_run
@@ -133,18 +134,31 @@ def shown_in_training(log: SessionLog) -> list[str]:
     return log.item_ids.gather(log.items[shown]).to_list()
 
 
-def test_each_world_of_a_set_goes_on(
+def test_a_run_of_folds_goes_on_as_one_fit(
     logs: tuple[SessionLog, SessionLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = run_on(logs[0], tmp_path / "set", members=2, epochs=1, warm_start=1)
+    """Its first weights are those without fold 0, its validation the further log's own; the log of
+    the run is refused in another order of its sessions too."""
+    folder = run_on(logs[0], tmp_path / "folds", folds=2, epochs=1, warm_start=1)
     started: list[UserModel] = []
     monkeypatch.setattr(
         "fastgaum.models.user_model._start_from", lambda *given: started.append(given[2])
     )
     further = UserModel.from_run(folder, device="cpu")
-    further.fit(logs[1])
+    train_run(further, logs[1], tmp_path / "further")
+    assert started == [further.start]
     assert further.start is not None
-    assert started == [further.start.bootstraps[0], further.start]
+    assert len(further.start.members) == 1
+    again = UserModel.load(tmp_path / "further", device="cpu")
+    assert again.space is not None
+    assert (again.space.folds, again.members) == (0, ())
+    assert again.space.trained.users.size > logs[1].count("sessions", "train")
+    said = again.evaluate(logs[1], "validation").heads["reward"].nll.mean
+    assert said == pytest.approx(further.evaluate(logs[1], "validation").heads["reward"].nll.mean)
+    backwards = slice_sessions(logs[0], np.arange(logs[0].n_sessions)[::-1].astype(np.int32))
+    for log in (logs[0], backwards):
+        with pytest.raises(LogFormatError, match="is the one that the model was trained on"):
+            UserModel.from_run(folder, device="cpu").fit(log)
 
 
 def test_what_cannot_go_on_is_refused(
@@ -152,8 +166,8 @@ def test_what_cannot_go_on_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=r"protocol = bags, not identity.*may change is warm"):
         UserModel.from_run(former, protocol="identity")
-    with pytest.raises(ConfigError, match="grow = "):
-        UserModel.from_run(former, grow=True)
+    with pytest.raises(ConfigError, match="folds = 0, not 5, and its networks go on"):
+        UserModel.from_run(former, folds=5)
     with pytest.raises(ConfigError, match="unknown configuration key 'epoch'; did you mean"):
         UserModel.from_run(former, epoch=3)
     with pytest.raises(CheckpointError, match="no model at"):
@@ -215,7 +229,7 @@ def test_the_command_takes_over_what_the_run_says(
     names = ("first.parquet", "second.parquet", "run", "further", "logit", "no")
     first, second, run, further, logit, no = (str(tmp_path / name) for name in names)
     short = [
-        f"--set={key}" for key in ("epochs=1", "warm_start=1", "hidden=[4]", "search=[], folds=0")
+        f"--set={key}" for key in ("epochs=1", "warm_start=1", "hidden=[4]", "search=[]", "folds=0")
     ]
     assert main(["train", first, "-o", run, "--column", "item=sku", "--quiet", *short]) == 0
     assert main(["train", second, "-o", further, "--from", run, "--seed", "5"]) == 0

@@ -63,7 +63,7 @@ def test_what_was_viewed_last_decides(tmp_path: Path) -> None:
     log = with_kinds(read_log(frame, actions=tmp_path / "actions.parquet"))
     assert log.n_actions == 3 * n
     plain: dict[str, Any] = {
-        **{"grow": False, "protocol": "identity", "tower_dim": 0, "hidden": (16,)},
+        **{"protocol": "identity", "tower_dim": 0, "hidden": (16,)},
         **{"history_dim": 16, "dropout": 0.0, "lr": 0.01},
         **{"warm_start": 12, "epochs": 12, "patience": 12},
     }

@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from fastgaum.features.batches import assemble
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.ordered_counts import folds_of
 from fastgaum.game.scoring import figures
-from fastgaum.logs.log import SessionLog
+from fastgaum.logs.log import TEST, SessionLog
 from fastgaum.models.user_model import UserModel
+from fastgaum.nets.tensors import to_tensors
 from fastgaum.worlds.learned_world import LearnedWorld
 from tests.builders import log_of, random_log
 from tests.golden.make import log_of as log_of_roles
@@ -66,7 +70,7 @@ TOWERS: dict[str, Any] = {"tower_dim": 4, "relations": False, "set_context": Fal
     [
         {},
         {"players": "exact", "protocol": "identity"},
-        {"members": 2},
+        {"folds": 2},
         TOWERS,
         {**TOWERS, "history": "bilstm"},
         {"regulariser": "l2", "eta": 2.0},
@@ -80,8 +84,15 @@ def test_all_networks_are_scaled_as_a_whole(changes: dict[str, Any]) -> None:
     own = {**SMALL, "select": "calibrated loss", "search": [], "folds": 0, **changes}
     model = UserModel.from_preset(device="cpu", **own)
     best = model.fit(log).filter("best").row(-1, named=True)
-    batches = list(model.tensors(log, "validation"))
-    for one in (model, *model.bootstraps):
+    assert model.space is not None
+    for fold, one in enumerate((model, *model.members)):
+        rows = log.sessions_in("validation")
+        if model.space.folds:
+            rows = np.flatnonzero(
+                (log.split != TEST) & (folds_of(log.user_hashes, model.space.folds) == fold)
+            )
+        encoded = Encoder(model.space, log).encode(rows.astype(np.int32))
+        batches = [to_tensors(assemble(encoded))]
         networks, config = one.networks, one.config
         assert networks is not None
         rule = (one.regulariser, config.eta, one.outside)

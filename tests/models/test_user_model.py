@@ -22,6 +22,8 @@ SMALL: dict[str, Any] = {
     "hidden": [8, 8],
     "history_dim": 5,
     "batch_sessions": 16,
+    "search": [],
+    "folds": 0,
 }
 
 
@@ -100,26 +102,3 @@ def test_fit_needs_a_validation_split_and_no_click_options_must_fit() -> None:
         UserModel.from_preset(no_click="never", **SMALL).fit(random_log(1, no_click=0.5))
     with pytest.raises(ConfigError, match="not been trained"):
         UserModel().predict(random_log(1))
-
-
-def test_search_keeps_the_switches_that_validate_best() -> None:
-    log = random_log(7, n_sessions=120)
-    model = UserModel.from_preset(**SMALL, search=["relations", "set_context"])
-    model.fit(log)
-    assert model.settings_tried == 4
-    assert model.config.search == ()
-    losses = {}
-    for relations in (True, False):
-        for set_context in (True, False):
-            exact = {
-                **SMALL,
-                "players": "exact",
-                "relations": relations,
-                "set_context": set_context,
-            }
-            table = UserModel.from_preset(**exact).fit(log)
-            losses[relations, set_context] = table["val_loss"].min()
-    assert (model.config.relations, model.config.set_context) == min(losses, key=losses.__getitem__)
-    again = model.predict(log, "test")
-    model.fit(log)
-    assert model.predict(log, "test").equals(again)

@@ -11,7 +11,6 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from fastgaum.baselines.opinion_pool import Choices
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -245,18 +244,13 @@ def test_trees_and_networks_weigh_events() -> None:
     of_events = encoded_of(weighted, trees.space).weight_of_event
     of_candidates = np.repeat(of_events, np.diff(train.display_offsets))
     np.testing.assert_allclose(slopes[0], np.array(slopes[1]) * of_candidates)
-    # one NLL for all links, and for the pool
+    # one NLL for all links
     links = [
         nll_of_link(np.round(log.items % 5.0, 3), encoded_of(log, trees.space, "all"), True)
         for log in (weighted, repeated)
     ]
     ours, theirs = (nll(trees.link) for nll in links)
     assert 2 * ours == pytest.approx(theirs, rel=1e-5)
-    found = []
-    for log in (weighted, repeated):
-        choices = Choices.of(encoded_of(log, trees.space, "all"), True)
-        found.append(float(choices.nll(torch.from_numpy(log.items % 5.0))))
-    assert found[0] == pytest.approx(found[1], rel=1e-6)
 
 
 def test_shares_are_those_of_the_repeated_log() -> None:

@@ -26,11 +26,15 @@ from tests.builders import NARROW
 
 SMALL = {name: value for name, value in NARROW.items() if name != "preset"}
 SMALL |= {"warm_start": 1, "catch_up": 1, "batch_sessions": 32, "local_steps": 3}
+ONE: dict[str, Any] = {"search": [], "folds": 0}
 CONFIGS: dict[str, Config] = {
-    "engine": Config.from_preset("fastgaum", **SMALL, epochs=3, dropout=0.1),
+    # of two settings and two folds
+    "engine": Config.from_preset(
+        "fastgaum", **SMALL, epochs=3, dropout=0.1, search=["relations"], folds=2
+    ),
     # autograd trains this
-    "stock": Config.from_preset("fastgaum", **SMALL, epochs=1, regulariser="l2"),
-    "alone": Config.from_preset("fastgaum", **{**SMALL, "local_steps": 100}, epochs=2),
+    "stock": Config.from_preset("fastgaum", **SMALL, **ONE, epochs=1, regulariser="l2"),
+    "alone": Config.from_preset("fastgaum", **{**SMALL, "local_steps": 100}, **ONE, epochs=2),
 }
 
 
@@ -69,8 +73,8 @@ def fitted(processes: Processes, name: str) -> dict[str, Any]:
     log = synthesise(600, preset="sample", seed=1)[0]
     model = UserModel(CONFIGS[name], device="cpu")
     table = model.fit(log, processes=processes)
-    assert model.networks is not None
-    sums = [float(one.detach().double().sum()) for one in model.networks.parameters()]
+    networks = [one.networks for one in (model, *model.members) if one.networks is not None]
+    sums = [float(one.detach().double().sum()) for each in networks for one in each.parameters()]
     alone = UserModel(CONFIGS[name], device="cpu").fit(log) if processes.is_first else table
     everywhere = processes.agree([sums, table.drop("events_per_second").to_dicts()])
     return {"everywhere": everywhere, "alone": alone.to_dicts()}
