@@ -317,7 +317,9 @@ class SplitScores:
             starts = part.display_offsets[part.session_offsets]
             of_fold = np.repeat(encoded.held_out, np.diff(starts))
             for fold, one in enumerate(members_of(model)):
-                of_place = np.where(of_fold == fold, _of_place(one, part), of_place)
+                own = _of_place(one, part)
+                assert own is not None
+                of_place = np.where(of_fold == fold, own, of_place)
         evaluation = evaluate_heads(scores.heads, encoded, model.outside, scores.gap)
         return cls(log, part, scores.heads, evaluation, of_place)
 
