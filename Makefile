@@ -44,7 +44,7 @@ $(DRAWS): pyproject.toml
 	$(install)
 	touch $(USED) $@
 
-$(STAMP): EXTRAS = test,check,docs,baselines,plots,rl,frames,serve,tensorboard,tune,browser
+$(STAMP): EXTRAS = test,check,docs,baselines,plots,rl,frames,serve,tensorboard,browser
 $(STAMP): pyproject.toml
 	$(install)
 	@PYTHONWARNINGS=ignore $(BIN)/python -m compileall -qq -j 0 $(SITE) || true
@@ -97,7 +97,7 @@ cuda-test: setup
 lowest:
 	$(PYTHON) -m venv $(VENV)-lowest
 	$(PYTHON) tests/lowest.py > $(VENV)-lowest/constraints.txt
-	$(VENV)-lowest/bin/pip install --quiet --constraint $(VENV)-lowest/constraints.txt --editable ".[test,baselines,plots,rl,serve,tune]"
+	$(VENV)-lowest/bin/pip install --quiet --constraint $(VENV)-lowest/constraints.txt --editable ".[test,baselines,plots,rl,serve]"
 	$(VENV)-lowest/bin/python -m pytest $(SPREAD) $(addprefix tests/,logs features kernels nets models metrics cli reports serve worlds baselines/test_xgboost.py test_dependencies.py test_row_files.py)
 
 # Known vulnerabilities of what is installed. It asks an index on the network: where the tool cannot, its own last line says why, and the

@@ -24,17 +24,18 @@ from fastgaum.bench.races import RATE, Bar, Group, Race, SkippedError
 from fastgaum.bench.rivals.peers import PEERS, recsim_rate
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
-from fastgaum.presets import SIZES
 from fastgaum.worlds.learned_world import ContextPopulation, LearnedWorld
 from fastgaum.worlds.world_set import WorldSet
 
 IDENTITY = {"protocol": "identity", "relations": False, "set_context": False}
+TOWERS = {"tower_dim": 64, "hidden": (32,), "history_dim": 32}
+TOWERS |= {"set_context": False, "relations": False}
 READS = Bar(600_000, RATE, 5)
 SETTINGS: dict[str, tuple[dict[str, Any], Bar]] = {
     "env-4096": (IDENTITY, Bar(1_200_000, RATE, 5)),
     "env-4096-bags": ({"relations": False}, READS),
     "env-4096-relations": ({"relations": True}, READS),
-    "env-4096-towers": (SIZES["towers"], READS),
+    "env-4096-towers": (TOWERS, READS),
 }
 SETS = {"env-set": {"relations": False}, "env-set-relations": {"relations": True}}
 K, STEPS, MEMBERS = 10, 20, 5

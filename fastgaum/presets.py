@@ -49,7 +49,7 @@ _TOWERS: dict[str, object] = {
 
 
 @dataclass(frozen=True)
-class Setting:
+class LogSetting:
     """Values that a fit may choose, and the logs that they suit."""
 
     values: dict[str, object] = field(default_factory=dict)
@@ -68,12 +68,12 @@ class Setting:
         )
 
 
-PORTFOLIO: dict[str, Setting] = {
-    "network": Setting({"dropout": 0.2}),
-    "no relations": Setting({"dropout": 0.2, "relations": False}),
-    "no counts": Setting({"dropout": 0.2, "relations": False, "counts": False}),
-    "more dropout": Setting({"dropout": 0.5}),
-    "towers": Setting(_TOWERS, least_candidates=MANY_CANDIDATES, most_candidates=float("inf")),
+PORTFOLIO: dict[str, LogSetting] = {
+    "network": LogSetting({"dropout": 0.2}),
+    "no relations": LogSetting({"dropout": 0.2, "relations": False}),
+    "no counts": LogSetting({"dropout": 0.2, "relations": False, "counts": False}),
+    "more dropout": LogSetting({"dropout": 0.5}),
+    "towers": LogSetting(_TOWERS, least_candidates=MANY_CANDIDATES, most_candidates=float("inf")),
 }
 """what the `fastgaum` preset may be, by name, in the order in which a fit tries them"""
 CHOSEN_KEYS = (

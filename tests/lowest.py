@@ -11,7 +11,7 @@ PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 REQUIREMENT = re.compile(
     r"(?P<name>[\w-]+)(\[[\w,-]+\])?>=(?P<lowest>[\d.]+)(,<[\d.]+)?(; sys_platform [!=]= '\w+')?"
 )
-EXTRAS = ("test", "baselines", "plots", "rl", "serve", "tune")
+EXTRAS = ("test", "baselines", "plots", "rl", "serve")
 """what `make lowest` installs: all that the tests import. Linters and documentation are not the
 package."""
 

@@ -57,7 +57,6 @@ def test_the_package_needs_what_it_imports() -> None:
         "serve",
         "tensorboard",
         "mlflow",
-        "tune",
     )
     optional = set().union(*map(names, extras))
     assert used(outside=("bench",)) - BROUGHT == (names() | optional) - FOR_USERS
@@ -71,7 +70,7 @@ def test_an_extra_is_imported_inside_functions_only() -> None:
     extras = {"stable_baselines3"}.union(
         *map(
             names,
-            ("baselines", "cuda", "minari", "plots", "serve", "tensorboard", "mlflow", "tune"),
+            ("baselines", "cuda", "minari", "plots", "serve", "tensorboard", "mlflow"),
         )
     )
     eager = {

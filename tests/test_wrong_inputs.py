@@ -63,8 +63,6 @@ CALLS: dict[str, Call] = {
     "sample": lambda m, x: m.sample(x),
     "a seed of sample": lambda m, x: m.sample(LOG, seed=x),
     "a head of sample": lambda m, x: m.sample(LOG, head=x),
-    "OpinionPool": lambda m, x: fg.OpinionPool(x),
-    "fit of a pool": lambda m, x: fg.OpinionPool(["click-rate"]).fit(x),
     "LearnedWorld": lambda m, x: fg.LearnedWorld(x),
     "a log of a world": lambda m, x: fg.LearnedWorld(m, log=x),
     "WorldSet": lambda m, x: fg.WorldSet(x),

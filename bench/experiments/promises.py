@@ -239,8 +239,9 @@ class Promises:
 
 def learner_worlds(log: SessionLog, seed: int, members: int) -> dict[str, World]:
     """The worlds that policies are trained in, by what the table calls them: one fit, and a set of
-    so many, whose first member is that fit."""
-    model = UserModel(Config.from_preset("fastgaum", **MODEL, seed=seed, folds=members))
+    so many, each of which left out a fold of users, whose first member is that fit."""
+    folds = members if members > 1 else 0
+    model = UserModel(Config.from_preset("fastgaum", **MODEL, seed=seed, folds=folds))
     model.fit(log)
     worlds: dict[str, World] = {ONE_WORLD: LearnedWorld(model)}
     if members > 1:

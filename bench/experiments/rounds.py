@@ -157,7 +157,9 @@ def played(task: RoundsTask) -> list[Json]:
             n_rounds=plan.n_rounds if in_rounds else 1,
             round_events=plan.round_events if in_rounds else total,
             explore=plan.explore,
-            model=Config.from_preset("fastgaum", **MODEL, folds=plan.members),
+            model=Config.from_preset(
+                "fastgaum", **MODEL, folds=plan.members if plan.members > 1 else 0
+            ),
             learner=plan.policy,
             training=config,
             users=plan.users,

@@ -9,9 +9,9 @@ learner is trained among the true users themselves.
     gap closed = (paid − random) / (trained on the truth − random)
     optimism = (promised − paid) / paid
 
-With several members the log is also fitted on bootstraps of its users. A policy is then trained in
-the set of all these worlds too, which gives a
-lower bound of what it promises, and recommends that policy or greedy slates."""
+With several members the log is fitted as often, each time without a fold of its users. A policy is
+then trained in the set of all these worlds too, which gives a lower bound of what it promises, and
+recommends that policy or greedy slates."""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@
     <field>, else click rate  the candidate that is the event's context, else the click rate
 
 A log without training events has only the floors that need none. If a model is scored on another
-log than its training log, the counts are those of its training."""
+log than its training log, the counts are those of its training. On sessions that trained a model
+by folds of users, counts are of the users of the other folds, as the model's are."""
 
 from __future__ import annotations
 
@@ -23,10 +24,11 @@ import numpy.typing as npt
 from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.baselines.base import Arrays, Baseline, SettingRows, item_rows
 from fastgaum.features.encoder import Encoder
+from fastgaum.features.ordered_counts import folds_of, with_fold
 from fastgaum.features.sessions import EncodedSessions, Selection, event_weights, select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.context import context_of, item_of_codes
-from fastgaum.logs.log import PackedArrays, SessionLog, SplitName
+from fastgaum.logs.log import TEST, PackedArrays, SessionLog, SplitName
 from fastgaum.metrics.precision import micro_mean, precision_at_k
 from fastgaum.nets.tensors import BatchTensors
 
@@ -77,15 +79,23 @@ def floor_precisions(
 ) -> Precisions:
     """prec@k of each floor on each event of a split, in the log's order; space: of a model that is
     scored on it."""
-    picked = select_sessions(log, log.sessions_in(split))
-    precisions: Precisions = {}
-    counted = None if space is None else _counted_before(space, log, split)
-    for name, ranking in floors_of(log, counted).items():
-        scores = ranking(picked)
-        precisions[name] = {
+    picked, n_folds = select_sessions(log, log.sessions_in(split)), 0
+    if space is not None and space.folds and split != "test":
+        n_folds = space.folds if Encoder(space, log).reads_training_log else 0
+    counted = None if space is None or n_folds else _counted_before(space, log, split)
+    ranked = {name: ranking(picked) for name, ranking in floors_of(log, counted).items()}
+    if n_folds:
+        folds = np.where(log.split == TEST, -1, folds_of(log.user_hashes, n_folds))[picked.rows]
+        of_candidate = np.repeat(folds, np.diff(picked.display_offsets[picked.session_offsets]))
+        for fold in np.unique(folds[folds >= 0]).tolist():
+            for name, ranking in floors_of(with_fold(log, fold, n_folds)).items():
+                ranked[name] = np.where(of_candidate == fold, ranking(picked), ranked[name])
+    return {
+        name: {
             k: 100 * precision_at_k(scores, picked.display_offsets, picked.choices, k) for k in ks
         }
-    return precisions
+        for name, scores in ranked.items()
+    }
 
 
 def floor_table(

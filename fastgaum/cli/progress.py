@@ -59,14 +59,21 @@ class Bar(Progress):
 class TrainingProgress(Bar, Observer):
     """Shows epochs as they come; an observer of one run."""
 
-    def __init__(self, config: Config, n_settings: int = 0) -> None:
+    def __init__(self, config: Config, n_settings: int = 0, n_folds: int = 0) -> None:
         warm_start = 0 if config.players == "exact" else config.warm_start
+        self.n_folds = n_folds
         self.most_epochs, self.counted, self.figures = config.epochs + warm_start, 0, ""
         super().__init__(f"trying {n_settings} settings" if n_settings > 1 else "reading")
 
     def on_fit_begin(self, config: Config, rows: Sequence[EpochRow]) -> None:
         """Count the epochs that a former process did, and say what the losses are."""
         self.counted = sum(row.phase not in UNCOUNTED for row in rows)
+        if self.n_folds:
+            # fits of the further folds are done before
+            self.line(
+                f"fit {self.n_folds} of {self.n_folds}: validation figures of its epochs are of "
+                "the fold of users that it leaves out"
+            )
         if not self.shows:
             note(losses_line(config))
 
@@ -77,8 +84,8 @@ class TrainingProgress(Bar, Observer):
         self.update(self.bar, description=f"epoch {epoch}")
 
     def on_fold_begin(self, fold: int, n_folds: int) -> None:
-        """Name the fold."""
-        self.line(f"fit {fold} of {n_folds}, each without one fold of users")
+        """Name the fit."""
+        self.line(f"fit {fold} of {n_folds}, each of which leaves out another fold of users")
 
     def on_batch_end(self, done: int, total: int) -> None:
         """Move on to a share of the epochs that there are at most."""

@@ -233,7 +233,7 @@ def checked_users(
     n, space = log.count("events", split), model.space
     counts = space is not None and space.has_statistics
     other = space is not None and log.fingerprint != space.fingerprint
-    if split in ("train", "all") and seen.n_seen and counts and other:
+    if split in ("train", "all") and seen.n_seen and counts and other and not seen.out_of_fold:
         note_later(
             f"'{log.name}' is not the log that the model was trained on, row by row, and "
             f"{seen.n_seen:,} of its users trained it: a training user reads the counts of the "

@@ -124,7 +124,8 @@ def train_command(
         processes.agree(about if finished is None else None)
         with Bar(f"reading {source}"):
             log = reading.load_to_train(source)
-        observers = [TrainingProgress(config, len(model.settings_for(log)))]
+        n_settings, n_folds = len(model.settings_for(log)), model.folds_for(log)
+        observers = [TrainingProgress(config, n_settings, n_folds)]
         try:
             with noting_compilation(), observers[0]:
                 if finished is not None:
@@ -161,21 +162,35 @@ def train_command(
     figures = f"validation prec@1 {best['val_prec1']:.1f}"
     if best["phase"] in ("generator", "rounds"):
         figures += f", the generator's {best['val_generator_prec1']:.1f}, gap {best['gap']:.4f}"
+    before = ", finished before" if finished is not None else ""
     text = (
-        f"{folder}: {table.height} epochs{', finished before' if finished is not None else ''}, "
+        f"{folder}: {table.height} epochs{before}, "
         f"best {best['epoch']} by {chosen_by(model.config)}: {figures}"
-        f"{', of the first fold' if model.members else ''}"
     )
+    out_of_fold: dict[str, float] | None = None
+    if model.members:
+        reward = model.evaluate(log, "validation").heads["reward"]
+        out_of_fold = {"prec@1": reward.precision[1].mean, "nll": reward.nll.mean}
+        text = (
+            f"{folder}: {len(model.members) + 1} fits{before}, each of which left out a fold of "
+            f"users: validation prec@1 {out_of_fold['prec@1']:.1f}, NLL {out_of_fold['nll']:.3f}, "
+            "out of fold"
+        )
     if model.trials:
+        again = "on one fold of users more" if model.members else "for more epochs"
         note(
-            f"{len(model.trials)} fits of exact players were compared, each by its least "
-            "validation loss; the chosen setting was then fitted anew, with other random draws:"
+            f"{len(model.trials)} settings were compared with exact players, each by its least "
+            f"validation loss, and the better half of them again {again}; the chosen setting was "
+            "then fitted anew, with other random draws:"
         )
     for one in trials_as_facts(model.trials):
         loss = one["val_loss"]
         said = "diverged" if loss is None else f"validation loss {loss:.4f}"
+        # losses are comparable among settings of as many folds
+        folds = f" on {one['rung'] + 1} of {len(model.members) + 1} folds" if model.members else ""
         seconds = f" · {one['seconds']:.1f} s" if "seconds" in one else ""
-        note(f"compared: {one['name']} · {said}{seconds}{' · chosen' if one['chosen'] else ''}")
+        chosen = " · chosen" if one["chosen"] else ""
+        note(f"compared: {one['name']} · {said}{folds}{seconds}{chosen}")
     if best["phase"] == "start":
         note("no epoch is better on the new log than the weights of the former run: these stay")
     if former is not None and model.outside and not log.has_no_click:
@@ -196,6 +211,8 @@ def train_command(
         "context": context,
         "actions": log.n_actions if model.space.actions else 0,
         "compared": trials_as_facts(model.trials),
+        "folds": model.space.folds,
+        "out_of_fold": out_of_fold,
         "epochs": table.height,
         "finished_before": finished is not None,
         "best": best,

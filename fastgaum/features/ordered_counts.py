@@ -108,7 +108,7 @@ def with_all_training(log: SessionLog, folds: int) -> SessionLog:
 
 
 def with_fold(log: SessionLog, fold: int, n_folds: int) -> SessionLog:
-    """The log whose users of training and validation train, but for those of a fold, which
+    """The log whose users of training and validation train, except those of a fold, which
     validate."""
     folds = folds_of(log.user_hashes, n_folds)
     split = np.where(folds == fold, np.int8(VALIDATION), np.int8(TRAIN))

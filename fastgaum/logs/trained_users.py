@@ -11,7 +11,7 @@ import numpy as np
 from fastgaum.arrays import IntArray
 from fastgaum.errors import SeenUsersError
 from fastgaum.logs.hashes import Hashes, hash_texts, mix_hashes
-from fastgaum.logs.log import SessionLog, SplitName
+from fastgaum.logs.log import TEST, TRAIN, SessionLog, SplitName
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,9 @@ class SeenUsers:
     n_leaked: int
     """seen users that the log's own training split lacks, or of whom a session of this split
     trained"""
+    out_of_fold: bool
+    """whether sessions that trained are scored by the counts and the fit that left their user
+    out"""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -61,6 +64,8 @@ class SeenUsers:
                 "has them in both parts"
             )
             return said
+        if self.out_of_fold:
+            return f"{said} model, and each is scored by the fit that left it out (out of fold)"
         return f"{said} model"
 
     def require_unseen(self) -> None:
@@ -74,17 +79,22 @@ class SeenUsers:
             )
 
 
-def count_seen(trained: TrainedUsers, log: SessionLog, split: SplitName) -> SeenUsers:
-    """Count the users of a split that trained; one whom the log's own training split has too is
-    leaked only where a session of the scored split trained."""
+def count_seen(
+    trained: TrainedUsers, log: SessionLog, split: SplitName, folds: int, *, reads_training: bool
+) -> SeenUsers:
+    """Count the users of a split that trained; one whom the log's own training split has too, with
+    folds its validation split too, is leaked only where a session of the scored split trained.
+    reads_training: whether it is the training log."""
     rows = log.sessions_in(split)
     users = log.user_hashes[rows]
     n_users = len(np.unique(users))
     knows = np.isin(users, trained.users)
-    by_design = np.isin(log.users[rows], log.users[log.sessions_in("train")])
+    own = log.split != TEST if folds else log.split == TRAIN
+    by_design = np.isin(log.users[rows], log.users[own])
     leaked = (knows & ~by_design) | np.isin(_sessions(log, rows), trained.sessions)
     n_seen, n_leaked = len(np.unique(users[knows])), len(np.unique(users[leaked]))
-    return SeenUsers(log.name, split, n_users, n_seen, n_leaked)
+    out_of_fold = bool(folds and reads_training and own[rows].any())
+    return SeenUsers(log.name, split, n_users, n_seen, n_leaked, out_of_fold)
 
 
 def _sessions(log: SessionLog, rows: IntArray) -> Hashes:

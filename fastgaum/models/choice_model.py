@@ -245,7 +245,8 @@ class ChoiceModel(ABC):
         """How many users of a split trained this model. Errors as of `score_sessions`."""
         space = self._checked_space(log, split)
         check_columns(space, log)
-        return count_seen(space.trained, log, split)
+        reads_training = space.folds > 0 and Encoder(space, log).reads_training_log
+        return count_seen(space.trained, log, split, space.folds, reads_training=reads_training)
 
     def score_sessions(
         self, log: SessionLog, split: SplitName = "test", progress: Progress | None = None

@@ -121,6 +121,8 @@ class UserModel(NetworksModel):
         self.members: tuple[UserModel, ...] = ()
         self._online: dict[str, OnlineModel] = {}
         self.start: UserModel | None = None
+        self._unmet: BoolArray | None = None
+        """ids that the fit without a fold has not met, shape (n_ids,)"""
 
     def __repr__(self) -> str:
         says = "not trained" if self.space is None else f"{len(self.space.unknown_of_id):,} ids"
@@ -346,13 +348,14 @@ class UserModel(NetworksModel):
                 processes,
                 starts=self.start is not None,
             )
+            self._unmet = ~of_log.known_ids(fold) if space.folds else None
             self._is_training = True
             try:
                 rows = trainer.run()
             finally:
                 self._is_training = False
-            if space.folds:
-                forget_ids(self.networks, ~of_log.known_ids(fold), space.unknown_of_id)
+            if self._unmet is not None:
+                forget_ids(self.networks, self._unmet, space.unknown_of_id)
             return rows
 
     @property
@@ -407,12 +410,17 @@ class UserModel(NetworksModel):
         trials = [
             {"name": one.name, "val_loss": one.val_loss, "rung": one.rung} for one in self.trials
         ]
+        networks = self.networks
+        if self._is_training and self._unmet is not None:
+            # as it is after the fit
+            networks = copy.deepcopy(networks)
+            forget_ids(networks, self._unmet, self.space.unknown_of_id)
         return {
             "space": saved_space(self.space),
             "outside": self.outside,
             "config": self.config.to_mapping(),
             "own": {what: code_name(code) for what, code in self._own_code().items()},
-            "weights": self.networks.state_dict(),
+            "weights": networks.state_dict(),
             "compared": trials,
             "members": [one._networks().state_dict() for one in self.members],
         }

@@ -344,6 +344,7 @@ def cells_of(
         "selection": runs[0].select,
         "calibrated": runs[0].select == "calibrated loss",
         "settings_tried": runs[0].settings_tried,
+        "folds": runs[0].folds,
         "seeds": plan.seeds,
         "splits": len(row.runs),
         **_interval(row, "nll", "nll", events),

@@ -227,6 +227,11 @@ def notes_of(
     chosen = [(cell["model"], cell["selection"]) for cell in cells if cell["selection"] != "—"]
     if chosen:
         yield f"epoch chosen on validation by {_grouped(chosen)}"
+    # objects from before folds lack the key
+    folded = [(c["model"], str(c["folds"])) for c in cells if c.get("folds")]
+    for n_folds in dict.fromkeys(n for _, n in folded):
+        names = ", ".join(dict.fromkeys(model for model, n in folded if n == n_folds))
+        yield f"mean of the fits on {n_folds} folds of users over training and validation: {names}"
     fits = [(c["model"], str(c["settings_tried"])) for c in cells if c.get("settings_tried")]
     if fits:
         yield f"settings compared on the validation split within each fit: {_grouped(fits)}"

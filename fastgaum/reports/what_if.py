@@ -2,11 +2,12 @@
 
 A question changes one display at a time, behind the logged history; its choice is not read, nor
 anything after it. Probabilities are the reward's best responses. An interval is the 95 % percentile
-interval of a bootstrap over users, both sides of a difference of the same draws; with `refits` it
-also holds how far other training users would have moved the model. Where all draws are alike, as of
-one user, or of displays that do not differ, they say nothing: its ends are null. What users of a
-model hardly differ in, as its willingness to pay, has an interval only if its own error is known:
-by `refits`, or of `logit` by the covariance of its coefficients.
+interval of a bootstrap over users, both sides of a difference of the same draws; with `refits`, and
+of a model by folds of users, it also holds how far other training users would have moved the model.
+Where all draws are alike, as of one user, or of displays that do not differ, they say nothing: its
+ends are null. What users of a model hardly differ in, as its willingness to pay, has an interval
+only if its own error is known: by `refits` or folds, or of `logit` by the covariance of its
+coefficients.
 
 Derivatives are central finite differences; a marginal utility is that of a candidate's log-odds,
 log P / (1 − P), by a number of its own. Elasticities and willingness to pay: Train, Discrete
@@ -15,6 +16,7 @@ Choice Methods with Simulation, 2nd edition, 2009, sections 2.5, 2.6, 3.2 and 3.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -24,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 from scipy import sparse
+from scipy.special import stdtrit
 
 from fastgaum.arrays import BoolArray, Float64Array
 from fastgaum.baselines.logit import ConditionalLogit
@@ -655,15 +658,20 @@ def _worth_frame(items: list[str | None], figures: Mapping[str, Any]) -> pl.Data
 
 
 def _widened(draws: Float64Array, folds: int) -> Float64Array:
-    """The draws of each fold's fit, farther from the mean of all: fits that share all but a fold of
-    their users differ √(folds − 1) times less than the model errs (the delete-a-group jackknife,
-    Kott, Journal of Official Statistics 2001)."""
+    """The draws of each fold's fit about the mean of all, with the model's error drawn anew: fits
+    that share all but a fold of their users differ √(folds − 1) times less than the model errs, and
+    so few say its size with Student's t (the delete-a-group jackknife, Kott, Journal of Official
+    Statistics 2001)."""
     if not folds:
         return draws
     by_fold = draws.reshape(folds, -1, *draws.shape[1:])
-    centre = by_fold.mean(1, keepdims=True)
-    away = (np.sqrt(folds - 1) - 1) * (centre - centre.mean(0))
-    return (by_fold + away).reshape(draws.shape)
+    centres = by_fold.mean(1, keepdims=True)
+    error = math.sqrt(folds - 1) * centres.std(0)
+    n = len(draws)
+    # equally likely values of t, in an order that knows no fold
+    equally = stdtrit(folds - 1, (np.arange(n) + 0.5) / n)
+    drawn = equally[np.random.default_rng(0).permutation(n)].reshape(n, *[1] * (draws.ndim - 1))
+    return np.asarray((by_fold - centres).reshape(draws.shape) + centres.mean(0) + error * drawn)
 
 
 def _figures(drawn: Mapping[str, Float64Array], folds: int = 0) -> dict[str, Any]:

@@ -90,8 +90,8 @@ class WorldSet(World):
         `LearnedWorld`, and ConfigError for a model without folds."""
         if not isinstance(model, UserModel) or not model.members:
             raise ConfigError(
-                "the model has no fits on folds of users, of which a set of worlds is made: train it "
-                "with --set folds=5"
+                "the model has no fits on folds of users, of which a set of worlds is made: train "
+                "it with --set folds=5"
             )
         return cls([LearnedWorld(one, **options) for one in (model, *model.members)])
 

@@ -30,6 +30,7 @@ class Seeds:
 
 
 QUICK = ["--set", "epochs=1", "--set", "warm_start=1", "--set", "batch_sessions=256"]
+QUICK += ["--set", "search=[]", "--set", "folds=0"]
 
 
 def sample_frame() -> pl.DataFrame:

@@ -15,8 +15,8 @@ SMALL = shlex.split(
     "--set episodes=1 --set users=16 --set warm_up=16 --set evaluations=1 --set batch=16"
 )
 QUICK = shlex.split(
-    "--set epochs=1 --set warm_start=2 --set catch_up=1 --set search=[], folds=0 --set set_context=false "
-    "--set relations=false"
+    "--set epochs=1 --set warm_start=2 --set catch_up=1 --set search=[] --set folds=0 "
+    "--set set_context=false --set relations=false"
 )
 SHORT = ["--horizon", "3", "--threads", "1"]
 

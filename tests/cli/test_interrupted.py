@@ -29,9 +29,9 @@ from tests.crash.zygote import Zygote
 from tests.game.interrupted import check_same
 
 LONG = shlex.split(
-    "--set epochs=400 --set patience=400 --set players=exact --set search=[], folds=0"
+    "--set epochs=400 --set patience=400 --set players=exact --set search=[] --set folds=0"
 )
-SHORT = ["--set", "epochs=6", "--set", "players=exact", "--set", "search=[], folds=0"]
+SHORT = ["--set", "epochs=6", "--set", "players=exact", "--set", "search=[]", "--set", "folds=0"]
 
 
 @pytest.fixture(scope="module")

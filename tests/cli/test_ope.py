@@ -17,7 +17,7 @@ from fastgaum.logs.read import read_log
 from fastgaum.logs.store import save_log
 from fastgaum.logs.synthetic import synthesise
 
-QUICK = ["epochs=1", "warm_start=2", "catch_up=1", "search=[], folds=0"]
+QUICK = ["epochs=1", "warm_start=2", "catch_up=1", "search=[]", "folds=0"]
 
 
 @pytest.fixture(scope="module")

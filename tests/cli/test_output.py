@@ -14,8 +14,6 @@ from fastgaum.cli.output import show_table
 # command → its options that name an output
 OUTPUTS = {
     "train LOG -o new": ["--json"],
-    "tune LOG -o new.toml": ["--json"],
-    "tune LOG": ["-o"],
     "evaluate RUN LOG": ["--json"],
     "predict RUN LOG -o new.csv": ["--json"],
     "predict RUN LOG": ["-o"],

@@ -56,9 +56,7 @@ def test_runs_of_two_logs_and_of_one_log_read_in_two_ways(
     frame.filter(pl.col("session") != dropped).write_parquet(other)
     b, c = str(tmp_path / "b"), str(tmp_path / "c")
     for log, run, how in ((other, b, []), (log_file, c, ["--ordered"])):
-        assert (
-            main(["train", str(log), "-o", run, *QUICK, "--set", "search=[], folds=0", *how]) == 0
-        )
+        assert main(["train", str(log), "-o", run, *QUICK, *how]) == 0
     report = ["report", "-o", str(page), "--overwrite", str(trained)]
     assert main([*report, b]) == 0
     assert page.read_text().count("by split</b>") == 2

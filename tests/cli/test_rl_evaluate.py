@@ -25,10 +25,10 @@ def test_policies_in_a_set_of_worlds(
     neither."""
     log, one, _ = runs
     run, table, other = tmp_path / "run", tmp_path / "table.json", tmp_path / "other.json"
-    quick = [*QUICK, "--set", "members=2", "--split-by", "user"]
+    quick = [*QUICK, "--set", "folds=2", "--split-by", "user"]
     assert main(["train", str(log), "-o", str(run), *quick]) == 0
-    assert "bootstrap 1 of 1" in capsys.readouterr().err
-    assert len(UserModel.load(run).bootstraps) == 1
+    assert "fit 1 of 2" in capsys.readouterr().err
+    assert len(UserModel.load(run).members) == 1
     train = ["rl", "train", str(run), "-o", str(tmp_path / "wary"), "-k", "2", *SMALL, *SHORT]
     assert main([*train, "--pessimism", "0.5"]) == 0
     policy = load_policy(tmp_path / "wary", WorldSet.of(UserModel.load(run))).policy

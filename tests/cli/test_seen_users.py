@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,7 @@ def test_users_in_both_parts_of_a_split_by_time_are_said(tmp_path, capsys) -> No
     facts = score(tmp_path, "log.parquet")
     assert facts is not None
     counts = {"n_users": 100, "n_seen": 100, "n_leaked": 0}
-    assert facts["seen_users"] == {"log": "log", "split": "test", **counts}
+    assert facts["seen_users"] == {"log": "log", "split": "test", **counts, "out_of_fold": False}
     assert "with other sessions: the log's own split has them" in capsys.readouterr().out
     reverse = LOG.reverse().with_columns(user=user)
     reverse.write_parquet(tmp_path / "reverse.parquet")
@@ -211,3 +212,48 @@ def test_damaged_hashes_are_refused(folder, capsys) -> None:
     save_state(folder / "damaged", MODEL_FORMAT, state)
     assert score(folder, "log.parquet", run="damaged") is None
     assert "users that trained are not in order" in capsys.readouterr().err
+
+
+def test_users_of_a_fit_by_folds_are_scored_out_of_fold_and_said(tmp_path, capsys) -> None:
+    """Nothing on a log of chance looks like skill, though each user of these splits trained, and
+    floors do not know the choices that they rank."""
+    LOG.write_parquet(tmp_path / "log.parquet")
+    train(tmp_path / "log.parquet", tmp_path / "run", "--set", "folds=3")
+    said = capsys.readouterr()
+    for fit in (1, 2, 3):
+        assert f"fit {fit} of 3" in said.err
+    # ids of the fold alone are read as unknown ones when an epoch is validated, too
+    table = pl.read_parquet(tmp_path / "run" / "metrics.parquet")
+    np.testing.assert_allclose(table["val_prec1"], 100 / CANDIDATES, rtol=0.02)
+    out = re.search(r"validation prec@1 (.+), NLL (.+), out of fold", said.out)
+    assert out is not None
+    for split in ("train", "validation"):
+        facts = score(tmp_path, "log.parquet", "--split", split)
+        assert facts is not None
+        assert holds_chance(facts)
+        seen = facts["seen_users"]
+        assert seen["n_seen"] == seen["n_users"]
+        assert seen["out_of_fold"]
+        assert "scored by the fit that left it out (out of fold)" in capsys.readouterr().out
+        # no item is displayed twice: who did not choose it knows nothing of it
+        assert facts["floors"]["train_click_rate"]["1"] == pytest.approx(100 / CANDIDATES)
+    reward = facts["heads"]["reward"]
+    assert out.groups() == (f"{reward['prec']['1']['mean']:.1f}", f"{reward['nll']['mean']:.3f}")
+    facts = score(tmp_path, "log.parquet")
+    assert facts is not None
+    assert not facts["seen_users"]["n_seen"]
+    assert not facts["seen_users"]["out_of_fold"]
+
+
+def test_a_user_of_validation_and_test_is_not_refused_after_a_fit_by_folds(tmp_path) -> None:
+    """By time, an early session of a user may validate and a late one be the test: the fit by
+    folds has trained on the early one."""
+    session = pl.col("session")
+    user = pl.when(session < 300).then(session).otherwise(session - 100)
+    LOG.with_columns(user=user).write_parquet(tmp_path / "log.parquet")
+    train(tmp_path / "log.parquet", tmp_path / "run", "--split-by", "time", "--set", "folds=3")
+    facts = score(tmp_path, "log.parquet")
+    assert facts is not None
+    assert facts["seen_users"]["n_seen"] == 100
+    assert facts["seen_users"]["n_leaked"] == 0
+    assert holds_chance(facts)

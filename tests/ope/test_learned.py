@@ -42,7 +42,7 @@ def log() -> SessionLog:
 @pytest.fixture(scope="module")
 def model(log: SessionLog) -> UserModel:
     model = UserModel.from_preset(
-        "fastgaum", members=2, epochs=1, warm_start=1, catch_up=1, search=[], folds=0
+        "fastgaum", folds=2, epochs=1, warm_start=1, catch_up=1, search=[]
     )
     model.fit(log)
     return model
@@ -63,9 +63,9 @@ def test_followed_users_are_those_of_the_model(
     """After each logged event, in its context: probabilities of a click on held-out events are the
     model's own. Events beyond the training's range are not: a world keeps its numbers within it."""
     shown = replay_policy(log, Target(Greedy()), world, pool_of(log), np.ones(log.n_items))
-    # the world is that of the fit on all users
+    # the world is that of the first fold's fit
     alone = copy.copy(model)
-    alone.bootstraps = ()
+    alone.members = ()
     frame = alone.predict(log, "all")
     chances = np.add.reduceat(frame["generator_probability"].to_numpy(), log.display_offsets[:-1])
     held_out = ~np.isin(log.session_of_event, log.sessions_in("train"))
@@ -129,7 +129,7 @@ def test_a_policy_that_reads_states_needs_its_own_world(
 ) -> None:
     """Further items do not make another one."""
     more = LearnedWorld(model, log=log, further=pl.Series(["new"]))
-    other = LearnedWorld(model.bootstraps[0], log=log)
+    other = LearnedWorld(model.members[0], log=log)
     pool = Pool(items=tuple(range(6)))
     asked: dict[str, Any] = {"pool": pool_of(log), "item_values": np.ones(log.n_items)}
     policy = untrained("slateq", world, 3, pool, PolicyConfig())

@@ -37,9 +37,9 @@ SMALL: dict[str, Any] = {
 }
 
 
-def model(members: int = 2) -> Config:
-    quick = {"epochs": 1, "warm_start": 1, "search": (), "folds": 0, "relations": False}
-    return Config.from_preset("fastgaum", set_context=False, members=members, **quick)
+def model(folds: int = 2) -> Config:
+    quick = {"epochs": 1, "warm_start": 1, "search": (), "relations": False}
+    return Config.from_preset("fastgaum", set_context=False, folds=folds, **quick)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ class Shop:
 
 def test_a_site_of_one_s_own_is_a_function() -> None:
     shop = Shop()
-    found = list(rounds(shop, SETTING, model=model(1), **(SMALL | {"n_rounds": 2})))
+    found = list(rounds(shop, SETTING, model=model(0), **(SMALL | {"n_rounds": 2})))
     assert [call[1:] for call in shop.calls] == [(True, 40), (False, 40)]
     last = found[-1].to_dict()
     assert (last["events"], last["paid"], last["bound"]) == (400, {}, {})
@@ -145,7 +145,7 @@ def test_a_site_of_one_s_own_is_a_function() -> None:
     # what was logged before takes the place of the first round
     later, text = Shop(), pl.col("chosen").cast(pl.String)
     for log in (found[0].shown, found[0].shown.with_columns(text)):
-        begun = rounds(later, SETTING, model=model(1), log=log, **(SMALL | {"n_rounds": 2}))
+        begun = rounds(later, SETTING, model=model(0), log=log, **(SMALL | {"n_rounds": 2}))
         assert next(begun).to_dict() == found[0].to_dict()
         assert later.calls == []
     assert next(begun).to_dict() == last
@@ -166,7 +166,7 @@ def with_users(named: Callable[[int], bool]) -> Callable[..., pl.DataFrame]:
 
 def test_sessions_of_a_user_stay_in_one_part() -> None:
     site = with_users(lambda number: True)
-    *_, last = rounds(site, SETTING, model=model(1), **(SMALL | {"n_rounds": 2}))
+    *_, last = rounds(site, SETTING, model=model(0), **(SMALL | {"n_rounds": 2}))
     assert len({*last.log.users.tolist()}) == 20 < last.log.n_sessions
     parts = {(user, part) for user, part in zip(last.log.users, last.log.split, strict=True)}
     assert len(parts) == 20
@@ -174,7 +174,7 @@ def test_sessions_of_a_user_stay_in_one_part() -> None:
 
 @pytest.mark.parametrize(("first", "says"), [(1, "without user in round 2"), (2, "none before")])
 def test_users_are_named_in_each_round_or_in_none(first: int, says: str) -> None:
-    begun = rounds(with_users(lambda n: n == first), SETTING, model=model(1), **SMALL)
+    begun = rounds(with_users(lambda n: n == first), SETTING, model=model(0), **SMALL)
     next(begun)
     with pytest.raises(LogFormatError, match=says):
         next(begun)
@@ -185,7 +185,7 @@ def test_items_that_no_round_has_shown_are_known() -> None:
     setting = Setting(3, 5, Pool("per_user", 20), "click")
     truth = short_sighted(60)
     few: dict[str, Any] = SMALL | {"n_rounds": 2, "round_events": 20}
-    first, second = rounds(truth, setting, model=model(1), **few)
+    first, second = rounds(truth, setting, model=model(0), **few)
     assert first.log.n_items < 60
     assert {*first.world.item_ids} == {*second.world.item_ids} == {*truth.item_ids}
     assert second.log.n_items > first.log.n_items
@@ -210,7 +210,7 @@ def test_functions_are_told_the_numbers_of_the_site_s_items() -> None:
     few = Setting(3, 5, Pool(items=(9, 4, 5, 6, 7, 8)))
     log = pl.concat(trajectories(site, RandomPolicy(), few, 40, 3))
     setting = Setting(3, 5, **terms(price))
-    one = next(rounds(site, setting, model=model(1), log=log, **SMALL))
+    one = next(rounds(site, setting, model=model(0), log=log, **SMALL))
     numbers = item_map(site, one.world)
     assert numbers.tolist() != list(range(10))
     home = replace(one.setting, **terms(price[numbers]))

@@ -350,11 +350,11 @@ def test_a_run_that_went_on_was_trained_on_both_logs(tmp_path: Path) -> None:
     assert {one["label"]: one["n"] for one in run["learned"]["in_training"]} == wanted
 
 
-@pytest.mark.parametrize("members", [1, 3])
-def test_utilities_on_the_page_are_free_of_place(tmp_path: Path, members: int) -> None:
+@pytest.mark.parametrize("folds", [0, 3])
+def test_utilities_on_the_page_are_free_of_place(tmp_path: Path, folds: int) -> None:
     log, _ = synthesise(400, n_items=12, order="random", examination=1.0, no_click=0.3)
     log = dataclasses.replace(log, name="ranked")
-    model = UserModel.from_preset("fastgaum", eta=2.0, members=members, **QUICK)
+    model = UserModel.from_preset("fastgaum", **{**QUICK, "eta": 2.0, "folds": folds})
     train_run(model, log, tmp_path / "run")
     loaded = open_run(tmp_path / "run").model
     scored = SplitScores.of(loaded, log, "validation")

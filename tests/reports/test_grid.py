@@ -5,11 +5,15 @@ from __future__ import annotations
 import multiprocessing
 from contextlib import closing
 
+import numpy as np
 import pytest
 
+from fastgaum.baselines.registry import make_model
 from fastgaum.errors import ConfigError
+from fastgaum.features.ordered_counts import folds_of
+from fastgaum.logs.log import TEST, TRAIN, VALIDATION
 from fastgaum.logs.synthetic import synthesise
-from fastgaum.reports.grid import LOST, GridPlan, parse_resplits, run_all
+from fastgaum.reports.grid import LOST, GridPlan, RunFigures, parse_resplits, run_all
 
 
 def test_every_split_has_every_seed_from_the_one_that_is_set() -> None:
@@ -28,7 +32,61 @@ def test_a_setting_goes_to_each_model_that_has_it() -> None:
     settings = {"lr": 0.01, "warm_start": 3}
     runs = GridPlan(["fastgaum", "logit", "random"], 1, settings=settings).runs(["a"])
     own = {run.model: set(run.settings) - {"protocol", "seed"} for run in runs}
-    assert own == {"fastgaum": {"lr", "warm_start"}, "logit": set(), "random": set()}
+    assert own == {"fastgaum": {"lr", "warm_start", "folds"}, "logit": set(), "random": set()}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "settings", "folds"),
+    [
+        ("bags", {}, "auto"),
+        ("identity", {}, 0),
+        ("bags", {"folds": 0}, 0),
+        ("views", {"folds": 3}, 3),
+    ],
+)
+def test_all_rows_have_the_same_folds(
+    protocol: str, settings: dict[str, object], folds: object
+) -> None:
+    """The paper's table is of single fits on its own split."""
+    models = ["fastgaum", "paper-pw", "logit"]
+    runs = GridPlan(models, 1, protocol, settings=settings).runs(["a"])
+    assert {run.folds for run in runs} == {folds}
+    assert {run.settings["folds"] for run in runs if "folds" in run.settings} == {folds}
+    assert sum("folds" in run.settings for run in runs) == 2
+
+
+def test_a_row_by_folds_is_the_mean_of_the_fits_that_leave_one_out() -> None:
+    """Each fit trains on the other folds of training and validation, and validates on its own; a
+    floor is fitted once."""
+    log = synthesise(400, preset="sample", seed=2)[0]
+    runs = GridPlan(["logit", "click-rate"], 1).runs(["log"])
+    folded, floor = (one for _, one in sorted(run_all({"log": log}, runs, 1, "cpu")))
+    assert isinstance(folded, RunFigures)
+    assert isinstance(floor, RunFigures)
+    assert (folded.folds, floor.folds) == (5, 0)
+    of_users, chances = folds_of(log.user_hashes, 5), []
+    for fold in range(5):
+        split = np.where(log.split == TEST, TEST, np.where(of_users == fold, VALIDATION, TRAIN))
+        model = make_model("logit", {})
+        model.fit(log.with_split(split.astype(np.int8)))
+        frame = model.predict(log, "test")
+        chances.append(frame["probability"].to_numpy())
+    chosen = log.choices[log.split[log.session_of_event] == TEST]
+    sizes = frame.group_by("session", "event", maintain_order=True).len()["len"].to_numpy()
+    picked = (np.cumsum(sizes, dtype=np.int64) - sizes.astype(np.int64) + chosen)[chosen >= 0]
+    by_hand = -np.log(np.mean(chances, axis=0)[picked])
+    nll = folded.test.heads["reward"].nll_per_event[chosen >= 0]
+    np.testing.assert_allclose(nll, by_hand, rtol=1e-5)
+    once = make_model("click-rate", {})
+    once.fit(log)
+    assert floor.test.to_dict() == once.evaluate(log).to_dict()
+    runs = GridPlan(["logit"], 1, settings={"folds": 0}).runs(["log"])
+    ((_, single),) = run_all({"log": log}, runs, 1, "cpu")
+    alone = make_model("logit", {})
+    alone.fit(log)
+    assert isinstance(single, RunFigures)
+    assert single.folds == 0
+    assert single.test.to_dict() == alone.evaluate(log).to_dict()
 
 
 @pytest.mark.parametrize(
@@ -47,6 +105,9 @@ def test_a_setting_goes_to_each_model_that_has_it() -> None:
         (["fastgaum"], {"protocol": "views"}, 1, "use --protocol"),
         (["fastgaum"], {"eta": 0}, 1, "eta must be a number greater than 0"),
         (["logit"], {"seed": "x"}, 1, "seed must be a whole number"),
+        (["logit"], {"folds": 1}, 1, "folds must be 0, or at least 2, got 1"),
+        (["logit"], {"folds": "all"}, 1, "folds must be"),
+        (["logit"], {"fold": 5}, 1, "did you mean 'folds'"),
     ],
 )
 def test_mistakes(models: list[str], settings: dict[str, object], seeds: int, says: str) -> None:

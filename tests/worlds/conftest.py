@@ -26,7 +26,9 @@ def small_log() -> SessionLog:
 def small_run(small_log: SessionLog, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder of a short training."""
     folder = tmp_path_factory.mktemp("runs") / "small"
-    model = UserModel.from_preset("fastgaum", epochs=2, warm_start=2, catch_up=1)
+    model = UserModel.from_preset(
+        "fastgaum", epochs=2, warm_start=2, catch_up=1, search=[], folds=0
+    )
     train_run(model, small_log, folder)
     return folder
 
@@ -38,8 +40,10 @@ def small_model(small_run: Path) -> UserModel:
 
 @pytest.fixture(scope="session")
 def set_model(small_log: SessionLog) -> UserModel:
-    """A short training, and two more on bootstraps of the users."""
-    model = UserModel.from_preset("fastgaum", epochs=2, warm_start=2, catch_up=1, members=3)
+    """Three short fits, each without a fold of the users."""
+    model = UserModel.from_preset(
+        "fastgaum", epochs=2, warm_start=2, catch_up=1, search=[], folds=3
+    )
     model.fit(small_log)
     return model
 
@@ -48,7 +52,9 @@ def set_model(small_log: SessionLog) -> UserModel:
 def context_world() -> LearnedWorld:
     """Users whose events have a context of each kind, taken from the log."""
     log = navigation(60, n_items=20)
-    model = UserModel.from_preset("fastgaum", epochs=1, warm_start=2, catch_up=1, tower_dim=6)
+    model = UserModel.from_preset(
+        "fastgaum", epochs=1, warm_start=2, catch_up=1, tower_dim=6, search=[], folds=0
+    )
     model.fit(log)
     return LearnedWorld(model, log=log)
 

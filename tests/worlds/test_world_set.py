@@ -165,7 +165,7 @@ def test_pessimism_pays_less(set_model: UserModel) -> None:
         ({"pessimism": -1.0}, "pessimism is -1.0"),
         ({"pessimism": float("nan")}, "pessimism is nan"),
         ({"pessimism": "much"}, "pessimism is 'much'"),
-        ({"disagreement": True}, "train a run with --set members=5"),
+        ({"disagreement": True}, "train a run with --set folds=5"),
     ],
 )
 def test_what_no_set_can_do_is_refused(options: dict[str, Any], message: str) -> None:
@@ -320,7 +320,7 @@ def test_members_that_make_no_set_are_refused(set_model: UserModel) -> None:
         "fastgaum", epochs=1, warm_start=1, search=[], folds=0, hidden=[4]
     )
     model.fit(random_log(4, n_sessions=60))
-    with pytest.raises(ConfigError, match="no fits on bootstraps"):
+    with pytest.raises(ConfigError, match="no fits on folds of users"):
         WorldSet.of(model)
     assert isinstance(world_of_model(model), LearnedWorld)
     assert isinstance(world_of_model(set_model), WorldSet)
