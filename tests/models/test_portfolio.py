@@ -24,7 +24,7 @@ from fastgaum.models import portfolio
 from fastgaum.models.portfolio import Halving, settings_of, short_epochs
 from fastgaum.models.prepared import PreparedLog
 from fastgaum.models.user_model import UserModel
-from fastgaum.presets import FOLDS_BELOW, LARGE_DISPLAYS, MANY_CANDIDATES, PORTFOLIO, Setting
+from fastgaum.presets import FOLDS_BELOW, LARGE_DISPLAYS, MANY_CANDIDATES, PORTFOLIO, LogSetting
 from tests.builders import log_of, put, random_log
 from tests.models.test_folds import nll_of, sessions_of
 
@@ -151,16 +151,16 @@ KEYS = ("examination", "tastes", "counts", "relations", "dropout", "tower_dim", 
 
 
 @pytest.fixture
-def own(monkeypatch: pytest.MonkeyPatch) -> dict[str, Setting]:
+def own(monkeypatch: pytest.MonkeyPatch) -> dict[str, LogSetting]:
     """A portfolio of the test's own, of KEYS."""
     monkeypatch.setattr("fastgaum.config.CHOSEN_KEYS", (*presets.CHOSEN_KEYS, *KEYS))
-    settings: dict[str, Setting] = {
-        "first": Setting({"dropout": 0.1}),
-        "place read": Setting({"dropout": 0.1, "examination": False}),
-        "no tastes": Setting({"dropout": 0.1, "tastes": 0}),
-        "no counts": Setting({"dropout": 0.1, "counts": False}),
-        "no relations": Setting({"dropout": 0.1, "relations": False}),
-        "dropout": Setting({"dropout": 0.7}),
+    settings: dict[str, LogSetting] = {
+        "first": LogSetting({"dropout": 0.1}),
+        "place read": LogSetting({"dropout": 0.1, "examination": False}),
+        "no tastes": LogSetting({"dropout": 0.1, "tastes": 0}),
+        "no counts": LogSetting({"dropout": 0.1, "counts": False}),
+        "no relations": LogSetting({"dropout": 0.1, "relations": False}),
+        "dropout": LogSetting({"dropout": 0.7}),
     }
     monkeypatch.setattr(portfolio, "PORTFOLIO", settings)
     return settings
@@ -184,7 +184,7 @@ def chosen(**changes: Any) -> Config:
 
 
 @pytest.mark.parametrize("of", ["candidate", "item"])
-def test_a_log_with_all_roles_leaves_all_settings_open(own: dict[str, Setting], of: str) -> None:
+def test_a_log_with_all_roles_leaves_all_settings_open(own: dict[str, LogSetting], of: str) -> None:
     config = chosen(seed=3)
     found = settings_of(config, log_with(ordered=True, of=of), 5)
     assert list(found) == list(own)
@@ -192,7 +192,9 @@ def test_a_log_with_all_roles_leaves_all_settings_open(own: dict[str, Setting], 
         assert one == config.replace(**own[name].values, search=())
 
 
-def test_settings_that_a_log_cannot_tell_apart_are_compared_once(own: dict[str, Setting]) -> None:
+def test_settings_that_a_log_cannot_tell_apart_are_compared_once(
+    own: dict[str, LogSetting],
+) -> None:
     """By their first name."""
     every, config = list(own), chosen()
 
@@ -213,7 +215,7 @@ def test_settings_that_a_log_cannot_tell_apart_are_compared_once(own: dict[str, 
 
 
 @pytest.mark.parametrize("key", KEYS[:5])
-def test_a_key_that_is_set_is_not_chosen(own: dict[str, Setting], key: str) -> None:
+def test_a_key_that_is_set_is_not_chosen(own: dict[str, LogSetting], key: str) -> None:
     """Whatever it is set to; settings that differ in it alone are one."""
     for value in (Config().to_mapping()[key], {"dropout": 0.3, "tastes": 8}.get(key, False)):
         config = chosen().with_keys(**{key: value})
@@ -223,7 +225,7 @@ def test_a_key_that_is_set_is_not_chosen(own: dict[str, Setting], key: str) -> N
         assert list(found) == ["first", *others, *(("dropout",) if key != "dropout" else ())]
 
 
-def test_nothing_is_compared_where_nothing_is_open(own: dict[str, Setting]) -> None:
+def test_nothing_is_compared_where_nothing_is_open(own: dict[str, LogSetting]) -> None:
     log, config = log_with(ordered=True), Config(search=(), eta=2.0)
     assert settings_of(config, log, 5) == {"as it is": config}
     model = UserModel(config.replace(epochs=1, warm_start=1, folds=0))
@@ -231,13 +233,13 @@ def test_nothing_is_compared_where_nothing_is_open(own: dict[str, Setting]) -> N
     assert (model.trials, model.settings_tried) == ((), 1)
     # no setting suits the log
     own.clear()
-    own["many"] = Setting({"dropout": 0.7}, least_events=10**6)
+    own["many"] = LogSetting({"dropout": 0.7}, least_events=10**6)
     assert settings_of(chosen(), log, 5) == {"as it is": chosen().replace(search=())}
 
 
-def test_large_displays_have_no_relations_and_the_names_say_so(own: dict[str, Setting]) -> None:
+def test_large_displays_have_no_relations_and_the_names_say_so(own: dict[str, LogSetting]) -> None:
     """Unless they are asked for."""
-    own["relations"] = Setting({"relations": True, "dropout": 0.4})
+    own["relations"] = LogSetting({"relations": True, "dropout": 0.4})
     at, above = log_with(size=LARGE_DISPLAYS), log_with(size=LARGE_DISPLAYS + 1)
     assert mean_display(above) == LARGE_DISPLAYS + 1
     assert "no relations" in settings_of(chosen(), at, 0)
@@ -253,11 +255,11 @@ def test_large_displays_have_no_relations_and_the_names_say_so(own: dict[str, Se
 
 
 def test_a_log_of_many_events_has_batches_by_events(
-    own: dict[str, Setting], monkeypatch: pytest.MonkeyPatch
+    own: dict[str, LogSetting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """1,000 events a batch of towers, 256 of other networks; a session has two."""
     own.clear()
-    own |= {"network": Setting({"dropout": 0.1}), "towers": Setting({"tower_dim": 8})}
+    own |= {"network": LogSetting({"dropout": 0.1}), "towers": LogSetting({"tower_dim": 8})}
     log = log_of([[([0, 1], 0), ([1, 2], 1)]] * 80, split=[0, 0, 1, 2] * 20)
     few = settings_of(chosen(), log, 0)
     assert [one.batch_sessions for one in few.values()] == [Config().batch_sessions] * 2
@@ -308,7 +310,10 @@ def test_a_fit_takes_the_better_of_two_settings(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, names: tuple[str, str], folds: int
 ) -> None:
     """In either order. A file keeps what was compared, and which was taken."""
-    both = {"blind": Setting({"dropout": 0.99, "tastes": 0}), "seeing": Setting({"dropout": 0.0})}
+    both = {
+        "blind": LogSetting({"dropout": 0.99, "tastes": 0}),
+        "seeing": LogSetting({"dropout": 0.0}),
+    }
     monkeypatch.setattr("fastgaum.config.CHOSEN_KEYS", (*presets.CHOSEN_KEYS, *KEYS))
     monkeypatch.setattr(portfolio, "PORTFOLIO", {name: both[name] for name in names})
     monkeypatch.setattr(portfolio, "FEWEST_EPOCHS", 4)
@@ -342,7 +347,7 @@ def test_the_loss_of_a_setting_is_that_of_the_users_that_were_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The mean over the folds, with exact players; by hand one fit each, which scores its fold."""
-    two = {"few": Setting({"dropout": 0.1}), "more": Setting({"dropout": 0.5})}
+    two = {"few": LogSetting({"dropout": 0.1}), "more": LogSetting({"dropout": 0.5})}
     monkeypatch.setattr(portfolio, "PORTFOLIO", two)
     log = random_log(7, n_sessions=120)
     own = SHORT | {"players": "adversarial", "protocol": "bags", "search": ["dropout"]}
@@ -362,7 +367,7 @@ def test_the_loss_of_a_setting_is_that_of_the_users_that_were_left_out(
 
 
 def test_a_setting_whose_fit_diverges_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    two = {"wild": Setting({"dropout": 0.1}), "tame": Setting({"dropout": 0.3})}
+    two = {"wild": LogSetting({"dropout": 0.1}), "tame": LogSetting({"dropout": 0.3})}
     monkeypatch.setattr(portfolio, "PORTFOLIO", two)
     train = UserModel.train_on
 
