@@ -157,9 +157,7 @@ def played(task: RoundsTask) -> list[Json]:
             n_rounds=plan.n_rounds if in_rounds else 1,
             round_events=plan.round_events if in_rounds else total,
             explore=plan.explore,
-            model=Config.from_preset(
-                "fastgaum", **MODEL, folds=plan.members if plan.members > 1 else 0
-            ),
+            model=Config.from_preset("fastgaum", **{**MODEL, "folds": folds}),
             learner=plan.policy,
             training=config,
             users=plan.users,
