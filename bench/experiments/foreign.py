@@ -288,7 +288,7 @@ def figures_of(case: Case, seed: int, users: int) -> Figures:
     truth, log = case.world, drawn_log(case, seed)
     episodes = max(1, SLATES // TRAINING.users // case.setting.horizon)
     learner = Learner(LEARNER, TRAINING.replace(seed=seed, episodes=episodes), users)
-    model = UserModel(Config.from_preset("fastgaum", **MODEL, seed=seed))
+    model = UserModel(Config.from_preset("fastgaum", **{**MODEL, "folds": 0}, seed=seed))
     model.fit(log)
     own = LearnedWorld(model, log=log)
     mine, theirs = shared_pool(case.setting.pool, own, truth)

@@ -149,6 +149,7 @@ def played(task: RoundsTask) -> list[Json]:
             returns = {name: learner.returns(one, truth, setting) for name, one in made.items()}
             return [{"paid": mean_returns(returns)}]
         in_rounds = task.log == IN_ROUNDS
+        folds = plan.members if plan.members > 1 else 0
         # a round holds whole sessions
         total = plan.n_rounds * (plan.round_events // HORIZON) * HORIZON or plan.round_events
         records = rounds(
@@ -157,9 +158,7 @@ def played(task: RoundsTask) -> list[Json]:
             n_rounds=plan.n_rounds if in_rounds else 1,
             round_events=plan.round_events if in_rounds else total,
             explore=plan.explore,
-            model=Config.from_preset(
-                "fastgaum", **MODEL, folds=plan.members if plan.members > 1 else 0
-            ),
+            model=Config.from_preset("fastgaum", **{**MODEL, "folds": folds}),
             learner=plan.policy,
             training=config,
             users=plan.users,

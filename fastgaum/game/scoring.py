@@ -94,12 +94,14 @@ def out_of_fold(
     heads = {}
     for name, head in mean.heads.items():
         each = [one.heads[name] for one in members]
-        columns = ("scores", "log_probs", "outside_log_prob")
-        found = (picked(getattr(head, of), [getattr(one, of) for one in each]) for of in columns)
+        scores, log_probs, outside = (
+            picked(getattr(head, of), [getattr(one, of) for one in each])
+            for of in ("scores", "log_probs", "outside_log_prob")
+        )
         spread = head.spread
         if spread is not None:
             spread = np.where(of_candidates >= 0, np.float32(np.nan), spread)
-        heads[name] = HeadScores(*found, spread)
+        heads[name] = HeadScores(scores, log_probs, outside, spread)
     gap = mean.gap
     if gap is not None:
         gap = picked(gap, [one.gap for one in members if one.gap is not None])

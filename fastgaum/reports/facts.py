@@ -25,7 +25,7 @@ from fastgaum.metrics.calibration import candidate_outcomes
 from fastgaum.metrics.evaluation import Evaluation, HeadScores, evaluate_heads
 from fastgaum.metrics.intervals import Interval, bootstrap_mean, cut, paired_difference
 from fastgaum.models.choice_model import ChoiceModel
-from fastgaum.models.user_model import UserModel
+from fastgaum.models.user_model import UserModel, members_of
 from fastgaum.reports.log_facts import log_facts
 from fastgaum.reports.table import Json, finite
 from fastgaum.reports.trained_run import TrainedRun, log_of, repeat_commands
@@ -302,24 +302,26 @@ class SplitScores:
     heads: Mapping[str, HeadScores]
     """the scores of the reward are utilities"""
     evaluation: Evaluation
-    by_place: Float64Array | None
-    """what each place adds to utilities; None where places are not kept apart"""
+    of_place: Float64Array | None
+    """what its place adds to each candidate's utility, shape (n_candidates,); None where places are
+    not kept apart"""
 
     @classmethod
     def of(cls, model: ChoiceModel, log: SessionLog, split: SplitName) -> SplitScores:
         """Score a split once. Raises LogFormatError, FeatureMismatchError, NumericsError."""
         encoded, scores = model.score_sessions(log, split)
-        by_place, examination = None, model.examination()
-        if examination is not None:
-            eta = model.config.eta if isinstance(model, UserModel) else 1.0
-            by_place = np.log(examination.astype(np.float64)) / eta
-        return cls(
-            log,
-            select_sessions(log, log.sessions_in(split)),
-            scores.heads,
-            evaluate_heads(scores.heads, encoded, model.outside, scores.gap),
-            by_place,
-        )
+        part = select_sessions(log, log.sessions_in(split))
+        of_place = _of_place(model, part)
+        if of_place is not None and encoded.held_out is not None:
+            # who trained is scored by the fit that left it out, which has places of its own
+            starts = part.display_offsets[part.session_offsets]
+            of_fold = np.repeat(encoded.held_out, np.diff(starts))
+            for fold, one in enumerate(members_of(model)):
+                own = _of_place(one, part)
+                assert own is not None
+                of_place = np.where(of_fold == fold, own, of_place)
+        evaluation = evaluate_heads(scores.heads, encoded, model.outside, scores.gap)
+        return cls(log, part, scores.heads, evaluation, of_place)
 
     @property
     def items(self) -> IntArray:
@@ -353,10 +355,19 @@ class SplitScores:
         """Utility, free of place where places are kept apart, minus the mean of its display set,
         shape (n_candidates,)."""
         utility = self.heads["reward"].scores.astype(np.float64)
-        if self.by_place is not None:
-            utility -= self.by_place[np.minimum(self.part.places, len(self.by_place) - 1)]
+        if self.of_place is not None:
+            utility -= self.of_place
         means = np.add.reduceat(utility, self.part.display_offsets[:-1]) / self.sizes
         return utility - np.repeat(means, self.sizes)
+
+
+def _of_place(model: ChoiceModel, part: Selection) -> Float64Array | None:
+    examination = model.examination()
+    if examination is None:
+        return None
+    eta = model.config.eta if isinstance(model, UserModel) else 1.0
+    by_place: Float64Array = np.log(examination.astype(np.float64)) / eta
+    return by_place[np.minimum(part.places, len(by_place) - 1)]
 
 
 def floor_difference(scored: SplitScores, floors: Precisions) -> Json:

@@ -93,7 +93,7 @@ def test_a_user_depends_on_its_own_keys_alone(world: ForeignWorld) -> None:
 def test_a_seed_s_figures_follow_from_what_was_paid(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    quick = {"epochs": 1, "warm_start": 1, "search": (), "folds": 0}
+    quick = {"epochs": 1, "warm_start": 1, "search": ()}
     monkeypatch.setattr(script, "MODEL", {**promises.MODEL, **quick})
     tiny = script.TRAINING.replace(users=16, warm_up=16, batch=16)
     monkeypatch.setattr(script, "TRAINING", tiny)

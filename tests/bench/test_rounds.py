@@ -27,7 +27,7 @@ from fastgaum.reports.table import finite
 from fastgaum.untrusted import parse_json
 
 TOY = PolicyConfig(episodes=1, users=16, warm_up=16, batch=16, updates=1, evaluations=1, seed=7)
-QUICK = {"epochs": 1, "warm_start": 1, "search": (), "folds": 0}
+QUICK = {"epochs": 1, "warm_start": 1, "search": ()}
 
 
 def record(seed: int, number: int, events: int, plan: float) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def result() -> dict[str, Any]:
     )
     seen: list[tuple[int, int, str]] = []
     with pytest.MonkeyPatch.context() as patch:
-        quick = {"epochs": 1, "warm_start": 1, "search": (), "folds": 0}
+        quick = {"epochs": 1, "warm_start": 1, "search": ()}
         patch.setattr(module, "MODEL", {**module.MODEL, **quick})
         found: dict[str, Any] = finite(transfer(plan, progress=lambda *call: seen.append(call)))
     assert [call[:2] for call in seen] == [(1, 4), (2, 4), (3, 4), (4, 4)]

@@ -46,6 +46,7 @@ class Train:
 
     def command(self) -> list[str]:
         sets = ["epochs=12", "warm_start=12", "batch_sessions=16", "catch_up=4", "patience=3"]
+        sets += ["search=[]", "folds=2"]
         argv = ["train", str(self.folder / "log.parquet"), "-o", str(self.run), "--resume"]
         return [*argv, *(word for one in sets for word in ("--set", one))]
 

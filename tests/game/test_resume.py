@@ -21,7 +21,7 @@ from fastgaum.interrupts import Interrupted
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.run_folder import finished_table, run_checkpoint, train_run
 from fastgaum.models.user_model import UserModel
-from fastgaum.presets import Setting
+from fastgaum.presets import LogSetting
 from fastgaum.reports.trained_run import open_run
 from tests.builders import random_log
 from tests.game.interrupted import (
@@ -273,7 +273,7 @@ def test_the_comparison_goes_on_where_it_was(
 ) -> None:
     """A run keeps what it compared, and a setting that was left behind is not fitted again. Trials
     show no batch to the observer: the signal comes in the middle of their epochs."""
-    three = {f"dropout {rate}": Setting({"dropout": rate}) for rate in (0.1, 0.3, 0.5)}
+    three = {f"dropout {rate}": LogSetting({"dropout": rate}) for rate in (0.1, 0.3, 0.5)}
     monkeypatch.setattr("fastgaum.models.portfolio.PORTFOLIO", three)
     monkeypatch.setattr("fastgaum.models.portfolio.SHORT_VISITS", 0)
     monkeypatch.setattr("fastgaum.models.portfolio.FEWEST_EPOCHS", 2)

@@ -165,8 +165,8 @@ def test_the_numbers_of_a_user_are_counted_without_its_fold() -> None:
     for ordered in (False, True):
         log = with_fields(random_log(2, n_sessions=90, no_click=0.3), ordered=ordered)
         rng = np.random.default_rng(1)
-        log = put(log, event={"page": rng.integers(0, 3, log.n_events).astype(np.int32)})
-        log = put(log, categories={"page": pl.Series(list("abc"))})
+        page = rng.integers(0, 3, log.n_events).astype(np.int32)
+        log = put(log, event={"page": page}, categories={"page": pl.Series(list("abc"))})
         options = (True, True, ordered)
         space, _ = fit_training(log, "bags", *options, folds=N_FOLDS)
         assert {"log_choices", "rivals_won", "odds_given_page"} <= set(space.number_names)
@@ -312,8 +312,9 @@ def test_an_id_that_a_fit_never_met_is_an_unknown_one(changes: dict[str, Any]) -
     scores."""
     log = random_log(3, n_sessions=40, n_items=150, no_click=0.1)
     rng = np.random.default_rng(0)
-    log = put(log, event={"page": rng.integers(0, 60, log.n_events).astype(np.int32)})
-    log = put(log, categories={"page": pl.Series([f"p{i}" for i in range(60)])})
+    page = rng.integers(0, 60, log.n_events).astype(np.int32)
+    pages = pl.Series([f"p{i}" for i in range(60)])
+    log = put(log, event={"page": page}, categories={"page": pages})
     model = UserModel(CONFIG.replace(players="exact", **changes), device="cpu")
     table = model.fit(log)
     space = model.space
