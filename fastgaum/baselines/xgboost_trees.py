@@ -61,8 +61,8 @@ BLOCK_SESSIONS = 1 << 10
 MOST_ALTERNATIVES = 8
 """items of a log whose displays are read as a row of alternatives"""
 MOST_TRIED = 1 << 19
-"""candidates that settings are compared on, in each split; trees of a larger log are fitted once
-more, to all of its training split"""
+"""candidates of each split that what trees read is compared on, and that stop them early; those of
+a larger log are then fitted to all of its training split, with two depths"""
 MOST_IDS = 1 << 12
 """of a log whose ids are tried in place of what training counted of them"""
 FAST_ETA = 0.2
@@ -124,6 +124,9 @@ class BoostedTrees(Baseline):
     What trees read (`INPUTS`) is chosen by the validation score with the first value of each of
     `grids`; then each setting in turn, the others as they are; at last the second best of what they
     may read is tried with the chosen settings. Each fit is stopped early on the validation split.
+    On a log of more than MOST_TRIED candidates a part of it chooses what they read, and all of it
+    between two depths.
+
     A field of few values is one of the library's own categories, of one of many values the trees
     read what training says of the value (`field_columns`). Where no number is counted in training,
     items are a category too, and how often each id is in the last TREES_WINDOW choices are columns.
@@ -185,49 +188,41 @@ class BoostedTrees(Baseline):
         rows: SettingRows = []
         best = np.inf
 
-        def fit(rows_of_fit: TreeRows, reads: str, tried: Values) -> tuple[Booster, Values]:
-            if reads not in made:
-                data = self._data(rows_of_fit, reads)
-                made[reads] = data, self._data(held, reads, data)
-            booster = self._boost(rows_of_fit.encoded, held.encoded, *made[reads], tried)
-            scores = _margins(booster, made[reads][1])
-            figures = {
-                "reads": reads,
-                "trees": booster.num_boosted_rounds(),
-                "val_loss": self._loss(scores, held.encoded),
-                "val_prec1": validation_prec1(scores, held.encoded),
-            }
-            return booster, tried | figures
-
-        def compare(reads: str, tried: Values) -> float:
+        def compare(fitted: TreeRows, reads: str, tried: Values) -> float:
             nonlocal best
-            booster, row = fit(part, reads, tried)
-            rows.append(row)
-            if row["val_loss"] < best:
-                best, self.booster, self.inputs, self.chosen = (
-                    row["val_loss"],
-                    booster,
-                    reads,
-                    tried,
-                )
-            return float(row["val_loss"])
+            if reads not in made:
+                data = self._data(fitted, reads)
+                made[reads] = data, self._data(held, reads, data)
+            booster = self._boost(fitted.encoded, held.encoded, *made[reads], tried)
+            scores = _margins(booster, made[reads][1])
+            loss = self._loss(scores, held.encoded)
+            figures = {"val_loss": loss, "val_prec1": validation_prec1(scores, held.encoded)}
+            trees = booster.num_boosted_rounds()
+            rows.append(tried | {"reads": reads, "trees": trees} | figures)
+            if loss < best:
+                best, self.booster = loss, booster
+                self.inputs, self.chosen = reads, tried
+            return loss
 
         grids = self.open_grids()
         if part is not whole and self.eta is None:
             grids["eta"] = (FAST_ETA,)
         first = {name: grid[0] for name, grid in grids.items()}
-        losses = {reads: compare(reads, first) for reads in self._may_read()}
+        losses = {reads: compare(part, reads, first) for reads in self._may_read()}
         order = sorted(losses, key=lambda reads: losses[reads])
-        for name, grid in grids.items():
-            for value in grid[1:]:
-                compare(order[0], self.chosen | {name: value})
-        for reads in order[1:2]:
-            compare(reads, self.chosen)
-        self.settings_tried = len(rows)
-        if part is not whole:
+        if part is whole:
+            for name, grid in grids.items():
+                for value in grid[1:]:
+                    compare(whole, order[0], self.chosen | {name: value})
+            for reads in order[1:2]:
+                compare(whole, reads, self.chosen)
+        else:
+            # how deep trees may be, a part does not say: it asks for smaller ones
             made.clear()
-            self.booster, row = fit(whole, self.inputs, self.chosen)
-            rows.append(row)
+            best = np.inf
+            for depth in grids["depth"][:2]:
+                compare(whole, order[0], first | {"depth": depth})
+        self.settings_tried = len(rows)
         return rows
 
     def _may_read(self) -> list[str]:

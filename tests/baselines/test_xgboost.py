@@ -273,10 +273,8 @@ def test_bins_made_in_blocks_are_those_of_all_rows(
 def test_a_large_log_is_compared_in_part_and_fitted_whole(
     kind: type[BoostedTrees], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Settings are compared on a part; the last trees have read each training event."""
+    """A part says what trees read; those of both depths have read each training event."""
     log = random_log(3, n_sessions=80)
-    plain = kind(**ONE)
-    plain.fit(log)
     monkeypatch.setattr(xgboost_trees, "MOST_TRIED", 100)
     seen = list[int]()
     boost = BoostedTrees._boost
@@ -286,12 +284,18 @@ def test_a_large_log_is_compared_in_part_and_fitted_whole(
         return boost(self, train, *more)
 
     monkeypatch.setattr(BoostedTrees, "_boost", counting)
-    model = kind(**ONE | {"eta": None})
+    model = kind(rounds=5)
     table = model.fit(log)
-    assert seen[-1] == log.count("events", "train")
-    assert max(seen[:-1]) < seen[-1]
+    assert seen[-2:] == [log.count("events", "train")] * 2
+    assert max(seen[:-2]) < seen[-1]
+    assert len(seen) == table.height == model.settings_tried == 5
+    assert table["depth"].to_list() == [4, 4, 4, 4, 6]
     assert set(table["eta"]) == {xgboost_trees.FAST_ETA}
-    assert model.settings_tried == table.height - 1
+    first = table["val_loss"][:3].to_list()
+    chosen = table["reads"][:3].to_list()[int(np.argmin(first))]
+    assert model.inputs == chosen
+    assert table["reads"][3:].to_list() == [chosen] * 2
+    assert model.chosen["depth"] == (6 if table["val_loss"][4] < table["val_loss"][3] else 4)
     assert np.isfinite(model._all_scores(encoded_with(model, log))).all()
 
 
