@@ -189,7 +189,7 @@ def in_blocks(blocks: Callable[[Json], Sequence[Block]]) -> Callable[[Json], str
     return lambda result: blocks_to_markdown(blocks(result))
 
 
-RACES = ("bench-short", "bench")
+RACES = ("bench-http", "bench-short", "bench")
 """objects of `fastgaum bench`, the newest first: of a group that two have, pages quote the newer"""
 GRIDS = ("bags", "identity", "resplits", "relations")
 """objects of `fastgaum reproduce` of logs with published figures"""

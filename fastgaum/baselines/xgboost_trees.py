@@ -503,6 +503,6 @@ def _xgboost() -> ModuleType:
     except ImportError as error:
         raise ConfigError(
             "models xgboost and xgboost-rank need xgboost, which is not installed: "
-            "pip install 'fastgaum[baselines]'"
+            "pip install '.[baselines]' in the clone"
         ) from error
     return xgboost

@@ -199,7 +199,7 @@ def checked_base(out: Path, fixed: Mapping[str, object]) -> Config:
         import optuna  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            "tune needs Optuna, which is not installed: pip install 'fastgaum[tune]'"
+            "tune needs Optuna, which is not installed: pip install '.[tune]' in the clone"
         ) from error
     if fixed.get("preset", PRESET) != PRESET:
         raise ConfigError(

@@ -226,6 +226,7 @@ def test_a_run_remembers_the_context(
     assert says in capsys.readouterr().err
     assert json.loads((tmp_path / "train.json").read_text())["context"] == held
     reading = json.loads((run / "reading.json").read_text())
+    assert reading.pop("categories") == ["land", "query"]
     assert reading == {"context_field": ["query"], "user_table": str(users)}
     again = ["train", str(log_file), "-o", str(run), "--resume", *QUICK]
     assert main([*again, "--json", str(tmp_path / "again.json")]) == 0
