@@ -110,7 +110,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(ConfigError, match=r"pip install 'fastgaum\[baselines\]'"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[baselines\]' in the clone"):
         XgboostSoftmax()
 
 

@@ -223,7 +223,7 @@ def test_mistakes(log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(LogFormatError, match="no validation session"):
         tune(log.with_split(np.zeros_like(log.split)), out)
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ConfigError, match=r"pip install 'fastgaum\[tune\]'"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[tune\]' in the clone"):
         tune(log, out)
     assert list(tmp_path.iterdir()) == []
 
