@@ -162,11 +162,17 @@ def results_to_markdown(*results: Json) -> str:
             for one in published
         )
     )
+    later = "".join(
+        f" Made later, at commit {one['commit'][:7]} on an {one['processor']}: "
+        f"{', '.join(one['models'])} of {name}."
+        for result, name in logs
+        for one in result["datasets"][name].get("later_rows", ())
+    )
     notes = (
         f"{bold} than that of every row fitted here that is not FastGAUM's, by a paired 95 % "
         f"interval.{sources} –: not fitted there. Fits: {seeds}. Test events: {units}. A user of wikispeedia is one game."
     )
-    return f"{rows_to_markdown(rows)}\n\n{notes} {made_at(*results)}"
+    return f"{rows_to_markdown(rows)}\n\n{notes} {made_at(*results)}{later}"
 
 
 def _scores(cell: Json | None, published: Iterable[Json] = ()) -> str:
@@ -212,7 +218,8 @@ def which_model_to_markdown(*results: Json) -> str:
         f"lowest, highest: of one model, not of `{POOL}` or `{MEMBERS}`; in brackets seconds of a "
         "fit with its evaluation",
         f"less the best's: paired difference to the best row of another model, `{POOL}` and "
-        f"`{MEMBERS}` too, with its 95 % interval; shown: items of a display on average",
+        f"`{MEMBERS}` too, with its 95 % interval; a row that was made later than its table (lpmc: "
+        "`xgboost`) is in no difference and is not taken; shown: items of a display on average",
         "take: the cheapest row in seconds whose NLL no other model's beats by that interval; –: the "
         "displays are made up, so a model has learned their rule",
         "events: of the whole log; ?: the object does not say it",

@@ -1,7 +1,7 @@
 """A service of your own that ranks what visitors see: `python online_service.py`.
 
 Each visitor is an online user: the service ranks candidates by the probabilities of a display, and
-tells the user what was clicked. It needs `pip install 'fastgaum[serve]'`.
+tells the user what was clicked. It needs `pip install '.[serve]'` in the clone.
 """
 
 import json

@@ -61,8 +61,8 @@ BLOCK_SESSIONS = 1 << 10
 MOST_ALTERNATIVES = 8
 """items of a log whose displays are read as a row of alternatives"""
 MOST_TRIED = 1 << 19
-"""candidates that settings are compared on, in each split; trees of a larger log are fitted once
-more, to all of its training split"""
+"""candidates of each split that what trees read is compared on, and that stop them early; those of
+a larger log are then fitted to all of its training split, with two depths"""
 MOST_IDS = 1 << 12
 """of a log whose ids are tried in place of what training counted of them"""
 FAST_ETA = 0.2
@@ -124,6 +124,9 @@ class BoostedTrees(Baseline):
     What trees read (`INPUTS`) is chosen by the validation score with the first value of each of
     `grids`; then each setting in turn, the others as they are; at last the second best of what they
     may read is tried with the chosen settings. Each fit is stopped early on the validation split.
+    On a log of more than MOST_TRIED candidates a part of it chooses what they read, and all of it
+    between two depths.
+
     A field of few values is one of the library's own categories, of one of many values the trees
     read what training says of the value (`field_columns`). Where no number is counted in training,
     items are a category too, and how often each id is in the last TREES_WINDOW choices are columns.
@@ -179,41 +182,29 @@ class BoostedTrees(Baseline):
         assert self.training is not None
         self.fields = FieldColumns.fit(self.space, self.training)
         whole = TreeRows(train, self.fields.of_keys(train, self.training))
-        part, held = whole.part(self.seed), TreeRows(validation).part(self.seed)
-        self.varying = self._find_varying(part) if self.same_items else np.zeros(0, np.bool_)
+        fitted, held = whole.part(self.seed), TreeRows(validation).part(self.seed)
+        self.varying = self._find_varying(fitted) if self.same_items else np.zeros(0, np.bool_)
         made: dict[str, tuple[DMatrix, DMatrix]] = {}
         rows: SettingRows = []
         best = np.inf
 
-        def fit(rows_of_fit: TreeRows, reads: str, tried: Values) -> tuple[Booster, Values]:
-            if reads not in made:
-                data = self._data(rows_of_fit, reads)
-                made[reads] = data, self._data(held, reads, data)
-            booster = self._boost(rows_of_fit.encoded, held.encoded, *made[reads], tried)
-            scores = _margins(booster, made[reads][1])
-            figures = {
-                "reads": reads,
-                "trees": booster.num_boosted_rounds(),
-                "val_loss": self._loss(scores, held.encoded),
-                "val_prec1": validation_prec1(scores, held.encoded),
-            }
-            return booster, tried | figures
-
         def compare(reads: str, tried: Values) -> float:
             nonlocal best
-            booster, row = fit(part, reads, tried)
-            rows.append(row)
-            if row["val_loss"] < best:
-                best, self.booster, self.inputs, self.chosen = (
-                    row["val_loss"],
-                    booster,
-                    reads,
-                    tried,
-                )
-            return float(row["val_loss"])
+            if reads not in made:
+                made[reads] = self._data(fitted, reads), self._held_data(held, reads)
+            booster = self._boost(fitted.encoded, held.encoded, *made[reads], tried)
+            scores = _margins(booster, made[reads][1])
+            loss = self._loss(scores, held.encoded)
+            figures = {"val_loss": loss, "val_prec1": validation_prec1(scores, held.encoded)}
+            trees = booster.num_boosted_rounds()
+            rows.append(tried | {"reads": reads, "trees": trees} | figures)
+            if loss < best:
+                best, self.booster = loss, booster
+                self.inputs, self.chosen = reads, tried
+            return loss
 
         grids = self.open_grids()
-        if part is not whole and self.eta is None:
+        if fitted is not whole and self.eta is None:
             grids["eta"] = (FAST_ETA,)
         first = {name: grid[0] for name, grid in grids.items()}
         losses = {reads: compare(reads, first) for reads in self._may_read()}
@@ -224,10 +215,6 @@ class BoostedTrees(Baseline):
         for reads in order[1:2]:
             compare(reads, self.chosen)
         self.settings_tried = len(rows)
-        if part is not whole:
-            made.clear()
-            self.booster, row = fit(whole, self.inputs, self.chosen)
-            rows.append(row)
         return rows
 
     def _may_read(self) -> list[str]:
@@ -286,9 +273,20 @@ class BoostedTrees(Baseline):
         )
         return booster
 
-    def _data(self, rows: TreeRows, reads: str, like: DMatrix | None = None) -> DMatrix:
-        """The rows in the library's bins, those of `like` if it is given, with labels. Columns are
-        made block by block: as floats, those of a large log take many times as much."""
+    def _held_data(self, rows: TreeRows, reads: str) -> DMatrix:
+        """Rows that are scored after each tree: as they are, for the library looks up each value of
+        a row in bins anew, which took minutes a tree on half a million candidates."""
+        blocks = [self._columns(batch, reads, of_keys) for batch, of_keys in rows.blocks()]
+        columns, types = [block for block, _ in blocks], blocks[0][1]
+        joined = sparse.vstack(columns, "csr") if reads == "ids" else np.concatenate(columns)
+        matrix: DMatrix = _xgboost().DMatrix(
+            joined, nthread=get_threads(), feature_types=types, enable_categorical=True
+        )
+        return matrix
+
+    def _data(self, rows: TreeRows, reads: str) -> DMatrix:
+        """The rows in the library's bins, with labels. Columns are made block by block: as floats,
+        those of a large log take many times as much."""
         xgboost, encoded, columns = _xgboost(), rows.encoded, self._columns
 
         class Blocks(xgboost.DataIter):  # type: ignore[misc, name-defined]
@@ -308,7 +306,7 @@ class BoostedTrees(Baseline):
                 return True
 
         matrix: DMatrix = xgboost.QuantileDMatrix(
-            Blocks(), ref=like, nthread=get_threads(), enable_categorical=True
+            Blocks(), nthread=get_threads(), enable_categorical=True
         )
         label = np.zeros(len(encoded.ids), dtype=np.float32)
         label[encoded.chosen_candidates] = 1
@@ -508,6 +506,6 @@ def _xgboost() -> ModuleType:
     except ImportError as error:
         raise ConfigError(
             "models xgboost and xgboost-rank need xgboost, which is not installed: "
-            "pip install 'fastgaum[baselines]'"
+            "pip install '.[baselines]' in the clone"
         ) from error
     return xgboost

@@ -56,7 +56,7 @@ COMMANDS = {
     "N episodes are the same, however many you ask for. A trained policy plays with the settings "
     "of its training and does not learn.",
     "serve": "Serve a trained model over HTTP, or as tools of an agent (MCP).\n\nIt scores one "
-    "display at a time and remembers each user. It needs `pip install 'fastgaum[serve]'`.",
+    "display at a time and remembers each user. It needs `pip install '.[serve]'` in the clone.",
     "fidelity": "Compare simulated users with the log.",
     "report": "Write an HTML report of one or more runs: results, curves, calibration, what was "
     "learned.\n\nThe report is one file and needs no network.",

@@ -66,7 +66,8 @@ def serve_command(
         from fastgaum.serve.http import http_app
     except ImportError as error:
         raise ConfigError(
-            f"a service needs {error.name}, which is not installed: pip install 'fastgaum[serve]'"
+            f"a service needs {error.name}, which is not installed: pip install '.[serve]' in the "
+            "clone"
         ) from None
     with _listen(host, 8000 if http is None else http) as listening:
         if host not in LOCAL:

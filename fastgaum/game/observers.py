@@ -131,7 +131,7 @@ class Observers:
                 )
 
 
-_WITHOUT = "{} is not installed: pip install 'fastgaum[{}]'"
+_WITHOUT = "{} is not installed: pip install '.[{}]' in the clone"
 
 
 class TensorBoardObserver(Observer):

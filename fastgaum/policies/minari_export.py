@@ -50,7 +50,8 @@ def write_minari(
         from minari.dataset.minari_storage import MinariStorage
     except ImportError as error:
         raise ConfigError(
-            "a .minari folder needs Minari, which is not installed: pip install 'fastgaum[minari]'"
+            "a .minari folder needs Minari, which is not installed: pip install '.[minari]' in the "
+            "clone"
         ) from error
     require_episodes(n_episodes, seed)
     observed = spaces.Box(-np.inf, np.inf, (world.state_dim,), np.float32)

@@ -36,7 +36,7 @@ try:
     )
 except ImportError as error:
     raise ImportError(
-        "fastgaum.policies.sb3 needs Stable-Baselines3: install fastgaum[rl]"
+        "fastgaum.policies.sb3 needs Stable-Baselines3: pip install '.[rl]' in the clone"
     ) from error
 
 Predict = Callable[..., tuple[npt.NDArray[np.generic], object]]

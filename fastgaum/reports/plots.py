@@ -63,7 +63,7 @@ def require_plots(what: str = "a report") -> None:
     """Raise ConfigError unless matplotlib is installed."""
     if find_spec("matplotlib") is None:
         raise ConfigError(
-            f"{what} needs matplotlib, which is not installed: pip install 'fastgaum[plots]'"
+            f"{what} needs matplotlib, which is not installed: pip install '.[plots]' in the clone"
         )
 
 

@@ -187,7 +187,8 @@ def notes_of(
     for later in facts.get("later_rows", ()):
         yield (
             f"made later than the other rows, at commit {later['commit'][:7]} on an "
-            f"{later['processor']}, so without paired differences: {', '.join(later['models'])}"
+            f"{later['processor']}, so without paired differences, and not in those of the other "
+            f"rows: {', '.join(later['models'])}"
         )
     # `compare` reads a log as its user says
     if facts.get("published_best") and (result["resplit"] or "reading" in result):

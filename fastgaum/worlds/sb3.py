@@ -19,7 +19,7 @@ try:
     from stable_baselines3.common.vec_env import VecEnv
 except ImportError as error:
     raise ImportError(
-        "fastgaum.worlds.sb3 needs Stable-Baselines3: install fastgaum[rl]"
+        "fastgaum.worlds.sb3 needs Stable-Baselines3: pip install '.[rl]' in the clone"
     ) from error
 
 Indices = None | int | Iterable[int]

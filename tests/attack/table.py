@@ -434,7 +434,6 @@ ASKED: dict[str, Attack] = {
         asked(f"{TRAIN} --split-by usr", 'Did you mean "user"'),
         asked(f"{TRAIN} --clicks last", "Choose from"),
         asked(f"{TRAIN} extra", "extra"),
-        asked("train sample", "`fastgaum train` needs --out or -o (the run folder to write)"),
         asked("data info", "`fastgaum data info` needs NAME (a registry name)"),
         asked("train sample -o", "requires an argument"),
         asked("trian", 'Did you mean "train"'),

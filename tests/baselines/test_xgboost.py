@@ -13,6 +13,7 @@ import torch
 
 pytest.importorskip("xgboost", reason="needs the extra 'baselines'")
 
+from fastgaum.arrays import IntArray
 from fastgaum.baselines import xgboost_trees
 from fastgaum.baselines.base import Baseline
 from fastgaum.baselines.field_columns import chosen_before
@@ -110,7 +111,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(ConfigError, match=r"pip install 'fastgaum\[baselines\]'"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[baselines\]' in the clone"):
         XgboostSoftmax()
 
 
@@ -270,28 +271,31 @@ def test_bins_made_in_blocks_are_those_of_all_rows(
 
 
 @pytest.mark.parametrize("kind", [XgboostSoftmax, XgboostRank])
-def test_a_large_log_is_compared_in_part_and_fitted_whole(
+def test_trees_of_a_large_log_read_a_part_of_it(
     kind: type[BoostedTrees], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Settings are compared on a part; the last trees have read each training event."""
+    """The same random sessions in every fit, and a faster learning rate."""
     log = random_log(3, n_sessions=80)
-    plain = kind(**ONE)
-    plain.fit(log)
     monkeypatch.setattr(xgboost_trees, "MOST_TRIED", 100)
-    seen = list[int]()
+    seen = list[IntArray]()
     boost = BoostedTrees._boost
 
     def counting(self: BoostedTrees, train: EncodedSessions, *more: Any) -> Any:
-        seen.append(train.n_events)
+        seen.append(train.rows)
         return boost(self, train, *more)
 
     monkeypatch.setattr(BoostedTrees, "_boost", counting)
-    model = kind(**ONE | {"eta": None})
+    model = kind(rounds=5)
     table = model.fit(log)
-    assert seen[-1] == log.count("events", "train")
-    assert max(seen[:-1]) < seen[-1]
+    assert all(np.array_equal(one, seen[0]) for one in seen)
+    assert 0 < len(seen[0]) < log.count("sessions", "train")
+    assert len(seen) == table.height == model.settings_tried
     assert set(table["eta"]) == {xgboost_trees.FAST_ETA}
-    assert model.settings_tried == table.height - 1
+    assert set(table["depth"]) == {2, 4, 6}
+    best = table.row(int(table["val_loss"].arg_min()), named=True)
+    assert {**model.chosen, "reads": model.inputs} == {
+        key: best[key] for key in (*model.chosen, "reads")
+    }
     assert np.isfinite(model._all_scores(encoded_with(model, log))).all()
 
 

@@ -21,8 +21,7 @@ def test_a_raw_file_becomes_a_run_in_one_command(
     assert main(["train", str(path), "-o", str(run), *QUICK]) == 0
     assert f"{path.name} is read as {name}" in capsys.readouterr().err
     # nothing was given, and the file is read alike again
-    reading = json.loads((run / "reading.json").read_text())
-    assert reading.keys() <= {"categories"}
+    assert {*json.loads((run / "reading.json").read_text())} <= {"categories"}
     assert main(["evaluate", str(run), str(path), "--json", str(tmp_path / "e.json")]) == 0
     assert json.loads((tmp_path / "e.json").read_text())["log"]
     assert main(["data", "convert", str(path), "-o", str(tmp_path / "packed")]) == 0

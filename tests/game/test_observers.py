@@ -181,9 +181,9 @@ def test_mlflow_has_a_run_of_each_fit(
 def test_an_extra_that_is_absent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("mlflow", "tensorboardX"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ConfigError, match=r"pip install 'fastgaum\[mlflow\]'"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[mlflow\]' in the clone"):
         MlflowObserver()
-    with pytest.raises(ConfigError, match=r"pip install 'fastgaum\[tensorboard\]'"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[tensorboard\]' in the clone"):
         TensorBoardObserver("events")
     with pytest.raises(ConfigError, match="needs a folder"):
         TensorBoardObserver()

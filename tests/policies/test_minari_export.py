@@ -62,6 +62,6 @@ def test_without_minari_the_error_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "minari", None)
-    with pytest.raises(ConfigError, match=r"pip install 'fastgaum\[minari\]'"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[minari\]'"):
         write_minari(WORLD, Greedy(), Setting(k=3, horizon=5), 3, tmp_path / "e.minari")
     assert not any(tmp_path.iterdir())

@@ -77,5 +77,5 @@ def test_what_cannot_be_drawn_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     ):
         plots.check_figure(Path("t.pdf"))
     monkeypatch.setattr(plots, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'fastgaum\[plots\]'"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[plots\]' in the clone"):
         plots.check_figure(Path("t.svg"))

@@ -253,7 +253,7 @@ def test_written_whole_or_not_at_all(
     with pytest.raises(OutputError, match="cannot write"):
         write_report([workshop.runs[1]], [workshop.log], out / "below")
     monkeypatch.setattr(drawing, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'fastgaum\[plots\]'"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[plots\]' in the clone"):
         write_report([workshop.runs[1]], [workshop.log], out)
 
 

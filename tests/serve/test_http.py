@@ -236,4 +236,4 @@ def test_what_a_service_cannot_be(
         monkeypatch.setitem(sys.modules, package, None)
         said = refused(*arguments)
         assert f"a service needs {package}, which is not installed" in said
-        assert "pip install 'fastgaum[serve]'" in said
+        assert "pip install '.[serve]' in the clone" in said
