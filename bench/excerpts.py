@@ -218,8 +218,8 @@ def which_model_to_markdown(*results: Json) -> str:
         f"lowest, highest: of one model, not of `{POOL}` or `{MEMBERS}`; in brackets seconds of a "
         "fit with its evaluation",
         f"less the best's: paired difference to the best row of another model, `{POOL}` and "
-        f"`{MEMBERS}` too, with its 95 % interval; a row that was made later than its table (lpmc: "
-        "`xgboost`) is in no difference and is not taken; shown: items of a display on average",
+        f"`{MEMBERS}` too, with its 95 % interval; a row that was made later than its table "
+        "(`xgboost` of lpmc and wikispeedia) is in no difference and is not taken; shown: items of a display on average",
         "take: the cheapest row in seconds whose NLL no other model's beats by that interval; –: the "
         "displays are made up, so a model has learned their rule",
         "events: of the whole log; ?: the object does not say it",

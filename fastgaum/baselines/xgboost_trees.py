@@ -182,16 +182,17 @@ class BoostedTrees(Baseline):
         assert self.training is not None
         self.fields = FieldColumns.fit(self.space, self.training)
         whole = TreeRows(train, self.fields.of_keys(train, self.training))
-        fitted, held = whole.part(self.seed), TreeRows(validation).part(self.seed)
-        self.varying = self._find_varying(fitted) if self.same_items else np.zeros(0, np.bool_)
+        part, held = whole.part(self.seed), TreeRows(validation).part(self.seed)
+        self.varying = self._find_varying(part) if self.same_items else np.zeros(0, np.bool_)
         made: dict[str, tuple[DMatrix, DMatrix]] = {}
         rows: SettingRows = []
         best = np.inf
 
-        def compare(reads: str, tried: Values) -> float:
+        def compare(fitted: TreeRows, reads: str, tried: Values) -> float:
             nonlocal best
             if reads not in made:
-                made[reads] = self._data(fitted, reads), self._held_data(held, reads)
+                data = self._data(fitted, reads)
+                made[reads] = data, self._held_data(held, reads)
             booster = self._boost(fitted.encoded, held.encoded, *made[reads], tried)
             scores = _margins(booster, made[reads][1])
             loss = self._loss(scores, held.encoded)
@@ -204,16 +205,23 @@ class BoostedTrees(Baseline):
             return loss
 
         grids = self.open_grids()
-        if fitted is not whole and self.eta is None:
+        if part is not whole and self.eta is None:
             grids["eta"] = (FAST_ETA,)
         first = {name: grid[0] for name, grid in grids.items()}
-        losses = {reads: compare(reads, first) for reads in self._may_read()}
+        losses = {reads: compare(part, reads, first) for reads in self._may_read()}
         order = sorted(losses, key=lambda reads: losses[reads])
-        for name, grid in grids.items():
-            for value in grid[1:]:
-                compare(order[0], self.chosen | {name: value})
-        for reads in order[1:2]:
-            compare(reads, self.chosen)
+        if part is whole:
+            for name, grid in grids.items():
+                for value in grid[1:]:
+                    compare(whole, order[0], self.chosen | {name: value})
+            for reads in order[1:2]:
+                compare(whole, reads, self.chosen)
+        else:
+            # how deep trees may be, a part does not say: it asks for smaller ones
+            made.clear()
+            best = np.inf
+            for depth in grids["depth"][:2]:
+                compare(whole, order[0], first | {"depth": depth})
         self.settings_tried = len(rows)
         return rows
 

@@ -13,7 +13,6 @@ import torch
 
 pytest.importorskip("xgboost", reason="needs the extra 'baselines'")
 
-from fastgaum.arrays import IntArray
 from fastgaum.baselines import xgboost_trees
 from fastgaum.baselines.base import Baseline
 from fastgaum.baselines.field_columns import chosen_before
@@ -271,31 +270,32 @@ def test_bins_made_in_blocks_are_those_of_all_rows(
 
 
 @pytest.mark.parametrize("kind", [XgboostSoftmax, XgboostRank])
-def test_trees_of_a_large_log_read_a_part_of_it(
+def test_a_large_log_is_compared_in_part_and_fitted_whole(
     kind: type[BoostedTrees], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same random sessions in every fit, and a faster learning rate."""
+    """A part says what trees read; those of both depths have read each training event."""
     log = random_log(3, n_sessions=80)
     monkeypatch.setattr(xgboost_trees, "MOST_TRIED", 100)
-    seen = list[IntArray]()
+    seen = list[int]()
     boost = BoostedTrees._boost
 
     def counting(self: BoostedTrees, train: EncodedSessions, *more: Any) -> Any:
-        seen.append(train.rows)
+        seen.append(train.n_events)
         return boost(self, train, *more)
 
     monkeypatch.setattr(BoostedTrees, "_boost", counting)
     model = kind(rounds=5)
     table = model.fit(log)
-    assert all(np.array_equal(one, seen[0]) for one in seen)
-    assert 0 < len(seen[0]) < log.count("sessions", "train")
-    assert len(seen) == table.height == model.settings_tried
+    assert seen[-2:] == [log.count("events", "train")] * 2
+    assert max(seen[:-2]) < seen[-1]
+    assert len(seen) == table.height == model.settings_tried == 5
+    assert table["depth"].to_list() == [4, 4, 4, 4, 6]
     assert set(table["eta"]) == {xgboost_trees.FAST_ETA}
-    assert set(table["depth"]) == {2, 4, 6}
-    best = table.row(int(table["val_loss"].arg_min()), named=True)
-    assert {**model.chosen, "reads": model.inputs} == {
-        key: best[key] for key in (*model.chosen, "reads")
-    }
+    first = table["val_loss"][:3].to_list()
+    chosen = table["reads"][:3].to_list()[int(np.argmin(first))]
+    assert model.inputs == chosen
+    assert table["reads"][3:].to_list() == [chosen] * 2
+    assert model.chosen["depth"] == (6 if table["val_loss"][4] < table["val_loss"][3] else 4)
     assert np.isfinite(model._all_scores(encoded_with(model, log))).all()
 
 
