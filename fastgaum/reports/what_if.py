@@ -52,7 +52,7 @@ from fastgaum.models.user_model import members_of
 from fastgaum.reports.permutation_test import draw_users, percentile_interval
 
 DRAWS = 1000
-ALIKE = 1e-4
+NO_WIDTH = 1e-4
 """width of an interval, as a share of its figure, that is the rounding of single precision"""
 MOST_ITEMS = 50
 """of elasticities at once: each takes two passes over the displays"""
@@ -680,7 +680,7 @@ def _figures(drawn: Mapping[str, Float64Array], folds: int = 0) -> dict[str, Any
     columns = dict[str, Any]()
     for name, values in drawn.items():
         low, high = percentile_interval(_widened(values[1:], folds))
-        alike = high - low <= ALIKE * np.abs(values[0])
+        alike = high - low <= NO_WIDTH * np.abs(values[0])
         ends = [pl.Series(np.where(alike, np.nan, end)).fill_nan(None) for end in (low, high)]
         columns |= {name: values[0], f"{name}_low": ends[0], f"{name}_high": ends[1]}
     return columns
