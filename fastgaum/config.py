@@ -259,7 +259,9 @@ class Config(CheckedSettings):
         return self.replace(id_dropout=rate)
 
     def warmed(self) -> Config:
-        """Its warm start alone: exact players."""
+        """Its warm start alone, or all of it where it has exact players."""
+        if self.players == "exact":
+            return self
         return self.replace(players="exact", epochs=max(self.warm_start, 1))
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,14 +81,16 @@ class Trainer:
         processes: Processes | None = None,
         *,
         starts: bool = False,
+        warmed: Sequence[EpochRow] = (),
     ) -> None:
         """Prepare a run on the device of the game's networks. starts: whether they have a former
-        run's weights, which are validated before the first epoch."""
+        run's weights, which are validated before the first epoch. warmed: epochs of a warm start
+        that was made before, whose best weights the networks have."""
         networks, config = game.networks, game.config
         self.game, self.networks, self.config = game, networks, config
         self.data, self.observers = data, observers or Observers()
         self.processes, self.checkpointer = processes or Processes(), checkpointer or Checkpointer()
-        self.starts = starts
+        self.starts, self.warmed = starts, warmed
         self.device = next(networks.parameters()).device
         self.averaging = Averaging(game, self.processes)
         self.order, self.at = np.random.default_rng(config.seed), TrainingPosition()
@@ -113,6 +115,8 @@ class Trainer:
             self.observers.tell(Observer.on_fit_begin, self.config, self.rows)
             if former is not None:
                 self._load_present(former)
+            elif self.warmed:
+                self._take_over(self.warmed)
             self._phases()
             self._calibrate()
         except BaseException as found:
@@ -128,6 +132,14 @@ class Trainer:
             self.observers.tell(Observer.on_fit_end, self.rows, error)
         return self.rows
 
+    def _take_over(self, warmed: Sequence[EpochRow]) -> None:
+        """Tell the epochs of the warm start as if they were made now."""
+        for row in warmed:
+            self.observers.tell(Observer.on_epoch_begin, row.epoch)
+            self.rows.append(row)
+            self.observers.tell(Observer.on_epoch_end, row)
+        self.best_score = min(row.score for row in warmed)
+
     def _calibrate(self) -> None:
         """Scale the best weights' utilities as the score that chose them did."""
         if self.calibrated and math.isfinite(self.best_score):
@@ -138,9 +150,10 @@ class Trainer:
             # what the former run has learned stays, unless an epoch is better
             self._validated("start", math.nan, 0.0)
         if self.config.players == "exact":
-            self._phase("exact", self.game.exact_step, self.config.epochs)
+            if not self.warmed:
+                self._phase("exact", self.game.exact_step, self.config.epochs)
         else:
-            if self.config.warm_start:
+            if self.config.warm_start and not self.warmed:
                 self._phase("exact", self.game.exact_step, self.config.warm_start)
             self._catch_up()
             if self.config.warm_start:

@@ -12,7 +12,7 @@ import copy
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import polars as pl
@@ -233,12 +233,13 @@ class UserModel(NetworksModel):
         prepare(next(iter(settings.values())))
         self.trials, self.members, self.settings_tried = (), (), len(settings)
         self.config = next(iter(settings.values()))
+        begun: Mapping[int, Begun] = {}
         if len(settings) > 1:
-            self.config = self._compare(settings, prepare, checkpointer, processes)
+            self.config, begun = self._compare(settings, prepare, checkpointer, processes)
         chosen = prepare(self.config)
-        self.members = self._on_folds(chosen, told, checkpointer, processes)
+        self.members = self._on_folds(chosen, told, checkpointer, processes, begun)
         del prepare
-        rows = self.train_on(chosen, told, checkpointer, processes)
+        rows = self.train_on(chosen, told, checkpointer, processes, begun=begun.get(0))
         self.table = pl.DataFrame([row.to_dict() for row in rows])
         return self.table
 
@@ -259,25 +260,39 @@ class UserModel(NetworksModel):
         prepare: PreparedLog,
         checkpointer: Checkpointer,
         processes: Processes,
-    ) -> Config:
-        """The setting of the lowest loss out of fold with exact players, by successive halving."""
+    ) -> tuple[Config, Mapping[int, Begun]]:
+        """The setting of the lowest loss out of fold with exact players, by successive halving, and
+        its fits of each fold, from which the folds' fits go on."""
+        begun = dict[tuple[str, int], Begun]()
 
-        def loss_of(name: str, fold: int, epochs: int | None) -> float:
-            config = settings[name].warmed()
+        def fit(name: str, fold: int, epochs: int | None = None) -> Begun:
+            config = member_config(settings[name].warmed(), fold)
             if epochs is not None:
                 config = config.replace(epochs=epochs)
             trial = self._like(config)
+            rows = trial.train_on(prepare(config), None, checkpointer, processes, fold)
+            return Begun(rows, trial._networks().state_dict())
+
+        def loss_of(name: str, fold: int, epochs: int | None) -> float:
             try:
-                rows = trial.train_on(prepare(config), None, checkpointer, processes, fold)
-                return min(row.score for row in rows)
+                found = fit(name, fold, epochs)
             except NumericsError:
                 # the training proper then meets the same, and leaves its last good state
                 return sys.float_info.max
+            if prepare.folds:
+                begun[name, fold] = found
+            return min(row.score for row in found.rows)
 
         n_candidates = prepare.log.count("candidates", "train")
         halving = Halving(tuple(settings), prepare.folds, short_epochs(n_candidates))
         self.trials = halving.run(loss_of, checkpointer.tried)
-        return settings[min(self.trials, key=TriedSetting.rank).name]
+        best = min(self.trials, key=TriedSetting.rank)
+        of_folds: dict[int, Begun] = {}
+        if best.val_loss < sys.float_info.max:
+            for fold in range(prepare.folds):
+                # a former process may have made it
+                of_folds[fold] = begun.get((best.name, fold)) or fit(best.name, fold)
+        return settings[best.name], of_folds
 
     def _like(self, config: Config) -> UserModel:
         return UserModel(**self._given | {"config": config})
@@ -288,6 +303,7 @@ class UserModel(NetworksModel):
         observers: Observers,
         checkpointer: Checkpointer,
         processes: Processes,
+        begun: Mapping[int, Begun],
     ) -> tuple[UserModel, ...]:
         """Fit the chosen configuration on each fold but the first, with another seed each."""
         config, self.space = self.config, of_log.space
@@ -296,7 +312,7 @@ class UserModel(NetworksModel):
         for fold in range(len(done) + 1, of_log.space.folds):
             observers.tell(Observer.on_fold_begin, fold, of_log.space.folds)
             model = self._like(member_config(self.config, fold))
-            model.train_on(of_log, None, checkpointer, processes, fold)
+            model.train_on(of_log, None, checkpointer, processes, fold, begun.get(fold))
             done.append(model)
             checkpointer.members.append(model._networks().state_dict())
         return tuple(done)
@@ -319,9 +335,12 @@ class UserModel(NetworksModel):
         checkpointer: Checkpointer,
         processes: Processes,
         fold: int = 0,
+        begun: Begun | None = None,
     ) -> list[EpochRow]:
         """Train new networks with `config` on all users but those of a fold, or without folds on
-        the log's own split; nothing is compared. Errors are those of `fit`."""
+        the log's own split; nothing is compared. Errors are those of `fit`.
+
+        begun: a fit of these networks with exact players, on the same data, to go on from."""
         # the engine's kernels take a second to import: a loaded model does without
         from fastgaum.engine.dispatch import game_for
         from fastgaum.game.loop import Trainer
@@ -338,6 +357,8 @@ class UserModel(NetworksModel):
             self.networks = networks.to(self.device)
             if self.start is not None:
                 _start_from(self.networks, space, self.start)
+            if begun is not None:
+                self.networks.load_state_dict(begun.weights, strict=False)
             unknown = torch.from_numpy(space.unknown_of_id)
             game = game_for(self.networks, self.config, self.regulariser, unknown, self.outside)
             trainer = Trainer(
@@ -347,6 +368,7 @@ class UserModel(NetworksModel):
                 checkpointer,
                 processes,
                 starts=self.start is not None,
+                warmed=() if begun is None else begun.rows,
             )
             self._unmet = ~of_log.known_ids(fold) if space.folds else None
             self._is_training = True
@@ -532,9 +554,19 @@ def members_of(model: ChoiceModel) -> tuple[ChoiceModel, ...]:
     return (first, *model.members)
 
 
+class Begun(NamedTuple):
+    """A fit with exact players, from which one with the game goes on."""
+
+    rows: Sequence[EpochRow]
+    weights: dict[str, torch.Tensor]
+    """of its best epoch"""
+
+
 def member_config(config: Config, fold: int) -> Config:
-    """The configuration of the fit of a fold after the first; runs of neighbouring seeds share no
-    seed."""
+    """The configuration of a fold's fit, which has a seed of its own but for the first; runs of
+    neighbouring seeds share none."""
+    if fold == 0:
+        return config
     state = np.random.SeedSequence([config.seed, fold]).generate_state(1, np.uint64)
     return config.replace(seed=int(state[0]) % MOST_SEED)
 
