@@ -23,13 +23,11 @@ FOLDS_BELOW = 20_000
 MANY_CANDIDATES = 2_000_000
 """training candidates from which a log has towers, and nothing is compared: a short fit would
 mislead, since towers gain more from sessions than the network does"""
-BATCH_EVENTS = 1000
-"""events of a batch of a setting with towers"""
 KNOWN_DISPLAYS, LEAST_ID_DROPOUT = 50, 0.02
 """displays of an item, in the mean, from which ids are replaced less often; and how often at least:
 a row of unknown items is to be trained, and an item of many displays needs no help from it"""
-NETWORK_EVENTS = 256
-"""events of a batch of a large log, of a setting without towers"""
+MANY_BATCH_EVENTS = 256
+"""events of a batch of a log with one fit, at least"""
 LARGE_DISPLAYS = 300
 """candidates of the display in which a training candidate stands, in the mean over these
 candidates: above, relations are left out, whose cost grows with the square of a display (docs: how
@@ -53,6 +51,7 @@ class LogSetting:
     """Values that a fit may choose, and the logs that they suit."""
 
     values: dict[str, object] = field(default_factory=dict)
+    batch_events: int = 128
     least_events: int = 0
     """training events from which it is tried"""
     most_events: float = float("inf")
@@ -73,7 +72,9 @@ PORTFOLIO: dict[str, LogSetting] = {
     "no relations": LogSetting({"dropout": 0.2, "relations": False}),
     "no counts": LogSetting({"dropout": 0.2, "relations": False, "counts": False}),
     "more dropout": LogSetting({"dropout": 0.5}),
-    "towers": LogSetting(_TOWERS, least_candidates=MANY_CANDIDATES, most_candidates=float("inf")),
+    "towers": LogSetting(
+        _TOWERS, 1000, least_candidates=MANY_CANDIDATES, most_candidates=float("inf")
+    ),
 }
 """what the `fastgaum` preset may be, by name, in the order in which a fit tries them"""
 CHOSEN_KEYS = (

@@ -88,7 +88,7 @@ def train_command(
     config = options.resolve() if former is None else Config()
     # torch takes a second to import: a misspelt option is answered before.
     from fastgaum.game.averaging import launched, n_restarts
-    from fastgaum.game.checkpoint import trials_as_facts
+    from fastgaum.game.checkpoint import places_cost, trials_as_facts
     from fastgaum.machine import device_of
     from fastgaum.models import run_folder
     from fastgaum.models.user_model import UserModel
@@ -178,10 +178,11 @@ def train_command(
         )
     if model.trials:
         again = "on one fold of users more" if model.members else "for more epochs"
+        then = "its fits went on with the game" if model.members else "it was then fitted anew"
         note(
             f"{len(model.trials)} settings were compared with exact players, each by its least "
-            f"validation loss, and the better half of them again {again}; the chosen setting was "
-            "then fitted anew, with other random draws:"
+            f"validation loss, and the better half of them again {again}; one was chosen, and "
+            f"{then}:"
         )
     for one in trials_as_facts(model.trials):
         loss = one["val_loss"]
@@ -191,6 +192,17 @@ def train_command(
         seconds = f" · {one['seconds']:.1f} s" if "seconds" in one else ""
         chosen = " · chosen" if one["chosen"] else ""
         note(f"compared: {one['name']} · {said}{folds}{seconds}{chosen}")
+    cost = places_cost(model.trials)
+    if cost is not None:
+        note(
+            f"places: a fit that keeps them apart has a validation loss {cost:+.4f} above one that "
+            "reads them as an input; "
+            + (
+                "apart was chosen, so their effect can be taken out"
+                if model.config.examination
+                else "read was chosen, and --set examination=true keeps them apart"
+            )
+        )
     if best["phase"] == "start":
         note("no epoch is better on the new log than the weights of the former run: these stay")
     if former is not None and model.outside and not log.has_no_click:
@@ -211,6 +223,7 @@ def train_command(
         "context": context,
         "actions": log.n_actions if model.space.actions else 0,
         "compared": trials_as_facts(model.trials),
+        "places_cost": cost,
         "folds": model.space.folds,
         "out_of_fold": out_of_fold,
         "epochs": table.height,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BufferedRandom
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -103,10 +104,29 @@ class TriedSetting:
     """encoding included where no setting before had the same; NaN in a loaded model"""
     rung: int = 0
     """of the comparison, the last that it reached (`models.portfolio`)"""
+    losses: list[float] = field(default_factory=list)
+    """with folds, on each that it was fitted for, of which `val_loss` is the mean"""
+    values: dict[str, Any] = field(default_factory=dict)
+    """the keys that it chooses"""
 
     def rank(self) -> tuple[int, float]:
         """The better of two is the lower: it came further, then its loss."""
         return -self.rung, self.val_loss
+
+
+def places_cost(trials: Sequence[TriedSetting]) -> float | None:
+    """By how much the loss of the best setting that keeps places apart is above that of the best
+    which reads them, on the folds that both were fitted for; None where one of them was not
+    compared, or diverged."""
+    best: dict[bool, TriedSetting] = {}
+    for trial in sorted(trials, key=TriedSetting.rank, reverse=True):
+        if "examination" in trial.values:
+            best[trial.values["examination"]] = trial
+    if len(best) < 2 or max(one.val_loss for one in best.values()) == sys.float_info.max:
+        return None
+    apart, read = (best[one].losses or [best[one].val_loss] for one in (True, False))
+    n = min(len(apart), len(read))
+    return fmean(apart[:n]) - fmean(read[:n])
 
 
 def trials_as_facts(trials: Sequence[TriedSetting]) -> list[dict[str, Any]]:
@@ -117,7 +137,7 @@ def trials_as_facts(trials: Sequence[TriedSetting]) -> list[dict[str, Any]]:
     ]
     for one in facts:
         if one["val_loss"] == sys.float_info.max:
-            one["val_loss"] = None
+            one["val_loss"], one["losses"] = None, []
     # NaN is not itself
     return [{key: value for key, value in one.items() if value == value} for one in facts]
 

@@ -3,32 +3,39 @@
 
 With folds of users a rung is one more fold: every setting is fitted on the first, the better half
 on the second too, and so on. Settings are compared on the same folds, by the mean loss of the users
-that a fit left out. Without folds a rung is more epochs on the log's own split."""
+that a fit left out. Without folds a rung is more epochs on the log's own split. How many settings
+of the portfolio are compared, from its first on, is what the budget pays for."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Literal
 
 from fastgaum.config import Config
 from fastgaum.features.relations import mean_display
 from fastgaum.game.checkpoint import TriedSetting
 from fastgaum.logs.log import SessionLog
 from fastgaum.presets import (
-    BATCH_EVENTS,
     FOLDS_BELOW,
     LARGE_DISPLAYS,
-    NETWORK_EVENTS,
+    MANY_BATCH_EVENTS,
     PORTFOLIO,
+    LogSetting,
 )
 
 FEWEST_LEFT = 2
 """settings that stay to the last rung"""
 SHORT_VISITS, FEWEST_EPOCHS = 1_500_000, 6
 """training candidates times epochs of a short fit at most, and its epochs at least"""
+
+WHOLE_EPOCHS = 30
+"""epochs of a whole fit without folds, with which a budget reckons"""
+FEW_BUDGET, MANY_BUDGET = 4.0, 1.5
+"""the budget `auto` with folds, and without"""
 
 LossOf = Callable[[str, int, int | None], float]
 """the loss of a setting, by name, of the fit without a fold, with so many epochs at most"""
@@ -50,6 +57,25 @@ class Halving:
     epochs: int
     """of a fit without folds"""
 
+    def cost(self) -> float:
+        """What the comparison costs, in whole fits: all folds, or WHOLE_EPOCHS."""
+        alive, cost = len(self.names), 0.0
+        if alive < 2:
+            return cost
+        for rung in range(max(self.folds, 2)):
+            cost += alive * (1 / self.folds if self.folds else self._epochs(rung) / WHOLE_EPOCHS)
+            alive = self._half(alive)
+        return cost
+
+    def within(self, budget: float | Literal["auto"]) -> Halving:
+        """The comparison of so many settings, from the first on, as a budget pays for."""
+        if budget == "auto":
+            budget = FEW_BUDGET if self.folds else MANY_BUDGET
+        fewer = self
+        while fewer.cost() > budget:
+            fewer = replace(fewer, names=fewer.names[:-1])
+        return fewer
+
     def run(self, loss_of: LossOf, tried: list[TriedSetting]) -> tuple[TriedSetting, ...]:
         """Compare; `tried` holds what is done, and receives the rest, an entry for each fit."""
         alive, rung = list(self.names), 0
@@ -58,19 +84,25 @@ class Halving:
             for name in alive:
                 if (name, rung) not in done:
                     started = time.perf_counter()
-                    loss = loss_of(name, rung if self.folds else 0, self._epochs(rung))
+                    if self.folds:
+                        loss = loss_of(name, rung, None)
+                    else:
+                        loss = loss_of(name, 0, self._epochs(rung))
                     seconds = time.perf_counter() - started
                     done[name, rung] = TriedSetting(name, loss, seconds, rung)
                     tried.append(done[name, rung])
             rung += 1
             if rung == max(self.folds, 2) or len(alive) == 1:
                 return tuple(self._joined(done, name) for name in self.names)
-            half = max(-(-len(alive) // 2), min(FEWEST_LEFT, len(alive)))
-            best = sorted(alive, key=lambda name: self._joined(done, name).rank())[:half]
+            best = sorted(alive, key=lambda name: self._joined(done, name).rank())
+            best = best[: self._half(len(alive))]
             alive = [name for name in self.names if name in best]
 
-    def _epochs(self, rung: int) -> int | None:
-        return None if self.folds else self.epochs * 3**rung
+    def _half(self, n: int) -> int:
+        return max(-(-n // 2), min(FEWEST_LEFT, n))
+
+    def _epochs(self, rung: int) -> int:
+        return self.epochs * 3**rung
 
     def _joined(self, done: dict[tuple[str, int], TriedSetting], name: str) -> TriedSetting:
         fits = [one for (of, _), one in done.items() if of == name]
@@ -80,19 +112,22 @@ class Halving:
         # a setting that diverged on any fold has diverged
         loss = max(losses) if max(losses) == sys.float_info.max else fmean(losses)
         seconds = sum(one.seconds for (of, _), one in done.items() if of == name)
-        return TriedSetting(name, loss, seconds, max(one.rung for one in fits))
+        rung = max(one.rung for one in fits)
+        return TriedSetting(name, loss, seconds, rung, losses if self.folds else [])
 
 
-def settings_of(asked: Config, log: SessionLog, folds: int) -> dict[str, Config]:
-    """The settings of the portfolio that a log and a configuration leave open, by name; the first
-    is the configuration itself where nothing is to choose."""
+def settings_of(
+    asked: Config, log: SessionLog, portfolio: Mapping[str, LogSetting] | None = None
+) -> dict[str, Config]:
+    """The settings of a portfolio, `presets.PORTFOLIO` without another, that a log and a
+    configuration leave open, by name; the configuration itself where nothing is to choose."""
     n_sessions, n_events = log.count("sessions", "train"), log.count("events", "train")
     n_candidates = log.count("candidates", "train")
     has_numbers = any(one.texts is None for one in log.columns_of("item", "candidate").values())
     display = mean_display(log)
     is_large = display > LARGE_DISPLAYS
     found: dict[str, Config] = {}
-    for name, setting in PORTFOLIO.items():
+    for name, setting in (portfolio or PORTFOLIO).items():
         if not asked.search or not setting.suits(n_events, n_candidates):
             continue
         values = {key: value for key, value in setting.values.items() if key in asked.search}
@@ -107,8 +142,10 @@ def settings_of(asked: Config, log: SessionLog, folds: int) -> dict[str, Config]
                 continue
             values["relations"] = False
             name += f" (displays of {display:,.0f}: no relations)"
-        if "batch_sessions" in asked.search and n_events >= FOLDS_BELOW:
-            events = BATCH_EVENTS if values.get("tower_dim") else NETWORK_EVENTS
+        if "batch_sessions" in asked.search and n_events:
+            events = setting.batch_events
+            if n_events >= FOLDS_BELOW:
+                events = max(events, MANY_BATCH_EVENTS)
             values["batch_sessions"] = max(1, round(events * n_sessions / n_events))
         config = asked.replace(**values)
         if config not in found.values():

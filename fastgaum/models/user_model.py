@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -252,7 +253,13 @@ class UserModel(NetworksModel):
 
     def settings_for(self, log: SessionLog) -> dict[str, Config]:
         """Configurations that `fit` compares on a log, by name, in order."""
-        return settings_of(self.asked, log, self.folds_for(log))
+        settings = settings_of(self.asked, log)
+        names = self._halving(log, settings).names
+        return {name: settings[name] for name in names}
+
+    def _halving(self, log: SessionLog, settings: Iterable[str]) -> Halving:
+        epochs = short_epochs(log.count("candidates", "train"))
+        return Halving(tuple(settings), self.folds_for(log), epochs).within(self.asked.budget)
 
     def _compare(
         self,
@@ -283,9 +290,11 @@ class UserModel(NetworksModel):
                 begun[name, fold] = found
             return min(row.score for row in found.rows)
 
-        n_candidates = prepare.log.count("candidates", "train")
-        halving = Halving(tuple(settings), prepare.folds, short_epochs(n_candidates))
-        self.trials = halving.run(loss_of, checkpointer.tried)
+        asked = self.asked.search
+        self.trials = tuple(
+            replace(one, values={key: getattr(settings[one.name], key) for key in asked})
+            for one in self._halving(prepare.log, settings).run(loss_of, checkpointer.tried)
+        )
         best = min(self.trials, key=TriedSetting.rank)
         of_folds: dict[int, Begun] = {}
         if best.val_loss < sys.float_info.max:

@@ -17,7 +17,7 @@ from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.baselines.floors import Precisions, floor_precisions, means_of
 from fastgaum.errors import ConfigError
 from fastgaum.features.sessions import Selection, counts_before, select_sessions
-from fastgaum.game.checkpoint import trials_as_facts
+from fastgaum.game.checkpoint import places_cost, trials_as_facts
 from fastgaum.kernels.candidate_counts import CHOSEN, DISPLAYED
 from fastgaum.logs.fold import Rows
 from fastgaum.logs.log import TEST, VALIDATION, ItemCounts, SessionLog, SplitName
@@ -96,6 +96,7 @@ def _run_facts(run: TrainedRun, scored: SplitScores, split: SplitName, floors: P
         "config": run.settings,
         "changed": run.changed(),
         "compared": trials_as_facts(getattr(run.model, "trials", ())),
+        "places_cost": places_cost(getattr(run.model, "trials", ())),
         "machine": run.machine,
         "reading": run.reading,
         "epochs": rows if by_epoch else [],

@@ -3,6 +3,7 @@ comparison goes on, and that the better one is taken."""
 
 from __future__ import annotations
 
+import itertools
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +18,13 @@ from fastgaum.config import Config
 from fastgaum.errors import NumericsError
 from fastgaum.features.relations import mean_display
 from fastgaum.game.averaging import Processes
-from fastgaum.game.checkpoint import Checkpointer, TriedSetting, trials_as_facts
+from fastgaum.game.checkpoint import Checkpointer, TriedSetting, places_cost, trials_as_facts
 from fastgaum.game.observers import EpochRow
 from fastgaum.logs.log import SessionLog
 from fastgaum.models import portfolio
 from fastgaum.models.portfolio import Halving, settings_of, short_epochs
 from fastgaum.models.prepared import PreparedLog
-from fastgaum.models.user_model import UserModel
+from fastgaum.models.user_model import UserModel, member_config
 from fastgaum.presets import FOLDS_BELOW, LARGE_DISPLAYS, MANY_CANDIDATES, PORTFOLIO, LogSetting
 from tests.builders import log_of, put, random_log
 from tests.models.test_folds import nll_of, sessions_of
@@ -143,6 +144,50 @@ def test_a_setting_that_diverged_is_last_and_has_no_loss(folds: int) -> None:
     assert best(none) == "a"
 
 
+@pytest.mark.parametrize("folds", [2, 5])
+def test_a_budget_says_how_many_settings_are_compared(folds: int) -> None:
+    """In fits of all folds; a comparison takes as many as it reckons with, the first ones."""
+    names = tuple("abcdefghijkl")
+    for n in range(1, len(names) + 1):
+        losses = Losses(dict.fromkeys(names[:n], 0.5))
+        halving = Halving(names[:n], folds, 4)
+        halving.run(losses, [])
+        assert halving.cost() == pytest.approx(len(losses.calls) / folds if n > 1 else 0)
+        assert Halving(names, folds, 4).within(halving.cost() + 1e-9).names == names[:n]
+    assert Halving(names, folds, 4).within(1e-9).names == ("a",)
+    assert Halving(names, folds, 4).within("auto").cost() <= portfolio.FEW_BUDGET
+
+
+def test_a_budget_without_folds_counts_epochs() -> None:
+    """A short fit of 10 epochs and the better half again with 30, of the 30 of a whole fit."""
+    halving = Halving(tuple("abcd"), 0, 10)
+    assert halving.cost() == pytest.approx(4 / 3 + 2)
+    assert halving.within(3.3).names == tuple("abc")
+    assert halving.within("auto").names == ("a",)
+
+
+def apart(name: str, losses: list[float], examination: bool, rung: int) -> TriedSetting:
+    mean = float(np.mean(losses))
+    return TriedSetting(name, mean, 1.0, rung, losses, {"examination": examination})
+
+
+def test_what_places_cost_is_on_the_folds_that_both_were_fitted_for() -> None:
+    read = apart("read", [0.5, 0.7, 0.9], False, 2)
+    kept = apart("kept", [0.6, 0.9], True, 1)
+    worse = apart("worse", [0.2], True, 0)
+    # the better one came further, whatever its loss on fewer folds
+    for order in itertools.permutations([read, kept, worse]):
+        assert places_cost(order) == pytest.approx(0.75 - 0.6)
+    assert places_cost([read]) is None
+    assert places_cost([]) is None
+    assert places_cost([read, apart("diverged", [sys.float_info.max], True, 0)]) is None
+    short = [TriedSetting(n, x, 1.0, 1, [], {"examination": e}) for n, x, e in SHORT_FITS]
+    assert places_cost(short) == pytest.approx(-0.1)
+
+
+SHORT_FITS = [("read", 0.5, False), ("apart", 0.4, True)]
+
+
 def test_a_short_fit_has_few_epochs_on_many_candidates() -> None:
     assert [short_epochs(n) for n in (10**5, 10**6, 10**7, 0)] == [15, 6, 6, 1_500_000]
 
@@ -186,10 +231,11 @@ def chosen(**changes: Any) -> Config:
 @pytest.mark.parametrize("of", ["candidate", "item"])
 def test_a_log_with_all_roles_leaves_all_settings_open(own: dict[str, LogSetting], of: str) -> None:
     config = chosen(seed=3)
-    found = settings_of(config, log_with(ordered=True, of=of), 5)
+    found = settings_of(config, log_with(ordered=True, of=of))
     assert list(found) == list(own)
     for name, one in found.items():
-        assert one == config.replace(**own[name].values, search=())
+        batch = one.batch_sessions
+        assert one == config.replace(**own[name].values, search=(), batch_sessions=batch)
 
 
 def test_settings_that_a_log_cannot_tell_apart_are_compared_once(
@@ -202,16 +248,16 @@ def test_settings_that_a_log_cannot_tell_apart_are_compared_once(
         return [name for name in every if name not in names]
 
     ordered = log_with(ordered=True)
-    assert list(settings_of(config, log_with(), 5)) == without("place read")
-    assert list(settings_of(config, log_with(True, price=False), 5)) == without("no tastes")
+    assert list(settings_of(config, log_with())) == without("place read")
+    assert list(settings_of(config, log_with(True, price=False))) == without("no tastes")
     brands = {"brand": np.zeros(ordered.n_candidates, np.int32)}
     texts = put(log_with(), candidate=brands, categories={"brand": pl.Series(["a"])})
-    assert list(settings_of(config, texts, 5)) == without("place read", "no tastes")
-    identity = settings_of(chosen(protocol="identity"), ordered, 5)
+    assert list(settings_of(config, texts)) == without("place read", "no tastes")
+    identity = settings_of(chosen(protocol="identity"), ordered)
     assert list(identity) == without("no counts")
     assert all(one.counts for one in identity.values())
-    assert all(one.examination for one in settings_of(config, log_with(), 5).values())
-    assert all(one.tastes for one in settings_of(config, texts, 5).values())
+    assert all(one.examination for one in settings_of(config, log_with()).values())
+    assert all(one.tastes for one in settings_of(config, texts).values())
 
 
 @pytest.mark.parametrize("key", KEYS[:5])
@@ -219,7 +265,7 @@ def test_a_key_that_is_set_is_not_chosen(own: dict[str, LogSetting], key: str) -
     """Whatever it is set to; settings that differ in it alone are one."""
     for value in (Config().to_mapping()[key], {"dropout": 0.3, "tastes": 8}.get(key, False)):
         config = chosen().with_keys(**{key: value})
-        found = settings_of(config, log_with(ordered=True), 5)
+        found = settings_of(config, log_with(ordered=True))
         assert all(getattr(one, key) == value for one in found.values())
         others = [name for name, one in own.items() if set(one.values) - {"dropout", key}]
         assert list(found) == ["first", *others, *(("dropout",) if key != "dropout" else ())]
@@ -227,14 +273,14 @@ def test_a_key_that_is_set_is_not_chosen(own: dict[str, LogSetting], key: str) -
 
 def test_nothing_is_compared_where_nothing_is_open(own: dict[str, LogSetting]) -> None:
     log, config = log_with(ordered=True), Config(search=(), eta=2.0)
-    assert settings_of(config, log, 5) == {"as it is": config}
+    assert settings_of(config, log) == {"as it is": config}
     model = UserModel(config.replace(epochs=1, warm_start=1, folds=0))
     model.fit(log)
     assert (model.trials, model.settings_tried) == ((), 1)
     # no setting suits the log
     own.clear()
     own["many"] = LogSetting({"dropout": 0.7}, least_events=10**6)
-    assert settings_of(chosen(), log, 5) == {"as it is": chosen().replace(search=())}
+    assert settings_of(chosen(), log) == {"as it is": chosen().replace(search=())}
 
 
 def test_large_displays_have_no_relations_and_the_names_say_so(own: dict[str, LogSetting]) -> None:
@@ -242,32 +288,33 @@ def test_large_displays_have_no_relations_and_the_names_say_so(own: dict[str, Lo
     own["relations"] = LogSetting({"relations": True, "dropout": 0.4})
     at, above = log_with(size=LARGE_DISPLAYS), log_with(size=LARGE_DISPLAYS + 1)
     assert mean_display(above) == LARGE_DISPLAYS + 1
-    assert "no relations" in settings_of(chosen(), at, 0)
-    found = settings_of(chosen(), above, 0)
+    assert "no relations" in settings_of(chosen(), at)
+    found = settings_of(chosen(), above)
     assert not any(one.relations for one in found.values())
     assert [name.partition(" (")[0] for name in found] == [
         *("first", "no tastes", "no counts", "dropout")
     ]
     assert all(name.endswith(" (displays of 301: no relations)") for name in found)
-    asked = settings_of(chosen().with_keys(relations=True), above, 0)
+    asked = settings_of(chosen().with_keys(relations=True), above)
     assert all(one.relations for one in asked.values())
     assert not any("displays of" in name for name in asked)
 
 
-def test_a_log_of_many_events_has_batches_by_events(
+def test_a_setting_has_batches_by_events(
     own: dict[str, LogSetting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """1,000 events a batch of towers, 256 of other networks; a session has two."""
+    """As many as it says, and 256 at least where a log has one fit; a session has two."""
     own.clear()
-    own |= {"network": LogSetting({"dropout": 0.1}), "towers": LogSetting({"tower_dim": 8})}
+    own |= {"network": LogSetting({"dropout": 0.1}), "few": LogSetting({"dropout": 0.2}, 32)}
+    own["towers"] = LogSetting({"tower_dim": 8}, 1000)
     log = log_of([[([0, 1], 0), ([1, 2], 1)]] * 80, split=[0, 0, 1, 2] * 20)
-    few = settings_of(chosen(), log, 0)
-    assert [one.batch_sessions for one in few.values()] == [Config().batch_sessions] * 2
+    few = settings_of(chosen(), log)
+    assert [one.batch_sessions for one in few.values()] == [64, 16, 500]
     monkeypatch.setattr(portfolio, "FOLDS_BELOW", 80)
-    many = settings_of(chosen(), log, 0)
-    assert [one.batch_sessions for one in many.values()] == [128, 500]
-    asked = settings_of(chosen().with_keys(batch_sessions=7), log, 0)
-    assert [one.batch_sessions for one in asked.values()] == [7, 7]
+    many = settings_of(chosen(), log)
+    assert [one.batch_sessions for one in many.values()] == [128, 128, 500]
+    asked = settings_of(chosen().with_keys(batch_sessions=7), log)
+    assert [one.batch_sessions for one in asked.values()] == [7, 7, 7]
 
 
 def test_the_portfolio_is_one_of_configurations_that_differ() -> None:
@@ -328,7 +375,8 @@ def test_a_fit_takes_the_better_of_two_settings(
     assert losses["seeing"] < losses["blind"] - 0.2
     assert [one.rung for one in model.trials] == [folds - 1 if folds else 1] * 2
     # the training proper is the same as without a comparison
-    alone = UserModel.from_preset(**SHORT, wide=False, dropout=0.0, search=[], folds=folds)
+    keys = {"dropout": 0.0, "batch_sessions": model.config.batch_sessions}
+    alone = UserModel.from_preset(**SHORT, wide=False, **keys, search=[], folds=folds)
     alone.fit(log)
     assert alone.predict(log).equals(model.predict(log))
     model.save(tmp_path / "model.safetensors")
@@ -371,10 +419,10 @@ def test_a_setting_whose_fit_diverges_is_not_taken(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(portfolio, "PORTFOLIO", two)
     train = UserModel.train_on
 
-    def diverges(model: UserModel, *given: Any) -> list[EpochRow]:
+    def diverges(model: UserModel, *given: Any, **named: Any) -> list[EpochRow]:
         if model.config.dropout == 0.1:
             raise NumericsError("the loss is not finite")
-        return train(model, *given)
+        return train(model, *given, **named)
 
     monkeypatch.setattr(UserModel, "train_on", diverges)
     log = random_log(7, n_sessions=60)
