@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from fastgaum.bench import readme
+from fastgaum.bench.readme import SECTIONS, objects, path_of, read, read_counts
 from fastgaum.bench.reads import (
     DRAWN,
     OWN,
@@ -22,7 +23,6 @@ from fastgaum.bench.reads import (
     reads_before,
     reads_to_text,
 )
-from fastgaum.bench.readme import SECTIONS, objects, path_of, read, read_counts
 
 NO_TEST_FIGURES = {
     **dict.fromkeys(("bench", "bench-http", "bench-short"), "speeds"),
