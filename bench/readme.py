@@ -1,7 +1,8 @@
 """Set the pages' tables and figures again from the committed JSON of their commands: `python
 bench/readme.py`.
 
-It puts what `SECTIONS` makes of docs/tables/NAME.json between the lines <!-- MARKER:begin --> and
+It counts reads of test splits that no read of docs/tables/test-reads.json has (`reads.py`), and
+puts what `SECTIONS` makes of docs/tables/NAME.json between the lines <!-- MARKER:begin --> and
 <!-- MARKER:end --> of a page, draws `FIGURES` (extra `plots`), and sets numbers in the prose that
 stand between comments of `excerpts.NUMBER`. tests/test_tables.py fails when a page is not that."""
 
@@ -11,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +38,7 @@ from fastgaum.bench.experiments.transfer_table import (
 )
 from fastgaum.bench.ope import study_to_markdown
 from fastgaum.bench.races import groups
+from fastgaum.bench.reads import TEST_READS, Reads, count_reads, reads_before, reads_to_text
 from fastgaum.bench.report import to_markdown as races_to_markdown
 from fastgaum.reports.charts import draw_fidelity, draw_leads
 from fastgaum.reports.others import published_row
@@ -70,6 +73,18 @@ def read(name: str) -> Json:
         for part in ("races", "figures"):
             value[part] = [one for one in value[part] if one["group"] in known]
     return value
+
+
+def objects() -> dict[str, Json]:
+    """All committed objects by name."""
+    folder = path_of("*").parent
+    names = (path.relative_to(folder).with_suffix("") for path in sorted(folder.rglob("*.json")))
+    return {str(name): read(str(name)) for name in names if str(name) != TEST_READS}
+
+
+def read_counts() -> Reads:
+    found: Reads = json.loads(path_of(TEST_READS).read_text(encoding="utf-8"))
+    return found
 
 
 def pages() -> list[Path]:
@@ -174,15 +189,22 @@ class Section:
     render: Callable[..., str]
     """of one object, or of all together"""
     together: bool = False
+    of_test: bool = True
+    """whether it may show test figures of an object that has some: then a line says how often the
+    split was read before"""
 
     def text(self) -> str:
         """What is to stand there; before an object is there, that it is not."""
         if not all(path_of(name).is_file() for name in self.objects):
             return NOT_RUN
         found = [read(name) for name in self.objects]
-        if self.together:
-            return self.render(*found)
-        return "\n\n".join(f"{self.render(one)}\n\n{made_at(one)}" for one in found)
+        tables = (
+            self.render(*found)
+            if self.together
+            else "\n\n".join(f"{self.render(one)}\n\n{made_at(one)}" for one in found)
+        )
+        line = reads_before(read_counts(), found) if self.of_test else ""
+        return f"{tables}\n\n{line}" if line else tables
 
 
 def in_blocks(blocks: Callable[[Json], Sequence[Block]]) -> Callable[[Json], str]:
@@ -236,6 +258,7 @@ SECTIONS = (
         ["bags"],
         lambda result: block_to_markdown(published_block(result["published_table"])),
         together=True,
+        of_test=False,
     ),
     Section("README.md", "paper", ["identity", "identity-game"], paper_to_markdown, together=True),
     Section(
@@ -306,6 +329,9 @@ def uses_of_numbers() -> dict[str, dict[str, list[str]]]:
 
 
 def main() -> None:
+    reads = read_counts()
+    counted = count_reads(reads, objects(), datetime.now(UTC).date().isoformat())
+    path_of(TEST_READS).write_text(reads_to_text(reads), encoding="utf-8")
     for section in SECTIONS:
         path = ROOT / section.page
         page = insert(path.read_text(encoding="utf-8"), section.text(), section.marker)
@@ -319,6 +345,8 @@ def main() -> None:
     (ROOT / "docs" / "index.md").write_text(index_of(readme), encoding="utf-8")
     for key, said in sorted(uses_of_numbers().items()):
         print(key, *(f"  {text}: {', '.join(places)}" for text, places in said.items()), sep="\n")
+    for line in counted:
+        print(line)
 
 
 if __name__ == "__main__":
