@@ -172,3 +172,44 @@ def judge(facts: Json, lengths: Sequence[int]) -> Iterator[Json]:
         least = min(float(np.mean(one["losses"])) for one in facts["logs"][log].values())
         found = found_by_halving(facts["logs"][log], others)
         yield {"length": length, "log": log, "regret": found - least}
+
+
+def list_markdown(facts: Json, length: int) -> str:
+    """The settings chosen on all logs, and the regret of the list up to each."""
+    logs, settings, regret = regrets(facts)
+    best, rows = np.full(len(logs), np.inf), [("setting", "mean regret", "worst")]
+    for j in choose_greedily(regret, length):
+        best = np.minimum(best, regret[:, j])
+        rows.append((settings[j], f"{best.mean():.4f}", f"{best.max():.4f}"))
+    return rows_to_markdown(rows)
+
+
+def judged_markdown(judged: Sequence[Json]) -> str:
+    """Regrets of logs left out, a column for each length."""
+    lengths = sorted({one["length"] for one in judged})
+    by_log: dict[str, list[float]] = {}
+    for one in sorted(judged, key=lambda one: one["length"]):
+        by_log.setdefault(one["log"], []).append(one["regret"])
+    columns = list(zip(*by_log.values(), strict=True))
+    means, worst = ([f(one) for one in columns] for f in (np.mean, max))
+    lines = {**by_log, "mean": means, "worst": worst}
+    rows = [[log, *(f"{value:.4f}" for value in values)] for log, values in lines.items()]
+    return rows_to_markdown([["log left out", *(f"{n} settings" for n in lengths)], *rows])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("what", choices=["measure", "choose"])
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--logs", nargs="+", default=LOGS)
+    args = parser.parse_args(argv)
+    if args.what == "measure":
+        fit_all(args.file, args.logs, candidates())
+        return
+    facts: Json = json.loads(args.file.read_text("utf-8"))
+    print(list_markdown(facts, 2 * LENGTH))
+    print(judged_markdown(list(judge(facts, (1, LENGTH // 2, LENGTH, 2 * LENGTH)))))
+
+
+if __name__ == "__main__":
+    main()

@@ -406,7 +406,8 @@ def test_the_loss_of_a_setting_is_that_of_the_users_that_were_left_out(
         config = config.replace(players="exact", epochs=SHORT["warm_start"])
         nll = []
         for fold in range(2):
-            one, prepared = UserModel(config, device="cpu"), PreparedLog(log, folds=2)(config)
+            one = UserModel(member_config(config, fold), device="cpu")
+            prepared = PreparedLog(log, folds=2)(config)
             one.train_on(prepared, None, Checkpointer(), Processes(), fold)
             nll.append(nll_of(log, one.predict(log), sessions_of(log, fold, 2)))
         losses[name] = float(np.mean(nll))
