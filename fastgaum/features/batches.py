@@ -95,8 +95,8 @@ def assemble(encoded: EncodedSessions, sessions: IntArray | None = None) -> Batc
         ),
     )
     if encoded.held_out is not None:
-        of_events = np.repeat(encoded.held_out[sessions], np.diff(offsets))
-        batch = replace(batch, held_out=of_events)
+        folds = np.repeat(encoded.held_out[sessions], np.diff(offsets))
+        batch = replace(batch, held_out=folds)
     if encoded.actions is None:
         return batch
     return _with_actions(batch, is_token, encoded.actions.before(part.events))

@@ -161,10 +161,6 @@ def replay_policy(
             chances, _ = users.probabilities(of)
         return np.asarray((chances * worth[of]).sum(axis=1))
 
-    def population(n: int) -> Population:
-        many = isinstance(world, WorldSet)
-        return world.population(n, follow_all=True) if many else world.population(n)
-
     all_lengths = np.diff(log.session_offsets)
     # by length: users who stand beside each other end about together
     order = np.argsort(-all_lengths, kind="stable")
@@ -172,7 +168,11 @@ def replay_policy(
     for start in range(0, len(order), step):
         some = order[start : start + step]
         first, lengths = log.session_offsets[some], all_lengths[some]
-        users = population(len(first))
+        users = (
+            world.population(len(first), follow_all=True)
+            if isinstance(world, WorldSet)
+            else world.population(len(first))
+        )
         policy.start(len(first))
         for t in range(int(lengths.max(initial=0))):
             # a session that is over names its last event

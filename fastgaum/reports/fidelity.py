@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import entr
@@ -73,8 +74,8 @@ def fidelity(
             raise ConfigError(f"{name} must be at least {least}, got {value}")
     if model.space is None:
         raise ConfigError("the model has not been trained: call fit or load first")
-    rows, left_out = _drawn_sessions(log, split, episodes, seed)
-    part, cohorts = slice_sessions(log, rows), _cohorts(model, log, rows, world, head)
+    drawn, left_out = _drawn_sessions(log, split, episodes, seed)
+    part, cohorts = slice_sessions(log, drawn), _cohorts(model, log, drawn, world, head)
     read_by: Head = head if head is not None else getattr(cohorts[0].world, "head", "reward")
     replicas = max(1, episodes // part.n_sessions)
     every = versions(part, _replayed(cohorts, part, replicas, seed))
@@ -204,7 +205,9 @@ def _scored(
         own = score_log(one.model, slice_sessions(every, sessions), head)
         scores[candidates], log_probs[candidates] = own.scores, own.log_probs
         outside[events] = own.outside_log_prob
-    return HeadScores(scores, log_probs, outside)
+    # as those of `score_log`, in double precision
+    found: list[Any] = [scores, log_probs, outside]
+    return HeadScores(*found)
 
 
 def _drawn_sessions(
