@@ -51,6 +51,7 @@ from fastgaum.threads import one_thread
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.rules import Reward
+from fastgaum.worlds.world_set import WorldSet, world_of_model
 
 LOGS = ("yelp", "yoochoose", "clara2")
 JUDGES: dict[str, tuple[str, dict[str, object]]] = {
@@ -144,11 +145,11 @@ def paid_of(task: AwayTask) -> Paid:
     found: Paid = {}
     with one_thread():
         half, other = (resplit_by(log, rule, seed) for rule in ("half", "other-half"))
-        judges: dict[str, LearnedWorld] = {}
+        judges: dict[str, LearnedWorld | WorldSet] = {}
         for judge, (preset, changes) in JUDGES.items():
             model = UserModel(Config.from_preset(preset, **changes, seed=OTHER_SEEDS + seed))
             model.fit(other)
-            judges[judge] = LearnedWorld(model)
+            judges[judge] = world_of_model(model)
         # judges are fitted on one log, so all of them know the same items
         any_judge = next(iter(judges.values()))
         for home, world in learner_worlds(half, seed, plan.members).items():

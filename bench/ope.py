@@ -44,10 +44,10 @@ from fastgaum.policies.base import Policy, top_places
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
 from fastgaum.reports.table import num, rows_to_markdown, signed
 from fastgaum.threads import set_threads
-from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import draw_distinct, draw_uniforms
 from fastgaum.worlds.replay import world_of
 from fastgaum.worlds.true_world import TrueWorld
+from fastgaum.worlds.world import World
 
 Shown = Literal["random", "popular", "greedy"]
 Wanted = Literal["greedy", "popular", "random"]
@@ -173,7 +173,7 @@ def draw_sets(weights: np.ndarray, n: int, rng: np.random.Generator) -> IntArray
     return np.concatenate(kept)
 
 
-def fitted_world(world: TrueWorld, weights: np.ndarray | None, n_users: int) -> LearnedWorld:
+def fitted_world(world: TrueWorld, weights: np.ndarray | None, n_users: int) -> World:
     """The learned users of a log that no estimate reads."""
     model = UserModel.from_preset(
         "fastgaum", relations=False, set_context=False, search=(), folds=0
@@ -186,7 +186,7 @@ def fitted_world(world: TrueWorld, weights: np.ndarray | None, n_users: int) -> 
 def true_value(
     world: TrueWorld,
     target: Target,
-    learned: LearnedWorld,
+    learned: World,
     weights: np.ndarray | None,
     n_users: int,
 ) -> float:
@@ -229,7 +229,7 @@ class Judged:
 
 
 def judge_setting(
-    setting: Setting, learned: LearnedWorld, n_logs: int, true_users: int
+    setting: Setting, learned: World, n_logs: int, true_users: int
 ) -> Iterator[Judged]:
     """Every estimator's figures over so many logs."""
     weights = setting.weights(world := setting.world())
@@ -277,7 +277,7 @@ def study(
     settings: Sequence[Setting], n_logs: int, fit_users: int, true_users: int
 ) -> list[Judged]:
     """All settings, printed as they are done."""
-    learned: dict[tuple[str, bool], LearnedWorld] = {}
+    learned: dict[tuple[str, bool], World] = {}
     judged: list[Judged] = []
     for setting in settings:
         started = time.perf_counter()

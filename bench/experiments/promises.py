@@ -212,7 +212,7 @@ class Promises:
         members = judging_members(world, learner.users, [learner.config.seed])
         if members is not None:
             for name, found in at_home.items():
-                least = lower_bound_of(member_means(found, members))
+                least = lower_bound_of(member_means(found, members), world.folds)
                 # few judging users may all live in one member
                 bound[name] = float("nan") if least is None else least
         two = {name: at_home[name] for name in (trained.name, Greedy.name)}
@@ -220,6 +220,7 @@ class Promises:
             two,
             None if members is None else members[0],
             decoys=None if world.outside else decoys,
+            folds=world.folds,
         )
         return cls(label, world, items, policies, mean_returns(at_home), bound, decoys, chosen)
 

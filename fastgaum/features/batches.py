@@ -51,6 +51,8 @@ class Batch(PackedArrays):
     """of each event, 1 on average over all batches"""
     read_tokens: LongArray | None = None
     """last token before each of later_events; None: token i before later_events[i]"""
+    held_out: LongArray | None = None
+    """fold of each event's user where the session trained, else -1, (n_events,); None: none did"""
 
 
 def assemble(encoded: EncodedSessions, sessions: IntArray | None = None) -> Batch:
@@ -92,6 +94,9 @@ def assemble(encoded: EncodedSessions, sessions: IntArray | None = None) -> Batc
             else encoded.vectors.of_batch(part.candidates, part.events, tokens)
         ),
     )
+    if encoded.held_out is not None:
+        folds = np.repeat(encoded.held_out[sessions], np.diff(offsets))
+        batch = replace(batch, held_out=folds)
     if encoded.actions is None:
         return batch
     return _with_actions(batch, is_token, encoded.actions.before(part.events))

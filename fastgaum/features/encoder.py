@@ -108,7 +108,7 @@ class Encoder:
         if not space.has_statistics or not self.reads_training_log:
             return None
         if space.folds:
-            return spaces_without(self.coded, self._counted, space)
+            return self.spaces_without_folds()
         if space.item_counts.displays.sum() > self.log.training_counts().displays.sum():
             raise ConfigError(
                 f"the model went on from an older one with log '{self.log.name}', and the counts "
@@ -116,6 +116,13 @@ class Encoder:
                 "'validation' or 'test', or a frame of other displays"
             )
         return list(spaces_before(self.coded, space, ONCE, 0))
+
+    def spaces_without_folds(self) -> list[FeatureSpace]:
+        """For each fold of the space, whose training log this is, the space with the counts of the
+        other folds."""
+        if not self.space.has_statistics:
+            return [self.space] * self.space.folds
+        return spaces_without(self.coded, self._counted, self.space)
 
     def encode(self, rows: IntArray, *, numbers: bool = True) -> EncodedSessions:
         """The sessions `rows` as bags; candidates may have no numbers. Raises IndexError: a row
@@ -158,10 +165,12 @@ class Encoder:
             vectors=coded.vectors_of(part),
             actions=coded.actions_before(part.events),
             weights=event_weights(log, part.events),
-            held_out=self._held_out(part.rows),
+            held_out=self.held_out(part.rows),
         )
 
-    def _held_out(self, rows: IntArray) -> LongArray | None:
+    def held_out(self, rows: IntArray) -> LongArray | None:
+        """Fold of each of the sessions `rows`, -1 for one that did not train, shape (n_rows,); None
+        where none did, as of another log."""
         folds, trained = self.space.folds, self._counted.split[rows] == TRAIN
         if not folds or not trained.any() or not self.reads_training_log:
             return None

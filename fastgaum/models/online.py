@@ -259,7 +259,8 @@ class OnlineUser:
 
     @property
     def state(self) -> FloatArray:
-        """A copy of the user's state, shape (state_dim,): its history, then its last context."""
+        """A copy of the user's state, shape (state_dim,): its history, then its last context. Of a
+        model by folds the state in the first fit: states of two fits cannot be compared."""
         return np.array(self._users.states[0], np.float32)
 
     def probabilities(

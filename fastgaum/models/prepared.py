@@ -13,7 +13,7 @@ from fastgaum.config import Config
 from fastgaum.errors import require_whole
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_training, grow_training
-from fastgaum.features.ordered_counts import folds_of, spaces_without, with_all_training
+from fastgaum.features.ordered_counts import folds_of, with_all_training
 from fastgaum.features.sessions import EncodedSessions, select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.loop import TrainingData
@@ -58,9 +58,7 @@ class Prepared:
         """Sessions of each fold, with the counts of the others, and unknown ids for those that
         the others do not have: their rows are not trained."""
         encoder, train = Encoder(self.space, self.log), self.log.sessions_in("train")
-        others = [self.space] * self.space.folds
-        if self.space.has_statistics:
-            others = spaces_without(encoder.coded, self.log, self.space)
+        others = encoder.spaces_without_folds()
 
         def held_out(fold: int) -> EncodedSessions:
             rows = train[self._folds[train] == fold]

@@ -31,6 +31,7 @@ from fastgaum.errors import (
     require_path,
     require_type,
 )
+from fastgaum.features.encoder import Encoder
 from fastgaum.features.fields import former_ids
 from fastgaum.features.ordered_counts import number_of_folds
 from fastgaum.features.sessions import EncodedSessions
@@ -521,9 +522,9 @@ class UserModel(NetworksModel):
         return model
 
     def utility(self, batch: BatchTensors) -> torch.Tensor:
-        """The mean over the members."""
+        """The mean over the members; of users who trained, by the fit that left them out."""
         each = [super().utility(batch), *(one.utility(batch) for one in self.members)]
-        return torch.stack(each).mean(0)
+        return _mean_out_of_fold(each, batch)
 
     def examination(self, head: Head = "reward") -> FloatArray | None:
         """As of `ChoiceModel`: as utilities are, the mean over the members in the logarithm."""
@@ -532,13 +533,13 @@ class UserModel(NetworksModel):
         return np.asarray(np.exp(np.mean(found, axis=0)), np.float32) if found else None
 
     def choice_distribution(self, batch: BatchTensors, head: Head = "reward") -> ChoiceDistribution:
-        """The mean over the members."""
+        """As `utility`."""
         each = [super().choice_distribution(batch, head)]
         each += [one.choice_distribution(batch, head) for one in self.members]
         if len(each) == 1:
             return each[0]
-        probs = torch.stack([one.probs for one in each]).mean(0)
-        outside = torch.stack([one.outside_prob for one in each]).mean(0)
+        probs = _mean_out_of_fold([one.probs for one in each], batch)
+        outside = _mean_out_of_fold([one.outside_prob for one in each], batch)
         return ChoiceDistribution(probs, outside, probs.log(), outside.log())
 
     def _scorer(self, n_candidates: int, at_place: Place = "own") -> ScoreSessions:
@@ -551,6 +552,21 @@ class UserModel(NetworksModel):
             return mean if encoded.held_out is None else out_of_fold(mean, members, encoded)
 
         return score
+
+
+def _mean_out_of_fold(each: Sequence[torch.Tensor], batch: BatchTensors) -> torch.Tensor:
+    """The mean of what each fit says of candidates or events, (n,); of those of users who trained,
+    what the fit that left them out says."""
+    found = torch.stack(list(each))
+    mean, source = found.mean(0), batch.source
+    if source.held_out is None or len(each) == 1:
+        return mean
+    folds = source.held_out
+    if len(mean) > len(folds):
+        folds = np.repeat(folds, np.diff(source.display_offsets))
+    of_fold = torch.from_numpy(folds).to(mean.device)
+    own = found.gather(0, of_fold.clamp(min=0)[None])[0]
+    return torch.where(of_fold >= 0, own, mean)
 
 
 def members_of(model: ChoiceModel) -> tuple[ChoiceModel, ...]:
@@ -569,6 +585,21 @@ class Begun(NamedTuple):
     rows: Sequence[EpochRow]
     weights: dict[str, torch.Tensor]
     """of its best epoch"""
+
+
+def fits_without(model: UserModel, log: SessionLog) -> tuple[UserModel, ...]:
+    """The fit of each fold of a model as a model that knows nothing of the users whom it left out:
+    not in its networks, nor in its counts, which are those of the other folds. log: the training
+    log (`Encoder.reads_training_log`)."""
+    assert model.space is not None
+    spaces = Encoder(model.space, log).spaces_without_folds()
+    fits = []
+    for one, space in zip(members_of(model), spaces, strict=True):
+        fit = copy.copy(one)
+        assert isinstance(fit, UserModel)
+        fit.space, fit._online = space, {}
+        fits.append(fit)
+    return tuple(fits)
 
 
 def member_config(config: Config, fold: int) -> Config:

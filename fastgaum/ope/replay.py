@@ -16,10 +16,11 @@ from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.policies.base import Observation, Policy, Transition, repeats, top_places
 from fastgaum.policies.heuristics import Popular, RandomPolicy
 from fastgaum.policies.q_learning import QLearner
-from fastgaum.worlds.learned_world import LearnedPopulation, LearnedWorld, contexts_of
+from fastgaum.worlds.learned_world import ContextPopulation, LearnedWorld, contexts_of
 from fastgaum.worlds.pools import draw_distinct
 from fastgaum.worlds.replay import tell_logged
 from fastgaum.worlds.world import NO_ITEM, Population, Response, World
+from fastgaum.worlds.world_set import SetPopulation, WorldSet
 
 UTILITIES_AT_ONCE = 1 << 23
 """users times items of the pool that are lived at once"""
@@ -89,7 +90,7 @@ def replay_policy(
         log: whose sessions are lived again.
         target: the policy; it learns nothing here.
         world: follows the logged users from their first event, whatever its `starts`, and values
-            slates; None: nothing does.
+            slates, a set of worlds by the mean over its members; None: nothing does.
         pool: item codes that slates are made of.
         item_values: the worth of a click on each item, shape (n_items,).
         seed: seeds random slates.
@@ -130,8 +131,10 @@ def replay_policy(
     if isinstance(policy, QLearner):
         policy.learning = False
     # further items change no state
-    if not isinstance(world, LearnedWorld) or policy.made_in != world.trained_fingerprint:
+    home = world.first if isinstance(world, WorldSet) else world
+    if not isinstance(home, LearnedWorld) or policy.made_in != home.trained_fingerprint:
         policy.require_world(world)
+    tells_actions = isinstance(home, LearnedWorld) and home.action_ids is not None
     number = Vocabulary(world.item_ids).codes(log.item_ids)
     missing = np.union1d(log.items, pool)
     missing = missing[number[missing] < 0]
@@ -152,7 +155,11 @@ def replay_policy(
     contexts = contexts_of(world, log)
 
     def value(users: Population, of: IntArray) -> Float64Array:
-        return np.asarray((users.probabilities(of)[0] * worth[of]).sum(axis=1))
+        if isinstance(users, SetPopulation):
+            chances = users.by_member(of)[:, :, :-1].mean(axis=0)
+        else:
+            chances, _ = users.probabilities(of)
+        return np.asarray((chances * worth[of]).sum(axis=1))
 
     all_lengths = np.diff(log.session_offsets)
     # by length: users who stand beside each other end about together
@@ -161,15 +168,19 @@ def replay_policy(
     for start in range(0, len(order), step):
         some = order[start : start + step]
         first, lengths = log.session_offsets[some], all_lengths[some]
-        users = world.population(len(first))
+        users = (
+            world.population(len(first), follow_all=True)
+            if isinstance(world, WorldSet)
+            else world.population(len(first))
+        )
         policy.start(len(first))
         for t in range(int(lengths.max(initial=0))):
             # a session that is over names its last event
             events, active = first + np.minimum(t, lengths - 1), lengths > t
-            if isinstance(world, LearnedWorld) and world.action_ids is not None:
+            if tells_actions:
                 tell_logged(users, log, number[:-1], np.where(active, events, -1))
             if contexts is not None:
-                assert isinstance(users, LearnedPopulation)
+                assert isinstance(users, ContextPopulation)
                 users.take(contexts(events.astype(np.int64)))
             displays = number[np.where(active[:, None], logged_slates(log, events), NO_ITEM)]
             shown.logged[events[active]] = value(users, displays)[active]

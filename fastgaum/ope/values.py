@@ -55,7 +55,8 @@ def off_policy_values(
             are random sets of the pool.
         pool: codes of the items that slates are made of; None: all items of the log.
         world: users who follow the logged ones; without, dm, dr, dr-pi and policies that read users
-            have no value. Of a set of worlds, the first.
+            have no value. Of a set of worlds values are means over the members; the policy reads
+            the users as the first one follows them.
         item_values: the worth of a click on each item, shape (n_items,); None: 1.
         seed: seeds random slates.
 
@@ -134,7 +135,6 @@ def off_policy_values(
                 f"displays depend on clicks (z = {dependence.z:.1f}): they are no random sets, "
                 "give logged propensities (--propensity)"
             )
-    world = world.first if isinstance(world, WorldSet) else world
     rewards = np.zeros(log.n_events)
     rewards[np.asarray(log.choices) >= 0] = worth[log.items[log.chosen_candidates]]
     shown = replay_policy(log, target, world, items, worth, seed)
@@ -199,7 +199,7 @@ def _notes(
     fitted = np.isin(log.session_of_event, log.sessions_in("train"))
     count = int((fitted & (sizes == (target.k or sizes))).sum())
     notes = []
-    if isinstance(world, LearnedWorld):
+    if isinstance(world, LearnedWorld | WorldSet):
         notes.append(
             "A run that was fitted on them knows their clicks: dm repeats them, and dr and dr-pi "
             "find too little to correct."

@@ -17,6 +17,7 @@ from scipy.stats import t as student
 
 from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.errors import ConfigError, as_given
+from fastgaum.metrics.intervals import jackknife_error
 from fastgaum.policies.base import MOST_DECOYS, Policy, decoys_text, displayed
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.heuristics import Greedy
@@ -77,6 +78,8 @@ class Earned:
     """of `measure_displays`, by seed, each (n_seeds,)"""
     outside: bool = True
     """whether the users who judged may choose nothing"""
+    folds: int = 0
+    """`World.folds` of the set of worlds"""
 
     @property
     def returns(self) -> Float64Array:
@@ -92,7 +95,7 @@ class Earned:
     @property
     def lower_bound(self) -> float | None:
         """`lower_bound_of` the members' values; None in one world."""
-        return None if self.by_member is None else lower_bound_of(self.by_member)
+        return None if self.by_member is None else lower_bound_of(self.by_member, self.folds)
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
@@ -113,18 +116,22 @@ class Earned:
         }
 
 
-def lower_bound_of(by_member: Float64Array) -> float | None:
-    """The lower prediction bound of one more member, of the members' values, (n_members,): a value
-    that the policy exceeds in 95 % of new worlds, if worlds' values are normal. None with fewer
-    than two.
+def lower_bound_of(by_member: Float64Array, folds: int = 0) -> float | None:
+    """A lower bound of a policy's value, of its values in the members of a set, (n_members,), if
+    they are normal; None with fewer than two. It is mean − t(.95, K − 1) · error of K members.
 
-    mean − t(.95, K − 1) · sd · √(1 + 1/K) of K members (Geisser, "Predictive Inference", 1993).
+    folds: `World.folds` of the set. Of members that are fits on so many folds of the same users it
+    is a confidence bound: the error is the `jackknife_error` of their mean, and the mean that such
+    fits have over samples of users lies above the bound in 95 % of the samples. Of members of logs
+    of their own, or of bootstraps, it is the prediction bound of one more member, which 95 % of new
+    worlds exceed: the error is sd · √(1 + 1/K) (Geisser, "Predictive Inference", 1993).
     """
     k = len(by_member)
     if k < 2:
         return None
-    far = student.ppf(0.95, k - 1) * np.sqrt(1 + 1 / k)
-    return float(by_member.mean() - far * by_member.std(ddof=1))
+    spread = by_member.std(ddof=1)
+    error = jackknife_error(by_member, folds) if folds else spread * np.sqrt(1 + 1 / k)
+    return float(by_member.mean() - student.ppf(0.95, k - 1) * error)
 
 
 def judge(
@@ -158,7 +165,8 @@ def judge(
     members = judging_members(world, n_users, range(len(policies)))
     shown = [measure_displays(outcome, world) for outcome in outcomes]
     displays = {name: np.array([one[name] for one in shown]) for name in shown[0]}
-    return Earned(policies[0].name, setting.k, by_user, clicks, members, displays, world.outside)
+    of_world = members, displays, world.outside, world.folds
+    return Earned(policies[0].name, setting.k, by_user, clicks, *of_world)
 
 
 def measure_displays(outcome: EpisodeResult, world: World) -> dict[str, float]:
@@ -243,10 +251,12 @@ def recommend(
     members: IntArray | None,
     default: str = Greedy.name,
     decoys: Mapping[str, float] | None = None,
+    *,
+    folds: int = 0,
 ) -> Recommendation | None:
     """Choose the policy to deploy by the returns of one and the same users: those of each policy,
-    and the members of a set that the users live in, all of one shape. None of one world, or of
-    users of a single member: it cannot say how wrong it is.
+    and the members of a set that the users live in, all of one shape; folds: `World.folds` of the
+    set. None of one world, or of users of a single member: it cannot say how wrong it is.
 
     It is the policy whose lead over the default has the highest lower bound over the members
     (`lower_bound_of` the members' mean leads, each of its users), if that is above 0; else the
@@ -270,7 +280,7 @@ def recommend(
     leads: dict[str, tuple[float, float]] = {}
     for name in [one for one in returns if one != default]:
         by_member = member_means(returns[name] - returns[default], members)
-        low = lower_bound_of(by_member)
+        low = lower_bound_of(by_member, folds)
         assert low is not None
         leads[name] = float(by_member.mean()), low
     better = [name for name, (_, low) in leads.items() if low > 0]
@@ -285,8 +295,9 @@ def advise(judged: Sequence[Earned], default: str = Greedy.name) -> Recommendati
     """`recommend` by what `judge` says of policies, all judged by the same users. Raises
     ConfigError as it does."""
     decoys = {row.policy: float(row.displays["decoys"].mean()) for row in judged}
-    returns = {row.policy: row.by_user for row in judged}
-    return recommend(returns, judged[0].members, default, None if judged[0].outside else decoys)
+    returns, one = {row.policy: row.by_user for row in judged}, judged[0]
+    barred = None if one.outside else decoys
+    return recommend(returns, one.members, default, barred, folds=one.folds)
 
 
 def gap_closed(paid: Float64Array, chance: Float64Array, best: Float64Array) -> Float64Array:

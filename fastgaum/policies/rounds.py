@@ -85,9 +85,9 @@ class Round:
         bound = {}
         if self.members is not None:
             for name, returns in self.at_home.items():
-                bound[name] = lower_bound_of(member_means(returns, self.members))
-        always = not self.world.outside
-        advice = recommend(self.at_home, self.members, decoys=self.decoys if always else None)
+                bound[name] = lower_bound_of(member_means(returns, self.members), self.world.folds)
+        decoys, folds = None if self.world.outside else self.decoys, self.world.folds
+        advice = recommend(self.at_home, self.members, decoys=decoys, folds=folds)
         clicks = parse_flags(self.shown["chosen"], "0 or 1 is required").sum()
         return {
             "round": self.number,

@@ -97,6 +97,7 @@ def _run_facts(run: TrainedRun, scored: SplitScores, split: SplitName, floors: P
         "changed": run.changed(),
         "compared": trials_as_facts(getattr(run.model, "trials", ())),
         "places_cost": places_cost(getattr(run.model, "trials", ())),
+        "folds": run.model.space.folds,
         "machine": run.machine,
         "reading": run.reading,
         "epochs": rows if by_epoch else [],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
+from fastgaum.presets import PRESETS
 from fastgaum.reports.others import rows_of_others
 from fastgaum.reports.table import Block, Json, TableColumn, num, signed, spread, table_of
 
@@ -225,17 +226,26 @@ def notes_of(
         lead = _difference(lowest["vs_best_other"], 4, named=True)
         yield f"lowest NLL of the models fitted here: {lowest['model']} {lead}"
     cells = [by_k["1"] for by_k in rows.values()]
-    chosen = [(cell["model"], cell["selection"]) for cell in cells if cell["selection"] != "—"]
-    if chosen:
-        yield f"epoch chosen on validation by {_grouped(chosen)}"
     # objects from before folds lack the key
+    for is_mean, where in (
+        (False, "epoch chosen on validation"),
+        (True, "epoch of each fit on folds chosen on the fold that it left out"),
+    ):
+        some = [c for c in cells if bool(c.get("folds")) == is_mean and c["selection"] != "—"]
+        if some:
+            yield f"{where} by {_grouped((c['model'], c['selection']) for c in some)}"
     folded = [(c["model"], str(c["folds"])) for c in cells if c.get("folds")]
     for n_folds in dict.fromkeys(n for _, n in folded):
         names = ", ".join(dict.fromkeys(model for model, n in folded if n == n_folds))
         yield f"mean of the fits on {n_folds} folds of users over training and validation: {names}"
-    fits = [(c["model"], str(c["settings_tried"])) for c in cells if c.get("settings_tried")]
-    if fits:
-        yield f"settings compared on the validation split within each fit: {_grouped(fits)}"
+    tried: dict[str, list[tuple[str, str]]] = {}
+    for cell in cells:
+        if cell.get("settings_tried"):
+            tried.setdefault(_compared_on(cell), []).append(
+                (cell["model"], str(cell["settings_tried"]))
+            )
+    for where, fits in tried.items():
+        yield f"settings compared {where}: {_grouped(fits)}"
     shares = [
         f"{what}: {s['percent']:.0f} %"
         for what, s in facts["shares"].items()
@@ -246,6 +256,15 @@ def notes_of(
     # seeds are drawn since objects name the unit
     seeds = " and seeds" if "unit" in facts and result["seeds"] > 1 else ""
     yield f"intervals: 95 %, from a bootstrap over {facts.get('unit', 'users')}{seeds}"
+
+
+def _compared_on(cell: Json) -> str:
+    """Where a row's settings were compared."""
+    if not cell.get("folds"):
+        return "on the validation split within each fit"
+    if cell["model"] in PRESETS:
+        return "once for all fits, each setting on folds of users that its trials left out"
+    return "within each fit, on the fold of users that it left out"
 
 
 def _what_was_run(result: Json, facts: Json) -> str:

@@ -16,7 +16,6 @@ Choice Methods with Simulation, 2nd edition, 2009, sections 2.5, 2.6, 3.2 and 3.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -45,7 +44,7 @@ from fastgaum.logs.columns import MOST_NUMBER
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import TEST, TRAIN, Column, Of, SessionLog, SplitName
 from fastgaum.metrics.calibration import choice_nll
-from fastgaum.metrics.intervals import paired_difference, ratio
+from fastgaum.metrics.intervals import jackknife_error, paired_difference, ratio
 from fastgaum.metrics.precision import AnyInts
 from fastgaum.models.choice_model import ChoiceModel, Progress
 from fastgaum.models.user_model import members_of
@@ -658,15 +657,13 @@ def _worth_frame(items: list[str | None], figures: Mapping[str, Any]) -> pl.Data
 
 
 def _widened(draws: Float64Array, folds: int) -> Float64Array:
-    """The draws of each fold's fit about the mean of all, with the model's error drawn anew: fits
-    that share all but a fold of their users differ √(folds − 1) times less than the model errs, and
-    so few say its size with Student's t (the delete-a-group jackknife, Kott, Journal of Official
-    Statistics 2001)."""
+    """The draws of each fold's fit about the mean of all, with the model's error drawn anew, from
+    Student's t of the `jackknife_error`."""
     if not folds:
         return draws
     by_fold = draws.reshape(folds, -1, *draws.shape[1:])
     centres = by_fold.mean(1, keepdims=True)
-    error = math.sqrt(folds - 1) * centres.std(0)
+    error = jackknife_error(centres, folds)
     n = len(draws)
     # equally likely values of t, in an order that knows no fold
     equally = stdtrit(folds - 1, (np.arange(n) + 0.5) / n)

@@ -150,6 +150,15 @@ def _fidelity_notes(report: Json) -> Iterator[str]:
         f"each session replayed {report['replicas']} times on the displays that the log shows; "
         "rates in percent"
     )
+    # objects from before folds lack both
+    n_folds, out_of_fold = report.get("folds"), report.get("out_of_fold_sessions")
+    if n_folds and out_of_fold != report["sessions"]:
+        yield f"each simulated user lives in the world of one of the model's {n_folds} fits"
+    if out_of_fold:
+        yield (
+            f"{out_of_fold} sessions are of users who trained the model: out of fold, by the fit "
+            "that left the user out, with the counts of the other folds"
+        )
     if report.get("weighted"):
         yield "each event counts once on both sides: the log's weights of events are not read"
     if report["left_out_sessions"]:

@@ -413,9 +413,11 @@ class LearnedPopulation(ContextPopulation):
 def contexts_of(world: World, log: SessionLog) -> Callable[[LongArray], EncodedContext] | None:
     """A function from events of a log, (n,), to contexts of the world's users; None where none are
     read. Raises as `ContextRows.of_log`."""
-    if not isinstance(world, LearnedWorld) or world.context is None:
+    # a set of worlds has them too
+    rows = getattr(world, "context", None)
+    if not isinstance(rows, ContextRows):
         return None
-    return world.context.of_log(log, np.arange(log.n_events, dtype=np.int32)).of
+    return rows.of_log(log, np.arange(log.n_events, dtype=np.int32)).of
 
 
 def item_features(catalogue: Catalogue, reward: Scorer, n_features: int) -> FloatArray:

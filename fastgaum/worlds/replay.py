@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -19,22 +19,26 @@ from fastgaum.models.context import EncodedContext
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_world import ContextPopulation, LearnedWorld, contexts_of
 from fastgaum.worlds.world import NO_ITEM, Population, World
-from fastgaum.worlds.world_set import SetPopulation
+from fastgaum.worlds.world_set import SetPopulation, WorldSet, world_of_model
 
 USERS_AT_ONCE = 8192
 """users of one population, about"""
 
 
-def world_of(model: UserModel, log: SessionLog, head: Head | None = None) -> LearnedWorld:
-    """The model's users over its training items and every other item of a log. Raises as
-    `LearnedWorld`."""
+def world_of(
+    model: UserModel, log: SessionLog, head: Head | None = None
+) -> LearnedWorld | WorldSet:
+    """The model's users over its training items and every other item of a log; of a model by folds
+    the set of all its fits. Raises as `LearnedWorld`."""
     if model.space is None:
         raise ConfigError("the model has not been trained: call fit or load first")
     new = Vocabulary(model.space.categorical[0].values).codes(log.item_ids) < 0
-    return LearnedWorld(model, head, log=log, further=log.item_ids.filter(new))
+    return world_of_model(model, head=head, log=log, further=log.item_ids.filter(new))
 
 
-def replay(world: World, log: SessionLog, replicas: int = 1, seed: int = 0) -> IntArray:
+def replay(
+    world: World, log: SessionLog, replicas: int = 1, seed: int | Sequence[int] = 0
+) -> IntArray:
     """Let simulated users live every session of a log, `replicas` times each, in its display sets
     and contexts; choices (replicas, n_events) as in a log. Users of a set live in a member each.
 

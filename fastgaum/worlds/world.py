@@ -67,12 +67,15 @@ class World(ABC):
         item_features: what a policy may know of an item alone, shape (n_items, n_features).
         state_dim: size of a user's state.
         outside: whether a user may choose nothing.
+        folds: of a set of the fits on folds of the same users, the number of these folds; 0: of one
+            world, or of members that do not share their users so.
     """
 
     item_ids: pl.Series
     item_features: FloatArray
     state_dim: int
     outside: bool
+    folds: int = 0
 
     def __repr__(self) -> str:
         says = "may choose nothing" if self.outside else "always choose"

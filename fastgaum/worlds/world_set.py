@@ -83,6 +83,13 @@ class WorldSet(World):
                 )
             self.begins = max(self.begins, world.begins, key=len)
             self.own_of.append(np.append(own, np.int32(NO_ITEM)).astype(np.int32))
+        space, items = first.catalogue.space, np.arange(self.n_items)
+        are_fits = all(one.catalogue.space is space for one in self.worlds)
+        self.folds = space.folds if are_fits else 0
+        self.shares_contexts = are_fits and all(
+            np.array_equal(own[:-1], items) for own in self.own_of
+        )
+        """whether all members encode a context alike"""
 
     @classmethod
     def of(cls, model: UserModel, **options: Any) -> Self:
@@ -108,8 +115,10 @@ class WorldSet(World):
     def population(self, n: int, follow_all: bool = False) -> SetPopulation:
         """Make n users without history, in the first member until they are reset; with `follow_all`
         every member follows every user, for `disagreement`. Raises ConfigError unless n is
-        positive, and for members that read contexts and were made without a log of them."""
-        self.require_contexts()
+        positive, and for members of several models that read contexts and were made without a log
+        of them."""
+        if not self.shares_contexts:
+            self.require_contexts()
         return SetPopulation(self, n, follow_all)
 
     def past(self, keys: KeyArray) -> Iterator[Past]:
@@ -160,15 +169,20 @@ class SetPopulation(ContextPopulation):
                 users.reset(keys[mine], who[mine])
 
     def take(self, context: EncodedContext | None, who: IntArray | None = None) -> None:
-        """As the base says. Raises ConfigError for any context: members encode it each in its own
-        way."""
-        if context is not None:
+        """As the base says. Raises ConfigError for a context where members are of several models:
+        they encode it each in its own way."""
+        who = self.everyone if who is None else who
+        if context is None:
+            for _, users, mine in self._at_home(who):
+                users.take(None, who[mine])
+            return
+        if not self.world.shares_contexts:
             raise ConfigError(
-                "users of a set of worlds have the contexts of its members' logs: leave context "
-                "out, or give it to users of one world"
+                "users of a set of worlds of several models have the contexts of its members' "
+                "logs: leave context out, or give it to users of one world"
             )
-        for _, users, mine in self._at_home(self.everyone if who is None else who):
-            users.take(None, mine if who is None else who[mine])
+        for number, users in enumerate(self.populations):
+            users.take(context, who[self._meets(number, who)])
 
     def choose(self, who: IntArray, slates: IntArray, keys: KeyArray) -> Response:
         """As the base says."""
@@ -228,13 +242,20 @@ class SetPopulation(ContextPopulation):
                 "population(n, follow_all=True)"
             )
         slates = checked_slates(slates, self.n, self.world.n_items)
-        found = [
-            np.column_stack(users.probabilities(own_of[slates]))
-            for users, own_of in zip(self.populations, self.world.own_of, strict=True)
-        ]
-        mean = np.mean(found, axis=0, dtype=np.float64)
+        found = self.by_member(slates)
+        mean = found.mean(axis=0, dtype=np.float64)
         apart = [0.5 * np.abs(one - mean).sum(axis=1) for one in found]
         return np.asarray(np.mean(apart, axis=0), np.float32)
+
+    def by_member(self, slates: IntArray) -> FloatArray:
+        """Each member's probabilities of each place of all users' checked slates (n, k), then of no
+        click, shape (n_members, n, k + 1); of users whom all members follow."""
+        return np.stack(
+            [
+                np.column_stack(users.probabilities(own_of[slates]))
+                for users, own_of in zip(self.populations, self.world.own_of, strict=True)
+            ]
+        )
 
     def _at_home(self, who: IntArray) -> Iterator[tuple[int, LearnedPopulation, IntArray]]:
         """The members that some of these users live in, and at which entries of `who`."""

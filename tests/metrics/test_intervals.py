@@ -9,6 +9,7 @@ from fastgaum.metrics.intervals import (
     Interval,
     bootstrap_mean,
     bootstrap_means,
+    jackknife_error,
     paired_difference,
 )
 
@@ -107,3 +108,32 @@ def test_seeds_that_differ_widen_an_interval_as_much_as_they_differ() -> None:
     alike = np.repeat(rows[:1], 4, axis=0)
     single = bootstrap_mean(rows[0], users)
     assert bootstrap_mean(alike, users).low == pytest.approx(single.low)
+
+
+@pytest.mark.parametrize("folds", [3, 5, 10])
+def test_intervals_by_the_jackknife_cover_the_truth_in_95_of_100_samples(folds: int) -> None:
+    """Of the mean of 100 users, by means that leave out a fold of them each; an interval about their
+    mean as of means of other users does not."""
+    n, rng = 4000, np.random.default_rng(0)
+    users = rng.normal(1.0, 3.0, (n, 100))
+    of_fits = np.stack(
+        [users[:, np.arange(100) % folds != fold].mean(axis=1) for fold in range(folds)]
+    )
+    away = np.abs(of_fits.mean(axis=0) - 1.0)
+    # a printed table of Student's t
+    t = {3: 4.303, 5: 2.776, 10: 2.262}[folds]
+    covered = (away <= t * jackknife_error(of_fits, folds)).mean()
+    # four standard errors
+    assert covered == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / n))
+    unwidened = of_fits.std(axis=0, ddof=1) / np.sqrt(folds)
+    assert (away <= t * unwidened).mean() < 0.85
+    # the error of a mean of independent users, and of fewer fits than there are folds
+    true = 3.0 / np.sqrt(100)
+    for some in (of_fits, of_fits[1:]):
+        assert np.sqrt((jackknife_error(some, folds) ** 2).mean()) == pytest.approx(true, rel=0.05)
+
+
+def test_the_jackknife_s_error_on_known_numbers() -> None:
+    """√((n − 1) / n · Σ (θ_g − θ)²), each column on its own: here the sums are 5 and 20."""
+    values = np.array([[1.0, 2.0], [2.0, 4.0], [3.0, 6.0], [4.0, 8.0]])
+    np.testing.assert_allclose(jackknife_error(values, 4), np.sqrt(0.75 * np.array([5.0, 20.0])))

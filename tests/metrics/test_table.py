@@ -94,6 +94,32 @@ def test_notes_say_splits_and_failures() -> None:
     assert block.notes[-1] == f"failed, so without a row: dfm (split 2, seed 1): {why}"
 
 
+def test_notes_say_where_epochs_and_settings_of_folds_were_chosen() -> None:
+    """A preset compares settings once, a baseline in each of its fits."""
+    tried = {"fastgaum": 12, "xgboost": 9, "logit": 12, "dfm": None, "iknn": 216}
+    cells = []
+    for name, settings in tried.items():
+        more = {} if name == "iknn" else {"folds": 5}
+        found = cells_of(name, 70.0, settings_tried=settings, **more)
+        for cell in found:
+            cell["selection"] = "—" if name in ("xgboost", "iknn") else "loss"
+        cells += found
+    cells += cells_of("paper-pw", 60.0)
+    (block,) = reproduce_blocks(object_of(cells))
+    assert [note for note in block.notes if "compared" in note] == [
+        "settings compared once for all fits, each setting on folds of users that its trials left "
+        "out: 12 (fastgaum)",
+        "settings compared within each fit, on the fold of users that it left out: 9 (xgboost), 12 "
+        "(logit)",
+        "settings compared on the validation split within each fit: 216 (iknn)",
+    ]
+    assert [note for note in block.notes if "epoch" in note] == [
+        "epoch chosen on validation by loss (paper-pw)",
+        "epoch of each fit on folds chosen on the fold that it left out by loss (fastgaum, logit, "
+        "dfm)",
+    ]
+
+
 def test_a_table_set_again_from_its_file_is_the_same() -> None:
     cells = [*cells_of("fastgaum", 80.0, nll=float("nan")), *cells_of("logit", float("nan"))]
     result = object_of(cells, published_table=published_table(), comparison={}, failed=[])

@@ -30,10 +30,11 @@ from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.hashes import hash_texts
 from fastgaum.logs.log import TEST, TRAIN, VALIDATION, SessionLog
 from fastgaum.logs.splits import resplit
-from fastgaum.models import model_file
+from fastgaum.models import choice_model, model_file
 from fastgaum.models.prepared import PreparedLog
 from fastgaum.models.run_folder import run_checkpoint, train_run
 from fastgaum.models.user_model import UserModel, member_config, members_of
+from fastgaum.nets.regularisers import ChoiceDistribution, sample_candidates
 from tests.builders import log_of, put, random_log, with_fields
 from tests.game.interrupted import check_same, config_of, resume, run
 
@@ -293,6 +294,43 @@ def test_who_trained_is_scored_by_the_fit_that_left_it_out(log: SessionLog, whol
         said = model.evaluate(log, split).heads["reward"].nll.mean  # type: ignore[arg-type]
         wanted = nll_of(log, model.predict(log), log.sessions_in(split))  # type: ignore[arg-type]
         assert said == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "all"])
+def test_every_verb_scores_who_trained_out_of_fold(
+    log: SessionLog, whole: Path, split: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batches of `tensors`, and what `sample` draws from, as `predict`."""
+    model, drawn = UserModel.load(whole), []
+    found = model.predict(log, split)
+    batches = list(model.tensors(log, split))
+    for name, values in (
+        ("utility", [model.utility(one) for one in batches]),
+        ("probability", [model.choice_distribution(one).probs for one in batches]),
+        ("probability", [model.choice_log_probs(one)[0].exp() for one in batches]),
+        (
+            "generator_probability",
+            [model.choice_distribution(one, "generator").probs for one in batches],
+        ),
+    ):
+        np.testing.assert_allclose(torch.cat(values), found[name].to_numpy(), atol=1e-5)
+    none = torch.cat([model.choice_distribution(one).outside_prob for one in batches])
+    first = np.cumsum(
+        [0, *np.concatenate([np.diff(one.source.display_offsets) for one in batches])]
+    )
+    of_events = found["no_click_probability"].to_numpy()[first[:-1]]
+    np.testing.assert_allclose(none, of_events, atol=1e-5)
+
+    def noted(dist: ChoiceDistribution, *given: Any) -> torch.Tensor:
+        drawn.append(dist.probs)
+        return sample_candidates(dist, *given)
+
+    monkeypatch.setattr(choice_model, "sample_candidates", noted)
+    model.sample(log, split, head="reward")
+    np.testing.assert_allclose(torch.cat(drawn), found["probability"].to_numpy(), atol=1e-5)
+    # one fit alone has other figures of them
+    alone = members_of(model)[0].predict(log, split)["probability"].to_numpy()
+    assert np.abs(alone - found["probability"].to_numpy()).max() > 0.01
 
 
 def test_hidden_items_are_of_test_sessions_alone(log: SessionLog, whole: Path) -> None:

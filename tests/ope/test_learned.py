@@ -3,7 +3,6 @@ and policies read the users in the logged contexts."""
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from fastgaum.ope.replay import Target, replay_policy
 from fastgaum.ope.values import off_policy_block, off_policy_values
 from fastgaum.policies.base import Observation
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.heuristics import Greedy, RandomPolicy
+from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
 from fastgaum.policies.registry import untrained
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
@@ -33,7 +32,7 @@ from tests.worlds.test_learned_world import IDENTITY, SMALL
 
 @pytest.fixture(scope="module")
 def log() -> SessionLog:
-    """Events have an hour, which the members of a set standardise each in its own way."""
+    """Events have an hour."""
     log, _ = synthesise(200, preset="sample", n_items=12, no_click=0.5, max_length=4, seed=1)
     hours = np.random.default_rng(0).integers(0, 24, log.n_events) + 0.5
     return put(log, event={"hour": hours.astype(np.float32)})
@@ -49,7 +48,7 @@ def model(log: SessionLog) -> UserModel:
 
 
 @pytest.fixture(scope="module")
-def world(log: SessionLog, model: UserModel) -> LearnedWorld:
+def world(log: SessionLog, model: UserModel) -> LearnedWorld | WorldSet:
     return world_of(model, log)
 
 
@@ -58,15 +57,12 @@ def pool_of(log: SessionLog) -> IntArray:
 
 
 def test_followed_users_are_those_of_the_model(
-    log: SessionLog, model: UserModel, world: LearnedWorld
+    log: SessionLog, model: UserModel, world: LearnedWorld | WorldSet
 ) -> None:
     """After each logged event, in its context: probabilities of a click on held-out events are the
     model's own. Events beyond the training's range are not: a world keeps its numbers within it."""
     shown = replay_policy(log, Target(Greedy()), world, pool_of(log), np.ones(log.n_items))
-    # the world is that of the first fold's fit
-    alone = copy.copy(model)
-    alone.members = ()
-    frame = alone.predict(log, "all")
+    frame = model.predict(log, "all")
     chances = np.add.reduceat(frame["generator_probability"].to_numpy(), log.display_offsets[:-1])
     held_out = np.isin(log.session_of_event, log.sessions_in("test"))
     near = np.abs(chances - shown.logged)[held_out] < 1e-5
@@ -92,7 +88,7 @@ def test_followed_users_are_told_what_the_logged_ones_did(log: SessionLog) -> No
 
 
 def test_a_policy_that_shows_an_item_twice_has_no_value(
-    log: SessionLog, world: LearnedWorld
+    log: SessionLog, world: LearnedWorld | WorldSet
 ) -> None:
     class Twice(Greedy):
         def act(self, observation: Observation, k: int) -> IntArray:
@@ -102,13 +98,19 @@ def test_a_policy_that_shows_an_item_twice_has_no_value(
         replay_policy(log, Target(Twice()), world, pool_of(log), np.ones(log.n_items))
 
 
-def test_a_set_is_valued_by_its_first_member(log: SessionLog, model: UserModel) -> None:
-    test = slice_sessions(log, log.sessions_in("test"))
-    many = WorldSet.of(model, log=log)
-    of_set, of_first = (
-        off_policy_values(test, Target(Greedy(), 0.5), world=world) for world in (many, many.first)
-    )
-    assert of_set == of_first
+def test_a_set_is_valued_by_the_mean_over_its_members(log: SessionLog, model: UserModel) -> None:
+    """Of slates that no member chooses; greedy slates are those of the first member, whose states
+    policies read."""
+    many, asked = WorldSet.of(model, log=log), (pool_of(log), np.ones(log.n_items))
+    for target in (Target(Popular.of_log(log, log), 0.5), Target(Greedy())):
+        found = replay_policy(log, target, many, *asked)
+        each = [replay_policy(log, target, one, *asked) for one in many.worlds]
+        np.testing.assert_array_equal(found.slates, each[0].slates)
+        names = ("own", "random", "logged") if target.epsilon else ("random", "logged")
+        for name in names:
+            of_each = np.array([getattr(one, name) for one in each])
+            assert np.ptp(of_each, axis=0).max() > 1e-3 or not of_each.any()
+            np.testing.assert_allclose(getattr(found, name), of_each.mean(axis=0), atol=1e-6)
 
 
 def test_logged_users_have_their_own_past_alone(log: SessionLog, model: UserModel) -> None:
@@ -125,10 +127,10 @@ def test_logged_users_have_their_own_past_alone(log: SessionLog, model: UserMode
 
 
 def test_a_policy_that_reads_states_needs_its_own_world(
-    log: SessionLog, model: UserModel, world: LearnedWorld
+    log: SessionLog, model: UserModel, world: LearnedWorld | WorldSet
 ) -> None:
     """Further items do not make another one."""
-    more = LearnedWorld(model, log=log, further=pl.Series(["new"]))
+    more = WorldSet.of(model, log=log, further=pl.Series(["new"]))
     other = LearnedWorld(model.members[0], log=log)
     pool = Pool(items=tuple(range(6)))
     asked: dict[str, Any] = {"pool": pool_of(log), "item_values": np.ones(log.n_items)}
@@ -141,7 +143,7 @@ def test_a_policy_that_reads_states_needs_its_own_world(
 
 
 def test_events_that_the_run_was_fitted_on_are_warned_of(
-    log: SessionLog, world: LearnedWorld
+    log: SessionLog, world: LearnedWorld | WorldSet
 ) -> None:
     target = Target(RandomPolicy())
     result = off_policy_values(log, target, world=world)

@@ -17,7 +17,7 @@ from fastgaum.config import Config
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.policies.base import Observation, Policy
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.evaluation import JUDGING_SEED
+from fastgaum.policies.evaluation import JUDGING_SEED, lower_bound_of, member_means
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.rollout import Setting, play
 from fastgaum.policies.rounds import Round, rounds
@@ -79,6 +79,21 @@ def test_each_round_adds_to_the_log_and_judges_all(played: list[Round]) -> None:
     np.testing.assert_allclose(first["propensity"], 1 / 120)
     assert (second["propensity"] < 1).all()
     assert second["propensity"].max() > 0.7
+
+
+def test_a_round_s_bound_is_that_of_its_set(
+    played: list[Round], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a set of fits on folds by the jackknife; of another set by the spread of its members."""
+    one, leads = played[-1], {}
+    for folds in (0, 5):
+        monkeypatch.setattr(one.world, "folds", folds)
+        facts = one.to_dict()
+        for name, returns in one.at_home.items():
+            by_member = member_means(returns, one.members)  # type: ignore[arg-type]
+            assert facts["bound"][name] == lower_bound_of(by_member, folds)
+        leads[folds] = facts["bound"]
+    assert leads[0]["plan"] > leads[5]["plan"]
 
 
 def test_a_seed_repeats_them_and_another_does_not(played: list[Round]) -> None:

@@ -3,21 +3,28 @@ purpose."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
+from fastgaum.arrays import IntArray
 from fastgaum.baselines.registry import make_model
 from fastgaum.errors import ConfigError, LogFormatError
-from fastgaum.logs.log import SessionLog
+from fastgaum.features.ordered_counts import folds_of, with_fold
+from fastgaum.logs.cut import slice_sessions
+from fastgaum.logs.log import TEST, SessionLog
 from fastgaum.logs.synthetic import SyntheticWorld
+from fastgaum.metrics.evaluation import HeadScores
 from fastgaum.models.choice_model import ChoiceModel
-from fastgaum.models.user_model import UserModel
+from fastgaum.models.user_model import UserModel, members_of
+from fastgaum.reports import fidelity as module
 from fastgaum.reports.charts import draw_fidelity
-from fastgaum.reports.fidelity import fidelity
+from fastgaum.reports.fidelity import _scored, fidelity
 from fastgaum.reports.table import finite
 from fastgaum.reports.world_tables import (
     adaptation_block,
@@ -26,7 +33,11 @@ from fastgaum.reports.world_tables import (
     fidelity_markdown,
     fidelity_summary,
 )
+from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.replay import replay
 from fastgaum.worlds.true_world import TrueWorld
+from fastgaum.worlds.world import World
+from fastgaum.worlds.world_set import WorldSet
 from tests.builders import random_log
 
 WORLD = SyntheticWorld(n_items=60, affinity=2.0, repeat=1.5, no_click=0.2, seed=3)
@@ -185,3 +196,108 @@ def test_an_adaptation_table_ends_with_the_last_users(episodes: int) -> None:
     block = adaptation_block({"policy": "slateq", "in": "other", "rows": rows})
     shown = [at for at in (1, 2, 5, 10) if at < episodes] + [episodes]
     assert [row[0] for row in block.rows] == [f"{50 * at}" for at in shown]
+
+
+FOLDS = 3
+
+
+@pytest.fixture(scope="module")
+def folded(log: SessionLog) -> tuple[SessionLog, UserModel]:
+    """A log of users who have two sessions each, and its model by folds."""
+    few = slice_sessions(log, np.arange(900))
+    users = np.arange(900, dtype=np.int32) // 2
+    few = dataclasses.replace(few, users=users).with_split(log.split[users])
+    model = UserModel.from_preset(
+        "fastgaum", search=(), folds=FOLDS, epochs=2, warm_start=3, hidden=[8], seed=0
+    )
+    model.fit(few)
+    return few, model
+
+
+class Watched:
+    """What `fidelity` replays and scores: the choices of each world, and all scores."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.worlds: list[tuple[World, list[str]]] = []
+        self.scored: HeadScores | None = None
+        patch.setattr(module, "replay", self.replay)
+        patch.setattr(module, "_scored", self.score)
+
+    def replay(self, world: World, log: SessionLog, replicas: int, seed: Any) -> IntArray:
+        self.worlds.append((world, log.session_ids.to_list()))
+        return replay(world, log, replicas, seed)
+
+    def score(self, *given: Any) -> HeadScores:
+        self.scored = _scored(*given)
+        return self.scored
+
+
+def test_all_folds_worlds_are_played(
+    folded: tuple[SessionLog, UserModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New users live in one of them each, the log is measured by the mean of all fits, and nothing
+    stands out."""
+    log, model = folded
+    watched = Watched(monkeypatch)
+    report = fidelity(model, log, split="test", **FAST)  # type: ignore[arg-type]
+    ((world, _),) = watched.worlds
+    assert isinstance(world, WorldSet)
+    assert len(world.worlds) == report["folds"] == FOLDS
+    assert report["out_of_fold_sessions"] == 0
+    nll = model.evaluate(log, "test").heads["generator"].nll.mean
+    (surprise,) = [one for one in report["statistics"] if one["name"] == "surprise"]
+    assert surprise["logged"] == pytest.approx(nll, abs=1e-5)
+    # each fold's world has its share of the choices: they are the mean's
+    test = slice_sessions(log, log.sessions_in("test"))
+    first = test.session_offsets[:-1]
+    chosen = replay(world, slice_sessions(test, [0]), 40_000, seed=1)[:, 0]
+    shares = np.bincount(chosen + 1, minlength=test.display_offsets[1] + 1) / len(chosen)
+    frame = model.predict(test)[: test.display_offsets[1]]
+    probs = np.append(
+        1 - frame["generator_probability"].sum(), frame["generator_probability"].to_numpy()
+    )
+    assert len(first) > 20
+    assert np.abs(shares - probs).max() < 4 * 0.5 / np.sqrt(len(chosen))
+    assert any("of one of the model's 3 fits" in note for note in fidelity_blocks(report)[0].notes)
+
+
+@pytest.mark.parametrize("split", ["validation", "train", "all"])
+def test_who_trained_lives_in_the_world_that_left_it_out(
+    folded: tuple[SessionLog, UserModel], split: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is measured by that fit, with the counts of the other folds: as `predict` does."""
+    log, model = folded
+    watched, n = Watched(monkeypatch), len(log.sessions_in(split))
+    report = fidelity(model, log, split=split, episodes=n, draws=9)
+    fold_of = dict(
+        zip(log.session_ids.to_list(), folds_of(log.user_hashes, FOLDS).tolist(), strict=True)
+    )
+    trained = set(log.session_ids.filter(pl.Series(log.split != TEST)))
+    assert report["out_of_fold_sessions"] == len(
+        trained & set(log.session_ids.gather(log.sessions_in(split)))
+    )
+    seen = 0
+    for world, sessions in watched.worlds:
+        seen += len(sessions)
+        if isinstance(world, WorldSet):
+            assert not trained & set(sessions)
+            continue
+        assert isinstance(world, LearnedWorld)
+        (fold,) = {fold_of[one] for one in sessions}
+        networks, own = members_of(model)[fold].networks, world.model.networks  # type: ignore[attr-defined]
+        assert own is networks
+        # of 900 sessions the fold's are not counted
+        assert world.model.space is not None
+        counted = with_fold(log, fold, FOLDS).training_counts().choices
+        theirs = world.model.space.counts_of(log.item_ids).choices
+        assert np.corrcoef(counted, theirs)[0, 1] > 0.999
+    assert seen == n
+    assert len(watched.worlds) == FOLDS + (split == "all")
+    # the log stands first in the scores
+    frame, scored = model.predict(log, split), watched.scored
+    assert scored is not None
+    wanted = frame["generator_probability"].to_numpy()
+    np.testing.assert_allclose(np.exp(scored.log_probs[: len(wanted)]), wanted, atol=2e-5)
+    notes = " ".join(fidelity_blocks(report)[0].notes)
+    assert "out of fold" in notes
+    assert ("of one of the model's 3 fits" in notes) == (split == "all")

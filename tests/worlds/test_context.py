@@ -4,6 +4,7 @@ of a log with the same contexts, given step by step or taken from a log."""
 from __future__ import annotations
 
 import dataclasses
+from copy import deepcopy
 from typing import Any
 
 import gymnasium
@@ -370,16 +371,48 @@ def test_users_of_a_set_have_the_contexts_of_its_log(
         rows = np.flatnonzero(np.random.default_rng(9 + t).random(n) < 0.4).astype(np.int32)
 
 
-def test_what_users_of_a_set_cannot_take_is_refused(log: SessionLog, model: UserModel) -> None:
+def test_users_of_the_fits_of_one_model_take_contexts(log: SessionLog) -> None:
+    """Step by step, without a log, and followers too: beside users of each member's world."""
+    n, model = 30, fitted(log, tower_dim=6, folds=2)
+    world, rng = WorldSet.of(model), np.random.default_rng(0)
+    assert model.space is not None
+    users = world.population(n, follow_all=True)
+    alone = [one.population(n) for one in world.worlds]
+    users.members[:] = np.arange(n) % 2
+    for t in range(3):
+        slates, keys, active = random_slates(world, n, 4, t), keys_of(t, n), rng.random(n) < 0.7
+        context = world.first.context_of(random_context(model.space, n, t))
+        # of users who have none yet
+        given = active if t else None
+        response = users.step(slates, keys, given, context)
+        for member, one in enumerate(alone):
+            mine = users.members == member
+            stepped = deepcopy(one).step(slates, keys, given, context)
+            np.testing.assert_array_equal(response.places[mine], stepped.places[mine])
+            one.follow(slates, response.places, given, context)
+        np.testing.assert_allclose(users.states, alone[0].states, atol=1e-6)
+        probs = [np.column_stack(one.probabilities(slates)) for one in alone]
+        np.testing.assert_allclose(users.by_member(slates), probs, atol=1e-6)
+
+
+def test_what_users_of_a_set_cannot_take_is_refused(
+    log: SessionLog, model: UserModel, half: UserModel
+) -> None:
     one, with_log = LearnedWorld(model), LearnedWorld(model, log=log)
+    assert half.space is not None
+    unseen = one.item_ids.filter(~one.item_ids.is_in(half.space.categorical[0].values))
     with pytest.raises(ConfigError, match=r"reads the context fields .* pass a log"):
-        WorldSet([with_log, one]).population(2)
+        WorldSet([with_log, LearnedWorld(half, further=unseen)]).population(2)
     world = WorldSet([with_log, with_log])
     users, slates = world.population(2), random_slates(one, 2, 3, 0)
     with pytest.raises(ConfigError, match="no context yet: call reset"):
         users.step(slates, keys_of(0, 2))
+    # of two models, which encode a context each in its own way
+    other = LearnedWorld(half, further=unseen, log=log)
     with pytest.raises(ConfigError, match="leave context out"):
-        users.step(slates, keys_of(0, 2), context=one.context_of(GOOD))
+        WorldSet([with_log, other]).population(2).step(
+            slates, keys_of(0, 2), context=one.context_of(GOOD)
+        )
     # an action that a follower does not know; and no user has moved
     told = with_drawn_actions(log, 4)
     assert told.actions is not None

@@ -13,8 +13,8 @@ from fastgaum.errors import ConfigError
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
-from fastgaum.models.user_model import UserModel
-from fastgaum.policies.evaluation import judge, lower_bound_of
+from fastgaum.models.user_model import UserModel, members_of
+from fastgaum.policies.evaluation import advise, judge, lower_bound_of, member_means, recommend
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.rollout import Setting, first_keys, play, rollout
 from fastgaum.policies.transfer import TransferPolicy
@@ -250,9 +250,10 @@ def test_a_set_has_a_lower_bound_of_what_a_policy_earns(set_model: UserModel) ->
     assert earned.lower_bound is not None
     assert len(earned.by_member) == 3
     values = earned.by_member
-    # Student's t of 2 degrees of freedom, from a printed table
-    far = 2.91999 * np.sqrt(4 / 3)
-    assert earned.lower_bound == pytest.approx(values.mean() - far * np.std(values, ddof=1))
+    # Student's t of 2 degrees of freedom, from a printed table; the jackknife's √2 of three folds
+    assert (world.folds, earned.folds) == (3, 3)
+    far = 2.91999 * np.sqrt(2)
+    assert earned.lower_bound == pytest.approx(values.mean() - far * np.std(values))
     assert earned.to_dict()["lower_bound"] == earned.lower_bound
     # each member's value is that of its own world, but for the users who were drawn
     for value, one in zip(values, world.worlds, strict=True):
@@ -271,6 +272,58 @@ def test_the_lower_bound_is_exceeded_in_95_of_100_new_worlds(members: int) -> No
     # four standard errors
     assert lower_bound_of(np.array([3.0])) is None
     assert (values[:, 0] > bounds).mean() == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / n))
+
+
+@pytest.mark.parametrize("folds", [3, 5, 10])
+def test_the_lower_bound_of_folds_is_exceeded_in_95_of_100_samples_of_users(folds: int) -> None:
+    """Of the mean of normal users, each of whom all fits but one know. The prediction bound of
+    members that share no users is exceeded less often: of 3 folds it is the same bound."""
+    n = 4000
+    users = np.random.default_rng(0).normal(3.0, 2.0, (n, folds, 20))
+    sums = users.sum(axis=2)
+    of_fits = (sums.sum(axis=1, keepdims=True) - sums) / (20 * (folds - 1))
+    held, of_members = (
+        np.mean([lower_bound_of(row, of_folds) < 3.0 for row in of_fits])  # type: ignore[operator]
+        for of_folds in (folds, 0)
+    )
+    # four standard errors
+    assert held == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / n))
+    assert of_members == held if folds == 3 else of_members < 0.9
+    # a member in which no user lived leaves its place to no other rule
+    some = [lower_bound_of(row[: folds - 1], folds) for row in of_fits]
+    assert np.mean(np.array(some, np.float64) < 3.0) == pytest.approx(0.95, abs=0.03)
+
+
+def test_the_lower_bound_of_folds_on_known_numbers() -> None:
+    """By hand: mean 2.5 and standard deviation 1.2910 of 1, 2, 3, 4; error 3 / √4 · 1.2910 = 1.9365;
+    t(.95, 3) = 2.3534 from a printed table."""
+    found = lower_bound_of(np.array([1.0, 2.0, 3.0, 4.0]), 4)
+    assert found == pytest.approx(2.5 - 2.3534 * 1.9365, abs=1e-3)
+    assert lower_bound_of(np.array([1.0]), 5) is None
+
+
+def test_a_set_knows_whether_its_members_share_their_users(
+    set_model: UserModel, small_model: UserModel, small_log: SessionLog
+) -> None:
+    """However it is made of the fits of one model; fits of several models do not."""
+    by_hand = WorldSet([LearnedWorld(one) for one in members_of(set_model)])  # type: ignore[arg-type]
+    assert by_hand.folds == WorldSet.of(set_model).folds == 3
+    assert LearnedWorld(set_model).folds == 0
+    others = [LearnedWorld(small_model), LearnedWorld(set_model)]
+    assert WorldSet(others).folds == WorldSet([others[0]] * 2).folds == 0
+    returns = {"greedy": np.zeros(60, np.float32), "plan": np.arange(60, dtype=np.float32) % 5 + 9}
+    members = np.arange(60, dtype=np.int32) % 5
+    unlike, of_folds = (recommend(returns, members, folds=folds) for folds in (0, 5))
+    assert unlike is not None
+    assert of_folds is not None
+    assert of_folds.leads["plan"][1] == lower_bound_of(np.arange(9.0, 14.0), 5)
+    assert of_folds.leads["plan"][1] < unlike.leads["plan"][1]
+    policies = (Greedy(), RandomPolicy())
+    earned = [judge([one], by_hand, Setting(3, 5, reward="click"), n_users=N) for one in policies]
+    advice = advise(earned)
+    assert advice is not None
+    by_member = member_means(earned[1].by_user - earned[0].by_user, earned[0].members)  # type: ignore[arg-type]
+    assert advice.leads["random"][1] == lower_bound_of(by_member, 3)
 
 
 def test_a_reset_takes_a_key_of_each_of_its_users(set_model: UserModel) -> None:
