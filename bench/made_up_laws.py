@@ -102,7 +102,7 @@ def make_law(law: LawName, n_events: int, seed: int) -> MadeUp:
     rows = np.indices(items.shape).reshape(3, -1)
     frame = pl.DataFrame(
         {
-            "session": rows[0],
+            "session": [f"{session:06d}" for session in rows[0].tolist()],
             "event": rows[1],
             "item": [f"i{item:02d}" for item in items.ravel().tolist()],
             "chosen": (choices[..., None] == np.arange(SHOWN)).ravel().astype(np.int64),

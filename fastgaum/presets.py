@@ -27,7 +27,7 @@ KNOWN_DISPLAYS, LEAST_ID_DROPOUT = 50, 0.02
 """displays of an item, in the mean, from which ids are replaced less often; and how often at least:
 a row of unknown items is to be trained, and an item of many displays needs no help from it"""
 MANY_BATCH_EVENTS = 256
-"""events of a batch of a log with one fit, at least"""
+"""events of a batch of a large log, at least"""
 LARGE_DISPLAYS = 300
 """candidates of the display in which a training candidate stands, in the mean over these
 candidates: above, relations are left out, whose cost grows with the square of a display (docs: how
@@ -51,7 +51,8 @@ class LogSetting:
     """Values that a fit may choose, and the logs that they suit."""
 
     values: dict[str, object] = field(default_factory=dict)
-    batch_events: int = 128
+    batch_events: int = 32
+    """of a batch, at least"""
     least_events: int = 0
     """training events from which it is tried"""
     most_events: float = float("inf")
@@ -67,11 +68,49 @@ class LogSetting:
         )
 
 
+_Values = dict[str, object]
+_NO_COUNTS: _Values = {"counts": False, "relations": False, "set_context": False, "pieces": 0}
+_READ: _Values = {"examination": False, "tastes": 0}
+_WIDE: _Values = {"hidden": (128, 128)}
+_QUICK: _Values = {**_WIDE, "weight_decay": 1.0, "lr": 0.01}
+
+
+def _few(batch_events: int, values: _Values) -> LogSetting:
+    """A setting of a log that is fitted by folds."""
+    return LogSetting({"id_dropout": 0.1} | values, batch_events, most_events=FOLDS_BELOW)
+
+
+def _many(values: _Values) -> LogSetting:
+    """A setting of a log with one fit."""
+    return LogSetting({"dropout": 0.2} | values, least_events=FOLDS_BELOW)
+
+
 PORTFOLIO: dict[str, LogSetting] = {
-    "network": LogSetting({"dropout": 0.2}),
-    "no relations": LogSetting({"dropout": 0.2, "relations": False}),
-    "no counts": LogSetting({"dropout": 0.2, "relations": False, "counts": False}),
-    "more dropout": LogSetting({"dropout": 0.5}),
+    "small batches": _few(32, {}),
+    "no tastes, no relations, decay": _few(
+        32, _QUICK | {"tastes": 0, "relations": False, "set_context": False}
+    ),
+    "places read, no tastes, no relations, decay": _few(
+        128,
+        _QUICK
+        | _READ
+        | {"relations": False, "set_context": False, "pieces": 16, "id_dropout": 0.5},
+    ),
+    "places read, no tastes": _few(128, _READ | {"dropout": 0.2, "id_dropout": 0.5}),
+    "no counts, no dropout": _few(32, _NO_COUNTS | {"dropout": 0.0}),
+    "decay": _few(32, _QUICK),
+    "small dropout": _few(32, {"dropout": 0.2}),
+    "small batches, ids dropped": _few(32, {"id_dropout": 0.5}),
+    "ids dropped": _few(128, {"id_dropout": 0.5}),
+    "places read, no tastes, decay": _few(
+        32, _QUICK | _READ | {"dropout": 0.2, "set_context": False, "id_dropout": 0.5}
+    ),
+    "no relations": _few(32, {"relations": False}),
+    "no counts": _few(32, _NO_COUNTS | _WIDE),
+    "network": _many({}),
+    "network, places read, no tastes": _many(_READ),
+    "network of 128": _many({**_WIDE, "id_dropout": 0.1}),
+    "network without relations": _many({"relations": False}),
     "towers": LogSetting(
         _TOWERS, 1000, least_candidates=MANY_CANDIDATES, most_candidates=float("inf")
     ),

@@ -16,16 +16,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fastgaum.arrays import Float64Array
-from fastgaum.bench.made_up_laws import LAWS, make_law
+from fastgaum.bench.made_up_laws import make_law
 from fastgaum.bench.report import write_object
 from fastgaum.config import Config
 from fastgaum.game.averaging import Processes
@@ -38,15 +36,16 @@ from fastgaum.machine import machine_facts
 from fastgaum.models.portfolio import Halving, settings_of
 from fastgaum.models.prepared import PreparedLog
 from fastgaum.models.user_model import UserModel
-from fastgaum.presets import PORTFOLIO, LogSetting
+from fastgaum.presets import LogSetting
 from fastgaum.reports.table import Json, rows_to_markdown
 from fastgaum.threads import one_thread
 
 FOLDS = 2
 """folds that are left out, of those that a fit makes"""
+LENGTH = 12
+"""settings of the portfolio of a log with folds"""
 CAP = 0.15
 """nats above the best of a log, at most, that a setting counts: one that fails there fails there"""
-LENGTH = 8
 
 
 def log_named(name: str) -> SessionLog:
@@ -70,6 +69,36 @@ LOGS = (
     *("main:500:1", "price_type:500:1", "places:500:1", "no_click:500:1"),
     *("boredom:1000:1", "repeats:1000:1", "main:3000:1", "price_type:3000:1"),
 )
+CANDIDATES = """
+0.2 0 read set 6 full 64×64 0.5 0.1 128 0.003
+0 16 apart own 0 nocounts 64×64 0.1 0.1 32 0.003
+0.5 16 apart set 6 full 64×64 0.5 0.1 128 0.003
+0.5 16 read own 6 nocounts 128×128 0.1 0.1 512 0.003
+0.5 0 apart own 6 full 16 0.1 1 128 0.003
+0 16 apart own 16 nocounts 128×128 0.1 1 32 0.003
+0.5 16 read own 16 norel 64×64 0.1 1 128 0.01
+0.2 0 read own 6 full 128×128 0.5 1 32 0.01
+0.5 0 read own 16 norel 128×128 0.5 1 128 0.01
+0.5 16 apart set 6 full 64×64 0.1 0.1 32 0.003
+0.5 16 apart set 6 full 64×64 0.1 0.1 32 0.01
+0.5 16 apart set 6 norel 64×64 0.1 0.1 32 0.003
+0.5 16 apart own 6 nocounts 128×128 0.1 0.1 32 0.003
+0.2 0 read set 6 full 64×64 0.1 0.1 32 0.003
+0.5 0 read set 6 full 64×64 0.1 0.1 32 0.003
+0.5 16 apart set 6 full 128×128 0.1 1 32 0.01
+0.5 16 apart set 6 full 64×64 0.5 0.1 32 0.003
+0.5 16 read set 6 full 64×64 0.1 0.1 32 0.003
+0.5 16 apart own 0 nocounts 128×128 0.1 0.1 32 0.003
+0.5 16 apart own 6 full 128×128 0.1 1 32 0.01
+0.5 0 apart own 6 norel 128×128 0.1 1 32 0.01
+0.5 0 read own 6 norel 64×64 0.1 0.1 32 0.003
+0.2 16 apart set 6 full 64×64 0.1 0.1 32 0.003
+0.5 16 apart set 6 nocounts 128×128 0.1 0.1 32 0.003
+0.5 16 apart set 16 full 256×128 0.1 0.1 128 0.003
+"""
+"""a setting in a line: dropout, tastes, whether places are kept apart, whether numbers are also
+given relative to their display set, pieces, whether counts and relations are read, hidden, id
+dropout, weight decay, events of a batch, learning rate"""
 COUNTS: dict[str, dict[str, object]] = {
     "full": {"counts": True, "relations": True},
     "norel": {"counts": True, "relations": False},
@@ -119,9 +148,12 @@ def fit_all(path: Path, names: Sequence[str], settings: Mapping[str, LogSetting]
 
 def losses_of(log: SessionLog, setting: LogSetting) -> list[float]:
     """The least loss of the users of a fold that a fit left out, of each of the first FOLDS folds;
-    none where the log leaves what is set open to no fit."""
-    asked = Config(search=tuple(setting.values) + ("batch_sessions",), players="exact")
-    config = settings_of(asked, log, {"it": setting})["it"].warmed()
+    what a log has not (places, numbers) is as it is."""
+    asked = Config(search=tuple(setting.values), players="exact")
+    (config,) = settings_of(asked, log, {"": setting}).values()
+    # as many as it says, however many events the log has: what is compared is not what is left
+    share = log.count("sessions", "train") / log.count("events", "train")
+    config = config.replace(batch_sessions=max(1, round(setting.batch_events * share)))
     model, found = UserModel(config, device="cpu"), list[float]()
     prepared = PreparedLog(log, None, model.folds_for(log))(config)
     for fold in range(FOLDS):
@@ -207,8 +239,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         fit_all(args.file, args.logs, candidates())
         return
     facts: Json = json.loads(args.file.read_text("utf-8"))
-    print(list_markdown(facts, 2 * LENGTH))
-    print(judged_markdown(list(judge(facts, (1, LENGTH // 2, LENGTH, 2 * LENGTH)))))
+    print(list_markdown(facts, LENGTH))
+    print(judged_markdown(list(judge(facts, (1, LENGTH // 2, LENGTH)))))
 
 
 if __name__ == "__main__":

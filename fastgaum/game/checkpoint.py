@@ -105,7 +105,7 @@ class TriedSetting:
     rung: int = 0
     """of the comparison, the last that it reached (`models.portfolio`)"""
     losses: list[float] = field(default_factory=list)
-    """with folds, on each that it was fitted for, of which `val_loss` is the mean"""
+    """on each fold that it was fitted for, of which `val_loss` is the mean"""
     values: dict[str, Any] = field(default_factory=dict)
     """the keys that it chooses"""
 
@@ -124,7 +124,7 @@ def places_cost(trials: Sequence[TriedSetting]) -> float | None:
             best[trial.values["examination"]] = trial
     if len(best) < 2 or max(one.val_loss for one in best.values()) == sys.float_info.max:
         return None
-    apart, read = (best[one].losses or [best[one].val_loss] for one in (True, False))
+    apart, read = best[True].losses, best[False].losses
     n = min(len(apart), len(read))
     return fmean(apart[:n]) - fmean(read[:n])
 

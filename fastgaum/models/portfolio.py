@@ -3,8 +3,8 @@
 
 With folds of users a rung is one more fold: every setting is fitted on the first, the better half
 on the second too, and so on. Settings are compared on the same folds, by the mean loss of the users
-that a fit left out. Without folds a rung is more epochs on the log's own split. How many settings
-of the portfolio are compared, from its first on, is what the budget pays for."""
+that a fit left out. Without folds there is one rung, of short fits on the log's own split. How many
+settings of the portfolio are compared, from its first on, is what the budget pays for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from fastgaum.features.relations import mean_display
 from fastgaum.game.checkpoint import TriedSetting
 from fastgaum.logs.log import SessionLog
 from fastgaum.presets import (
-    FOLDS_BELOW,
     LARGE_DISPLAYS,
     MANY_BATCH_EVENTS,
     PORTFOLIO,
@@ -29,13 +28,15 @@ from fastgaum.presets import (
 
 FEWEST_LEFT = 2
 """settings that stay to the last rung"""
-SHORT_VISITS, FEWEST_EPOCHS = 1_500_000, 6
+SHORT_VISITS, FEWEST_EPOCHS = 1_000_000, 6
 """training candidates times epochs of a short fit at most, and its epochs at least"""
-
-WHOLE_EPOCHS = 30
+WHOLE_EPOCHS = 20
 """epochs of a whole fit without folds, with which a budget reckons"""
-FEW_BUDGET, MANY_BUDGET = 4.0, 1.5
+FEW_BUDGET, MANY_BUDGET = 5.0, 1.0
 """the budget `auto` with folds, and without"""
+STEPS = 64
+"""of an epoch, from which on batches grow with the log, up to MANY_BATCH_EVENTS: small ones learn
+more from few events, and the same from many, in more time"""
 
 LossOf = Callable[[str, int, int | None], float]
 """the loss of a setting, by name, of the fit without a fold, with so many epochs at most"""
@@ -62,8 +63,10 @@ class Halving:
         alive, cost = len(self.names), 0.0
         if alive < 2:
             return cost
-        for rung in range(max(self.folds, 2)):
-            cost += alive * (1 / self.folds if self.folds else self._epochs(rung) / WHOLE_EPOCHS)
+        if not self.folds:
+            return alive * self.epochs / WHOLE_EPOCHS
+        for _ in range(self.folds):
+            cost += alive / self.folds
             alive = self._half(alive)
         return cost
 
@@ -84,15 +87,12 @@ class Halving:
             for name in alive:
                 if (name, rung) not in done:
                     started = time.perf_counter()
-                    if self.folds:
-                        loss = loss_of(name, rung, None)
-                    else:
-                        loss = loss_of(name, 0, self._epochs(rung))
+                    loss = loss_of(name, rung, None if self.folds else self.epochs)
                     seconds = time.perf_counter() - started
                     done[name, rung] = TriedSetting(name, loss, seconds, rung)
                     tried.append(done[name, rung])
             rung += 1
-            if rung == max(self.folds, 2) or len(alive) == 1:
+            if rung == max(self.folds, 1) or len(alive) == 1:
                 return tuple(self._joined(done, name) for name in self.names)
             best = sorted(alive, key=lambda name: self._joined(done, name).rank())
             best = best[: self._half(len(alive))]
@@ -101,19 +101,13 @@ class Halving:
     def _half(self, n: int) -> int:
         return max(-(-n // 2), min(FEWEST_LEFT, n))
 
-    def _epochs(self, rung: int) -> int:
-        return self.epochs * 3**rung
-
     def _joined(self, done: dict[tuple[str, int], TriedSetting], name: str) -> TriedSetting:
         fits = [one for (of, _), one in done.items() if of == name]
-        if not self.folds:
-            fits[:-1] = []
         losses = [one.val_loss for one in fits]
         # a setting that diverged on any fold has diverged
         loss = max(losses) if max(losses) == sys.float_info.max else fmean(losses)
-        seconds = sum(one.seconds for (of, _), one in done.items() if of == name)
-        rung = max(one.rung for one in fits)
-        return TriedSetting(name, loss, seconds, rung, losses if self.folds else [])
+        seconds, rung = sum(one.seconds for one in fits), max(one.rung for one in fits)
+        return TriedSetting(name, loss, seconds, rung, losses)
 
 
 def settings_of(
@@ -143,9 +137,8 @@ def settings_of(
             values["relations"] = False
             name += f" (displays of {display:,.0f}: no relations)"
         if "batch_sessions" in asked.search and n_events:
-            events = setting.batch_events
-            if n_events >= FOLDS_BELOW:
-                events = max(events, MANY_BATCH_EVENTS)
+            least = min(n_events // STEPS, MANY_BATCH_EVENTS)
+            events = max(setting.batch_events, least)
             values["batch_sessions"] = max(1, round(events * n_sessions / n_events))
         config = asked.replace(**values)
         if config not in found.values():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -20,8 +19,6 @@ from fastgaum.game.loop import TrainingData
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.splits import require_validation
-
-ROBUST = os.environ.get("ROBUST") == "1"
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,7 @@ class PreparedLog:
         made_of = (protocol, *switches, config.tower_dim > 0, config.pieces)
         if made_of not in self._made:
             if self.former is None:
-                space, train = fit_training(log, *made_of, folds=self.folds, robust=ROBUST)
+                space, train = fit_training(log, *made_of, folds=self.folds, robust=True)
             else:
                 space, train = grow_training(self.former, log)
             require_validation(log)

@@ -34,14 +34,14 @@ Call = tuple[str, int, int | None]
 
 @dataclass
 class Losses:
-    """The loss of each setting, by name, less a bit on each further fold or with more epochs."""
+    """The loss of each setting, by name, less a bit on each further fold."""
 
     of: dict[str, float]
     calls: list[Call] = field(default_factory=list)
 
     def __call__(self, name: str, fold: int, epochs: int | None) -> float:
         self.calls.append((name, fold, epochs))
-        return self.of[name] - (fold if epochs is None else epochs) / 1000
+        return self.of[name] - fold / 1000
 
 
 def compared(
@@ -77,16 +77,11 @@ def test_the_better_half_goes_on_to_the_next_fold() -> None:
     assert TriedSetting("x", 0.9, rung=4).rank() < TriedSetting("y", 0.1, rung=3).rank()
 
 
-def test_without_folds_the_better_half_has_three_times_the_epochs() -> None:
+def test_without_folds_each_has_one_short_fit() -> None:
     losses = Losses(FIVE)
     found = compared(losses, 0)
-    assert losses.calls == [
-        *((name, 0, 4) for name in "abcde"),
-        *((name, 0, 12) for name in "bde"),
-    ]
-    # of two fits of one split the longer counts
-    assert found["d"].val_loss == pytest.approx(0.1 - 0.012)
-    assert found["a"].val_loss == pytest.approx(0.5 - 0.004)
+    assert losses.calls == [(name, 0, 4) for name in "abcde"]
+    assert {name: one.val_loss for name, one in found.items()} == FIVE
     assert best(found) == "d"
 
 
@@ -103,7 +98,7 @@ def test_few_settings_see_all_folds(n: int) -> None:
 def test_the_first_of_equals_is_taken(folds: int) -> None:
     found = compared(Losses(dict.fromkeys("abcdefg", 0.5)), folds)
     assert best(found) == "a"
-    assert [name for name, one in found.items() if one.rung] == list("abcd")
+    assert [name for name, one in found.items() if one.rung] == list("abcd" if folds else "")
 
 
 @pytest.mark.parametrize("folds", [0, 3])
@@ -112,7 +107,7 @@ def test_a_comparison_goes_on_from_what_was_tried(folds: int) -> None:
     losses, tried = Losses(FIVE), list[TriedSetting]()
     wanted = compared(losses, folds, tried)
     assert [(one.name, one.rung) for one in tried] == [
-        (name, fold if folds else int(epochs == 12)) for name, fold, epochs in losses.calls
+        (name, fold) for name, fold, _ in losses.calls
     ]
     for done in range(len(tried) + 1):
         again, kept = Losses(FIVE), tried[:done]
@@ -133,7 +128,7 @@ def test_a_setting_that_diverged_is_last_and_has_no_loss(folds: int) -> None:
     assert found["a"].val_loss == worst
 
     def later(name: str, fold: int, epochs: int | None) -> float:
-        return worst if name == "a" and (fold == 1 or epochs == 12) else 0.5
+        return worst if name == "a" and fold == max(folds - 1, 0) else 0.5
 
     ends = Halving(("a", "b"), folds, 4).run(later, [])
     facts = trials_as_facts(ends)
@@ -159,11 +154,11 @@ def test_a_budget_says_how_many_settings_are_compared(folds: int) -> None:
 
 
 def test_a_budget_without_folds_counts_epochs() -> None:
-    """A short fit of 10 epochs and the better half again with 30, of the 30 of a whole fit."""
+    """A short fit of 10 epochs, of the 20 of a whole one."""
     halving = Halving(tuple("abcd"), 0, 10)
-    assert halving.cost() == pytest.approx(4 / 3 + 2)
-    assert halving.within(3.3).names == tuple("abc")
-    assert halving.within("auto").names == ("a",)
+    assert halving.cost() == pytest.approx(2)
+    assert halving.within(1.9).names == tuple("abc")
+    assert halving.within("auto").names == tuple("ab")
 
 
 def apart(name: str, losses: list[float], examination: bool, rung: int) -> TriedSetting:
@@ -181,15 +176,10 @@ def test_what_places_cost_is_on_the_folds_that_both_were_fitted_for() -> None:
     assert places_cost([read]) is None
     assert places_cost([]) is None
     assert places_cost([read, apart("diverged", [sys.float_info.max], True, 0)]) is None
-    short = [TriedSetting(n, x, 1.0, 1, [], {"examination": e}) for n, x, e in SHORT_FITS]
-    assert places_cost(short) == pytest.approx(-0.1)
-
-
-SHORT_FITS = [("read", 0.5, False), ("apart", 0.4, True)]
 
 
 def test_a_short_fit_has_few_epochs_on_many_candidates() -> None:
-    assert [short_epochs(n) for n in (10**5, 10**6, 10**7, 0)] == [15, 6, 6, 1_500_000]
+    assert [short_epochs(n) for n in (10**5, 10**6, 10**7, 0)] == [10, 6, 6, 1_000_000]
 
 
 KEYS = ("examination", "tastes", "counts", "relations", "dropout", "tower_dim", "batch_sessions")
@@ -303,14 +293,17 @@ def test_large_displays_have_no_relations_and_the_names_say_so(own: dict[str, Lo
 def test_a_setting_has_batches_by_events(
     own: dict[str, LogSetting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As many as it says, and 256 at least where a log has one fit; a session has two."""
+    """As many as it says, more where the log has many, up to 256; a session has two."""
     own.clear()
-    own |= {"network": LogSetting({"dropout": 0.1}), "few": LogSetting({"dropout": 0.2}, 32)}
+    own |= {"network": LogSetting({"dropout": 0.1}, 128), "few": LogSetting({"dropout": 0.2}, 32)}
     own["towers"] = LogSetting({"tower_dim": 8}, 1000)
     log = log_of([[([0, 1], 0), ([1, 2], 1)]] * 80, split=[0, 0, 1, 2] * 20)
     few = settings_of(chosen(), log)
     assert [one.batch_sessions for one in few.values()] == [64, 16, 500]
-    monkeypatch.setattr(portfolio, "FOLDS_BELOW", 80)
+    monkeypatch.setattr(portfolio, "STEPS", 2)
+    more = settings_of(chosen(), log)
+    assert [one.batch_sessions for one in more.values()] == [64, 20, 500]
+    monkeypatch.setattr(portfolio, "STEPS", 1 / 1000)
     many = settings_of(chosen(), log)
     assert [one.batch_sessions for one in many.values()] == [128, 128, 500]
     asked = settings_of(chosen().with_keys(batch_sessions=7), log)
@@ -320,7 +313,7 @@ def test_a_setting_has_batches_by_events(
 def test_the_portfolio_is_one_of_configurations_that_differ() -> None:
     """Whatever it holds: each key has a value of its own somewhere, each size of log a setting."""
     assert PORTFOLIO
-    made = [Config().replace(**one.values) for one in PORTFOLIO.values()]
+    made = [(Config().replace(**one.values), one.batch_events) for one in PORTFOLIO.values()]
     assert all(made[i] != made[j] for i in range(len(made)) for j in range(i))
     for key in presets.CHOSEN_KEYS:
         assert key in Config().to_mapping()
@@ -373,7 +366,7 @@ def test_a_fit_takes_the_better_of_two_settings(
     assert model.config.search == ()
     losses = {one.name: one.val_loss for one in model.trials}
     assert losses["seeing"] < losses["blind"] - 0.2
-    assert [one.rung for one in model.trials] == [folds - 1 if folds else 1] * 2
+    assert [one.rung for one in model.trials] == [max(folds - 1, 0)] * 2
     # the training proper is the same as without a comparison
     keys = {"dropout": 0.0, "batch_sessions": model.config.batch_sessions}
     alone = UserModel.from_preset(**SHORT, wide=False, **keys, search=[], folds=folds)
