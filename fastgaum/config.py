@@ -216,8 +216,8 @@ class Config(CheckedSettings):
     """keys that `fit` chooses for the log, among the settings of `presets.PORTFOLIO`; a key that is
     set is not among them"""
     budget: Literal["auto"] | Annotated[float, Meta(gt=0, le=1000)] = "auto"
-    """what comparing settings may cost, in fits of the whole log: 5 compare 12 of them over five
-    folds; auto: 5 with folds, of which the fit that is kept is one, and 1 without"""
+    """what comparing settings may cost, in fits of the whole log: 3 compare nine of them over
+    five folds; auto: 3 with folds, of which fits of the kept one are a part, and 1 without"""
     folds: Literal["auto"] | Annotated[int, Meta(ge=0, le=MOST_FOLDS)] = "auto"
     """folds of users over training and validation, each left out by one fit, of which results are
     the mean; 0: one fit on the log's own split; auto: 5 below `presets.FOLDS_BELOW` training

@@ -102,11 +102,6 @@ PORTFOLIO: dict[str, LogSetting] = {
     "small dropout": _few(32, {"dropout": 0.2}),
     "small batches, ids dropped": _few(32, {"id_dropout": 0.5}),
     "ids dropped": _few(128, {"id_dropout": 0.5}),
-    "places read, no tastes, decay": _few(
-        32, _QUICK | _READ | {"dropout": 0.2, "set_context": False, "id_dropout": 0.5}
-    ),
-    "no relations": _few(32, {"relations": False}),
-    "no counts": _few(32, _NO_COUNTS | _WIDE),
     "network": _many({}),
     "network, places read, no tastes": _many(_READ),
     "network of 128": _many({**_WIDE, "id_dropout": 0.1}),

@@ -42,7 +42,7 @@ from fastgaum.threads import one_thread
 
 FOLDS = 2
 """folds that are left out, of those that a fit makes"""
-LENGTH = 12
+LENGTH = 9
 """settings of the portfolio of a log with folds"""
 CAP = 0.15
 """nats above the best of a log, at most, that a setting counts: one that fails there fails there"""

@@ -177,12 +177,13 @@ def train_command(
             "out of fold"
         )
     if model.trials:
-        again = "on one fold of users more" if model.members else "for more epochs"
-        then = "its fits went on with the game" if model.members else "it was then fitted anew"
+        then = "and one was chosen, and fitted anew"
+        if model.members:
+            then = "the best third again on the next fold of users, and one was chosen, whose fits "
+            then += "went on with the game"
         note(
             f"{len(model.trials)} settings were compared with exact players, each by its least "
-            f"validation loss, and the better half of them again {again}; one was chosen, and "
-            f"{then}:"
+            f"validation loss; {then}:"
         )
     for one in trials_as_facts(model.trials):
         loss = one["val_loss"]

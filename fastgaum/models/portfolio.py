@@ -1,8 +1,8 @@
 """Which settings of `presets.PORTFOLIO` suit a log: successive halving (Jamieson and Talwalkar,
 "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS 2016).
 
-With folds of users a rung is one more fold: every setting is fitted on the first, the better half
-on the second too, and so on. Settings are compared on the same folds, by the mean loss of the users
+With folds of users a rung is one more fold: every setting is fitted on the first, the best third on
+the second too, and so on. Settings are compared on the same folds, by the mean loss of the users
 that a fit left out. Without folds there is one rung, of short fits on the log's own split. How many
 settings of the portfolio are compared, from its first on, is what the budget pays for."""
 
@@ -26,13 +26,14 @@ from fastgaum.presets import (
     LogSetting,
 )
 
-FEWEST_LEFT = 2
-"""settings that stay to the last rung"""
+SHARE_LEFT, FEWEST_LEFT, LAST_RUNG = 3, 2, 3
+"""one setting in so many goes on to the next rung, two at least until they have seen so many folds,
+after which the better one is taken"""
 SHORT_VISITS, FEWEST_EPOCHS = 1_000_000, 6
 """training candidates times epochs of a short fit at most, and its epochs at least"""
 WHOLE_EPOCHS = 20
 """epochs of a whole fit without folds, with which a budget reckons"""
-FEW_BUDGET, MANY_BUDGET = 5.0, 1.0
+FEW_BUDGET, MANY_BUDGET = 3.0, 1.0
 """the budget `auto` with folds, and without"""
 STEPS = 64
 """of an epoch, from which on batches grow with the log, up to MANY_BATCH_EVENTS: small ones learn
@@ -65,9 +66,9 @@ class Halving:
             return cost
         if not self.folds:
             return alive * self.epochs / WHOLE_EPOCHS
-        for _ in range(self.folds):
+        for _ in range(min(self.folds, LAST_RUNG)):
             cost += alive / self.folds
-            alive = self._half(alive)
+            alive = self._left(alive)
         return cost
 
     def within(self, budget: float | Literal["auto"]) -> Halving:
@@ -92,14 +93,14 @@ class Halving:
                     done[name, rung] = TriedSetting(name, loss, seconds, rung)
                     tried.append(done[name, rung])
             rung += 1
-            if rung == max(self.folds, 1) or len(alive) == 1:
+            if rung == min(max(self.folds, 1), LAST_RUNG) or len(alive) == 1:
                 return tuple(self._joined(done, name) for name in self.names)
             best = sorted(alive, key=lambda name: self._joined(done, name).rank())
-            best = best[: self._half(len(alive))]
+            best = best[: self._left(len(alive))]
             alive = [name for name in self.names if name in best]
 
-    def _half(self, n: int) -> int:
-        return max(-(-n // 2), min(FEWEST_LEFT, n))
+    def _left(self, n: int) -> int:
+        return max(-(-n // SHARE_LEFT), min(FEWEST_LEFT, n))
 
     def _joined(self, done: dict[tuple[str, int], TriedSetting], name: str) -> TriedSetting:
         fits = [one for (of, _), one in done.items() if of == name]

@@ -78,7 +78,7 @@ def test_a_list_is_judged_on_the_log_that_it_was_chosen_without() -> None:
         "mean",
         "worst",
     ]
-    assert list_markdown(THREE, 2).splitlines()[2].startswith("| b | ")
+    assert list_markdown(THREE, 2).splitlines()[2].startswith("| a | ")
 
 
 def test_settings_are_measured_once_and_kept(

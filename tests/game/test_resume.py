@@ -286,7 +286,7 @@ def test_the_comparison_goes_on_where_it_was(
     assert [one["rung"] for one in compared if one["chosen"]] == [max(folds - 1, 0)]
     epoch = Trainer._epoch
     # three settings of two epochs each, with folds two of them once more
-    for stop_in, done in ((1, 0), (5, 2), (8, 3)):
+    for stop_in, done in ((1, 0), (5, 2), (8 if folds else 7, 3)):
         epochs: list[int] = []
 
         def counted(
