@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from fastgaum.arrays import Float64Array
-from fastgaum.bench.made_up_laws import make_law
+from fastgaum.bench.made_up_laws import LAWS, make_law
 from fastgaum.bench.report import write_object
 from fastgaum.config import Config
 from fastgaum.game.averaging import Processes
@@ -52,7 +52,8 @@ def log_named(name: str) -> SessionLog:
     """`yelp`; `clara2/8`, one in eight of its users, by their hashes; `price_type:500:1`, a made-up
     law's log of so many training events, by its seed."""
     if ":" in name:
-        law, events, seed = name.split(":")
+        asked, events, seed = name.split(":")
+        (law,) = (one for one in LAWS if one == asked)
         return make_law(law, int(events), int(seed)).log
     of, _, part = name.partition("/")
     log = load(of)

@@ -603,7 +603,7 @@ def fits_without(model: UserModel, log: SessionLog) -> tuple[UserModel, ...]:
 
 
 def member_config(config: Config, fold: int) -> Config:
-    """The configuration of a fold's fit, which has a seed of its own but for the first; runs of
+    """The configuration of a fold's fit, with a seed of its own, except the first; runs of
     neighbouring seeds share none."""
     if fold == 0:
         return config
