@@ -84,7 +84,8 @@ def fit_training(
         order: in which a model without actions reads training users; None: `training_order`.
         folds: of users over training and validation (`FeatureSpace.folds`), both of which are then
             counted and read; 0: none.
-        robust: whether numbers are centred, scaled and bent by `number_code.made_robust`.
+        robust: whether the log's own numbers are centred, scaled and bent by
+            `number_code.made_robust`.
 
     Raises:
         ConfigError: protocol `views` on a log without view counts.
@@ -106,7 +107,7 @@ def fit_training(
         of_context.add(raw)
         context_code = standardised(of_context, len(names))
         if robust:
-            context_code = made_robust(context_code, raw)
+            context_code = made_robust(context_code, raw, range(len(names)))
         context_code = add_pieces(context_code, raw, pieces, range(len(names)))
     no_user, none = np.zeros(0, np.uint64), np.zeros(0, np.float32)
     blank = FeatureSpace(
@@ -147,7 +148,7 @@ def fit_training(
         if pieces or robust:
             raw = train.numbers_of(_sample(train))
             if robust:
-                code = made_robust(code, raw)
+                code = made_robust(code, raw, columns)
             code = add_pieces(code, raw, pieces, columns if towers else range(space.n_raw))
         space = space.with_changes(code=code, least=moments.least, most=moments.most)
     if folds:

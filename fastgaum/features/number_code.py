@@ -102,16 +102,16 @@ def standardised(
     return NumberCode(np.arange(n_raw), mean, scale, -bound, bound, np.zeros(n_raw, np.float32))
 
 
-def made_robust(code: NumberCode, raw: FloatArray) -> NumberCode:
-    """A code of the same numbers, centred and scaled by the median and quartiles of `raw`, (n,
-    n_raw), and bent, so that no number far from the others has weight without bound (Holzmüller et
-    al., "Better by Default", NeurIPS 2024). Where the quartiles are equal, half the range is the
-    scale; a number that never varies stays as it was."""
+def made_robust(code: NumberCode, raw: FloatArray, columns: Sequence[int]) -> NumberCode:
+    """A code of the same numbers, of which those at `columns` are centred and scaled by the median
+    and quartiles of `raw`, (n, n_raw), and bent, so that no number far from the others has weight
+    without bound (Holzmüller et al., "Better by Default", NeurIPS 2024). Where the quartiles are
+    equal, half the range is the scale; a number that never varies stays as it was."""
     first, middle, third = np.quantile(raw, (0.25, 0.5, 0.75), axis=0).astype(np.float32)
     spread, half = third - first, (raw.max(0) - raw.min(0)) / 2
     # in the unit of the deviation: what is below a millionth of it is rounding
     scale = np.where(spread > 1e-6 * code.scale, spread, half)
-    varies = scale > 1e-6 * code.scale
+    varies = (scale > 1e-6 * code.scale) & np.isin(np.arange(len(scale)), columns)
     return replace(
         code,
         start=np.where(varies, middle, code.start),
