@@ -217,7 +217,8 @@ class Config(CheckedSettings):
     set is not among them"""
     budget: Literal["auto"] | Annotated[float, Meta(gt=0, le=1000)] = "auto"
     """what comparing settings may cost, in fits of the whole log: 3 compare nine of them over
-    five folds; auto: 3 with folds, of which fits of the kept one are a part, and 1 without"""
+    five folds; auto: 3 below
+    `presets.FOLDS_BELOW` training events, and 1 from there on"""
     folds: Literal["auto"] | Annotated[int, Meta(ge=0, le=MOST_FOLDS)] = "auto"
     """folds of users over training and validation, each left out by one fit, of which results are
     the mean; 0: one fit on the log's own split; auto: 5 below `presets.FOLDS_BELOW` training

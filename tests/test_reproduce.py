@@ -130,7 +130,8 @@ def test_markdown_has_a_row_per_floor_head_and_oracle(sample: Written) -> None:
     assert sorted(rows[6:9]) == ["fastgaum, generator", "fastgaum, reward", "logit"]
     assert rows[9:] == ["oracle"]
     assert "1 seed, pooled over 2 splits of the users anew (seeds 3..4)" in sample.markdown
-    assert "epoch chosen on validation by loss (" in sample.markdown
+    chosen = "epoch of each fit on folds chosen on the fold that it left out by loss"
+    assert chosen in sample.markdown
     names = ", ".join(sorted({"fastgaum", "logit"}, key=sample.markdown.index))
     says = f"mean of the fits on 5 folds of users over training and validation: {names}\n"
     assert says in sample.markdown

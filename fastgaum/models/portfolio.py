@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Literal
 
 from fastgaum.config import Config
 from fastgaum.features.relations import mean_display
 from fastgaum.game.checkpoint import TriedSetting
 from fastgaum.logs.log import SessionLog
 from fastgaum.presets import (
+    FOLDS_BELOW,
     LARGE_DISPLAYS,
     MANY_BATCH_EVENTS,
     PORTFOLIO,
@@ -34,7 +34,7 @@ SHORT_VISITS, FEWEST_EPOCHS = 1_000_000, 6
 WHOLE_EPOCHS = 20
 """epochs of a whole fit without folds, with which a budget reckons"""
 FEW_BUDGET, MANY_BUDGET = 3.0, 1.0
-"""the budget `auto` with folds, and without"""
+"""the budget `auto` below FOLDS_BELOW training events, and from there on"""
 STEPS = 64
 """of an epoch, from which on batches grow with the log, up to MANY_BATCH_EVENTS: small ones learn
 more from few events, and the same from many, in more time"""
@@ -45,7 +45,14 @@ LossOf = Callable[[str, int, int | None], float]
 
 def short_epochs(n_candidates: int) -> int:
     """Epochs of a short fit on so many training candidates."""
-    return max(SHORT_VISITS // max(n_candidates, 1), FEWEST_EPOCHS)
+    return min(max(SHORT_VISITS // max(n_candidates, 1), FEWEST_EPOCHS), WHOLE_EPOCHS)
+
+
+def budget_of(asked: Config, log: SessionLog) -> float:
+    """What comparing settings may cost on a log, in whole fits."""
+    if asked.budget != "auto":
+        return asked.budget
+    return FEW_BUDGET if log.count("events", "train") < FOLDS_BELOW else MANY_BUDGET
 
 
 @dataclass(frozen=True)
@@ -71,10 +78,8 @@ class Halving:
             alive = self._left(alive)
         return cost
 
-    def within(self, budget: float | Literal["auto"]) -> Halving:
+    def within(self, budget: float) -> Halving:
         """The comparison of so many settings, from the first on, as a budget pays for."""
-        if budget == "auto":
-            budget = FEW_BUDGET if self.folds else MANY_BUDGET
         fewer = self
         while fewer.cost() > budget:
             fewer = replace(fewer, names=fewer.names[:-1])

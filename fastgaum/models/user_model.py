@@ -54,7 +54,7 @@ from fastgaum.models.model_file import (
 )
 from fastgaum.models.networks_model import NetworksModel
 from fastgaum.models.online import OnlineModel, OnlineUser
-from fastgaum.models.portfolio import Halving, settings_of, short_epochs
+from fastgaum.models.portfolio import Halving, budget_of, settings_of, short_epochs
 from fastgaum.models.prepared import Prepared, PreparedLog
 from fastgaum.models.space_state import saved_space, space_of
 from fastgaum.models.splits import offers_no_click
@@ -260,7 +260,8 @@ class UserModel(NetworksModel):
 
     def _halving(self, log: SessionLog, settings: Iterable[str]) -> Halving:
         epochs = short_epochs(log.count("candidates", "train"))
-        return Halving(tuple(settings), self.folds_for(log), epochs).within(self.asked.budget)
+        halving = Halving(tuple(settings), self.folds_for(log), epochs)
+        return halving.within(budget_of(self.asked, log))
 
     def _compare(
         self,

@@ -27,6 +27,7 @@ from fastgaum.bench.reads import (
 NO_TEST_FIGURES = {
     **dict.fromkeys(("bench", "bench-http", "bench-short"), "speeds"),
     "learning-curve": "validation",
+    "portfolio": "folds of training and validation users",
     "fidelity/search_clicks": "validation, since the log has no test split of its own",
     **dict.fromkeys(("ope", "foreign", "rounds"), "made-up logs"),
     **dict.fromkeys(

@@ -22,7 +22,7 @@ from fastgaum.game.checkpoint import Checkpointer, TriedSetting, places_cost, tr
 from fastgaum.game.observers import EpochRow
 from fastgaum.logs.log import SessionLog
 from fastgaum.models import portfolio
-from fastgaum.models.portfolio import Halving, settings_of, short_epochs
+from fastgaum.models.portfolio import Halving, budget_of, settings_of, short_epochs
 from fastgaum.models.prepared import PreparedLog
 from fastgaum.models.user_model import UserModel, member_config
 from fastgaum.presets import FOLDS_BELOW, LARGE_DISPLAYS, MANY_CANDIDATES, PORTFOLIO, LogSetting
@@ -150,7 +150,6 @@ def test_a_budget_says_how_many_settings_are_compared(folds: int) -> None:
         assert halving.cost() == pytest.approx(len(losses.calls) / folds if n > 1 else 0)
         assert Halving(names, folds, 4).within(halving.cost() + 1e-9).names == names[:n]
     assert Halving(names, folds, 4).within(1e-9).names == ("a",)
-    assert Halving(names, folds, 4).within("auto").cost() <= portfolio.FEW_BUDGET
 
 
 def test_a_budget_without_folds_counts_epochs() -> None:
@@ -158,7 +157,15 @@ def test_a_budget_without_folds_counts_epochs() -> None:
     halving = Halving(tuple("abcd"), 0, 10)
     assert halving.cost() == pytest.approx(2)
     assert halving.within(1.9).names == tuple("abc")
-    assert halving.within("auto").names == tuple("ab")
+    assert halving.within(0.1).names == ("a",)
+
+
+def test_a_budget_is_of_the_log_s_size_unless_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = log_with()
+    assert budget_of(Config(), log) == portfolio.FEW_BUDGET
+    assert budget_of(Config(budget=1.5), log) == 1.5
+    monkeypatch.setattr(portfolio, "FOLDS_BELOW", log.count("events", "train"))
+    assert budget_of(Config(), log) == portfolio.MANY_BUDGET
 
 
 def apart(name: str, losses: list[float], examination: bool, rung: int) -> TriedSetting:
@@ -179,7 +186,7 @@ def test_what_places_cost_is_on_the_folds_that_both_were_fitted_for() -> None:
 
 
 def test_a_short_fit_has_few_epochs_on_many_candidates() -> None:
-    assert [short_epochs(n) for n in (10**5, 10**6, 10**7, 0)] == [10, 6, 6, 1_000_000]
+    assert [short_epochs(n) for n in (10**5, 10**6, 10**7, 0)] == [10, 6, 6, 20]
 
 
 KEYS = ("examination", "tastes", "counts", "relations", "dropout", "tower_dim", "batch_sessions")
