@@ -424,8 +424,15 @@ class _RunWriter(Observer):
             ("test", "not read: `fastgaum evaluate RUN LOG --split test`"),
         ]
         text = "\n".join(f"| {key} | {value} |" for key, value in rows)
+        space, chosen = self.model.space, "The validation split chose the epoch and some settings"
+        if space is not None and space.folds:
+            chosen = (
+                f"Each of {space.folds} fits chose its epoch, and some settings, on the fold of "
+                "users of training and validation that it left out"
+            )
+        card = CARD.format(name=escaped(self.name), rows=text, chosen=chosen)
         with atomic(self.folder / CARD_FILE) as beside:
-            beside.write_text(CARD.format(name=escaped(self.name), rows=text), encoding="utf-8")
+            beside.write_text(card, encoding="utf-8")
 
 
 CARD = """# {name}: a user model
@@ -445,7 +452,7 @@ model = load_model("RUN")  # this folder
 
 ## Limits
 
-- The validation split chose the epoch and some settings: its figures flatter the model a little.
+- {chosen}: its figures flatter the model a little.
 - It knows displays like those of its log. What it says of others is a guess.
 - Only differences of utilities within a display mean something, and they have no unit.
 - It holds item ids and how often each was chosen: pass it on only where you may pass on the log.

@@ -421,6 +421,7 @@ def test_a_refused_log_leaves_the_model_as_it_was(whole: Path, log: SessionLog) 
     for name, head in figures.items():
         said = f"| validation: prec@1 of the {name}, % | {head.precision[1].mean:.4g} |"
         assert said in (whole / "README.md").read_text(encoding="utf-8")
+    assert f"- Each of {N_FOLDS} fits chose its epoch" in (whole / "README.md").read_text("utf-8")
     with pytest.raises(LogFormatError, match="validation"):
         model.fit(log.with_split(np.zeros(log.n_sessions, np.int8)))
     assert len(model.members) == N_FOLDS - 1
