@@ -27,8 +27,7 @@ SHOWN = {
     "wd-ccf": "wide & deep",
     "paper-lstm": "the paper's networks",
     "fastgaum-exact": "FastGAUM without the game",
-    "fastgaum": "FastGAUM, one fit",
-    "fastgaum-members": "FastGAUM, mean of eight fits",
+    "fastgaum": "FastGAUM",
 }
 """models of the README's table, and what they are called"""
 OURS = "fastgaum"
