@@ -298,10 +298,7 @@ SECTIONS = (
     Section("docs/performance.md", "races", ["bench"], races_to_markdown),
     Section("README.md", "speed", ["bench-short"], speed_to_markdown, together=True),
 )
-FIGURE_ROWS = (
-    *("paper-pw", "paper-lstm", "wd-ccf", "dfm", "xgboost"),
-    *("fastgaum", "fastgaum-members", "pool"),
-)
+FIGURE_ROWS = ("paper-pw", "paper-lstm", "wd-ccf", "xgboost", "fastgaum")
 """models of the README's figure"""
 FIGURES: dict[str, tuple[str, Callable[[Json, Path], None]]] = {
     "leads": ("bags", partial(draw_leads, models=FIGURE_ROWS)),
