@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -36,7 +37,7 @@ from fastgaum.features.fields import former_ids
 from fastgaum.features.ordered_counts import number_of_folds
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.game.checkpoint import TriedSetting
+from fastgaum.game.checkpoint import IN_MEMORY_BYTES, TriedSetting
 from fastgaum.game.observers import EpochRow, Observer, Observers
 from fastgaum.game.scoring import ScoredSessions, mean_of, out_of_fold
 from fastgaum.logs.log import SessionLog
@@ -288,7 +289,9 @@ class UserModel(NetworksModel):
             except NumericsError:
                 # the training proper then meets the same, and leaves its last good state
                 return sys.float_info.max
-            if prepare.folds:
+            n_bytes = sum(weight.nbytes for weight in found.weights.values())
+            # large ones are made again: the same fit gives the same weights
+            if prepare.folds and n_bytes * len(settings) <= IN_MEMORY_BYTES:
                 begun[name, fold] = found
             return min(row.score for row in found.rows)
 
@@ -301,8 +304,9 @@ class UserModel(NetworksModel):
         of_folds: dict[int, Begun] = {}
         if best.val_loss < sys.float_info.max:
             for fold in range(prepare.folds):
-                # a former process may have made it
-                of_folds[fold] = begun.get((best.name, fold)) or fit(best.name, fold)
+                # the fold's own fit meets a divergence again, and leaves its last good state
+                with suppress(NumericsError):
+                    of_folds[fold] = begun.get((best.name, fold)) or fit(best.name, fold)
         return settings[best.name], of_folds
 
     def _like(self, config: Config) -> UserModel:

@@ -18,7 +18,13 @@ from fastgaum.config import Config
 from fastgaum.errors import NumericsError
 from fastgaum.features.relations import mean_display
 from fastgaum.game.averaging import Processes
-from fastgaum.game.checkpoint import Checkpointer, TriedSetting, places_cost, trials_as_facts
+from fastgaum.game.checkpoint import (
+    IN_MEMORY_BYTES,
+    Checkpointer,
+    TriedSetting,
+    places_cost,
+    trials_as_facts,
+)
 from fastgaum.game.observers import EpochRow
 from fastgaum.logs.log import SessionLog
 from fastgaum.models import portfolio
@@ -389,6 +395,32 @@ def test_a_fit_takes_the_better_of_two_settings(
     before = model.predict(log, "test")
     model.fit(log)
     assert model.predict(log, "test").equals(before)
+
+
+def test_fits_that_are_not_kept_are_made_again_to_the_same_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whether the comparison kept the winner's fits, as it does where they are small, or not."""
+    two = {"few": LogSetting({"dropout": 0.1}), "more": LogSetting({"dropout": 0.5})}
+    monkeypatch.setattr(portfolio, "PORTFOLIO", two)
+    log, train, found, calls = random_log(7, n_sessions=60), UserModel.train_on, [], list[int]()
+
+    def counted(model: UserModel, *given: Any, **named: Any) -> list[EpochRow]:
+        calls.append(1)
+        return train(model, *given, **named)
+
+    monkeypatch.setattr(UserModel, "train_on", counted)
+    for most in (IN_MEMORY_BYTES, 0):
+        monkeypatch.setattr("fastgaum.models.user_model.IN_MEMORY_BYTES", most)
+        model = UserModel.from_preset(
+            **SHORT | {"players": "adversarial"}, folds=2, search=["dropout"]
+        )
+        model.fit(log)
+        found.append((model.predict(log), len(calls)))
+        calls.clear()
+    assert found[0][0].equals(found[1][0])
+    # two settings on two folds, then the folds' own; the winner's two anew where none was kept
+    assert [n for _, n in found] == [6, 8]
 
 
 def test_the_loss_of_a_setting_is_that_of_the_users_that_were_left_out(
