@@ -10,8 +10,17 @@ import numpy.typing as npt
 
 from fastgaum.arrays import FloatArray, IntArray, LongArray
 from fastgaum.features.item_vectors import BatchVectors
-from fastgaum.features.sessions import ActionBags, EncodedSessions, blocks, select_sessions
+from fastgaum.features.sessions import (
+    BATCH_CANDIDATES,
+    ActionBags,
+    EncodedSessions,
+    blocks,
+    select_sessions,
+)
 from fastgaum.logs.log import PackedArrays
+
+AT_ONCE = 16_384
+"""candidates that are assembled at once, where batches are smaller"""
 
 
 @dataclass(frozen=True)
@@ -183,5 +192,55 @@ def batches(
     order = np.arange(encoded.n_sessions, dtype=np.int32) if drawn is None else drawn.copy()
     if generator is not None:
         generator.shuffle(order)
-    for picked in blocks(encoded, order, batch_sessions):
-        yield assemble(encoded, picked[part] if len(picked[part]) else picked[:1])
+    at_once = 1
+    whole = range(batch_sessions)
+    if whole[part] == whole and encoded.vectors is None:
+        mean_size = len(encoded.ids) / max(encoded.n_sessions, 1)
+        at_once = int(AT_ONCE / max(mean_size * batch_sessions, 1))
+        at_once = min(at_once, BATCH_CANDIDATES // max(encoded.largest * batch_sessions, 1))
+    if at_once <= 1:
+        for picked in blocks(encoded, order, batch_sessions):
+            yield assemble(encoded, picked[part] if len(picked[part]) else picked[:1])
+        return
+    for several in blocks(encoded, order, at_once * batch_sessions):
+        batch = assemble(encoded, several)
+        for first in range(0, batch.n_sessions, batch_sessions):
+            yield sessions_of(batch, first, min(first + batch_sessions, batch.n_sessions))
+
+
+def sessions_of(batch: Batch, first: int, last: int) -> Batch:
+    """The batch of some of a batch's sessions that follow one another; its large arrays are views.
+
+    As `assemble` makes it of these sessions alone, but for vectors, which it does not have: a
+    small batch is cut out of a large one in a twentieth of the time."""
+    assert batch.vectors is None
+    of_sessions, of_displays = batch.session_offsets, batch.display_offsets
+    start, stop = of_sessions[first], of_sessions[last]
+    events, candidates = slice(start, stop), slice(of_displays[start], of_displays[stop])
+    tokens = slice(batch.token_offsets[first], batch.token_offsets[last])
+    of_ids = batch.token_id_offsets[tokens.start : tokens.stop + 1]
+    later = slice(*np.searchsorted(batch.later_events, (start, stop)))
+    clicked = slice(*np.searchsorted(batch.clicked, (start, stop)))
+    token_candidates, read = batch.token_candidates[tokens], batch.read_tokens
+    is_choice = token_candidates >= 0
+    return Batch(
+        rows=batch.rows[first:last],
+        session_offsets=of_sessions[first : last + 1] - start,
+        display_offsets=of_displays[start : stop + 1] - candidates.start,
+        choices=batch.choices[events],
+        ids=batch.ids[candidates],
+        numbers=batch.numbers[candidates],
+        token_offsets=batch.token_offsets[first : last + 1] - tokens.start,
+        token_candidates=token_candidates - is_choice * candidates.start,
+        token_ids=batch.token_ids[of_ids[0] : of_ids[-1]],
+        token_id_offsets=of_ids - of_ids[0],
+        token_numbers=batch.token_numbers[tokens],
+        context_ids=batch.context_ids[events],
+        context_numbers=batch.context_numbers[events],
+        later_events=batch.later_events[later] - start,
+        clicked=batch.clicked[clicked] - start,
+        chosen=batch.chosen[clicked] - candidates.start,
+        weights=None if batch.weights is None else batch.weights[events],
+        read_tokens=None if read is None else read[later] - tokens.start,
+        held_out=None if batch.held_out is None else batch.held_out[events],
+    )

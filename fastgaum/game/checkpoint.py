@@ -236,6 +236,8 @@ class KeptWeights:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
+        state = module.state_dict(keep_vars=True)
+        self.kept = [value for value in state.values() if value.numel()]
         self.file: BufferedRandom | None = None
         self.copies: list[Tensor] = []
         if sum(value.nbytes for value in self._values()) > IN_MEMORY_BYTES:
@@ -246,7 +248,7 @@ class KeptWeights:
     def copy(self) -> None:
         """Copy the module's present state. Raises OutputError where temporary files do not fit."""
         if self.file is None:
-            self.copies = [value.detach().clone() for value in self._values()]
+            self.copies = [value.clone() for value in self._values()]
             return
         try:
             self.file.seek(0)
@@ -290,13 +292,21 @@ class KeptWeights:
             if part.is_floating_point():
                 part.lerp_(copy.to(part.device), 1 - share)
 
+    def approach(self, share: float) -> None:
+        """Let the copied floating-point state go this share of the way to the module's: copy +
+        share · (state − copy). For copies in memory."""
+        assert self.file is None
+        for copy, value in zip(self.copies, self._values(), strict=True):
+            if copy.is_floating_point():
+                copy.lerp_(value, share)
+
     def close(self) -> None:
         """Give the file back; nothing can be restored after."""
         if self.file is not None:
             self.file.close()
 
     def _values(self) -> list[Tensor]:
-        return [value for value in self.module.state_dict().values() if value.numel()]
+        return [value.detach() for value in self.kept]
 
     def _parts(self) -> Iterator[tuple[Tensor, Tensor]]:
         if self.file is None:

@@ -192,11 +192,8 @@ class Trainer:
     def _enter_average(self, shares: int) -> None:
         assert self.average is not None
         self.game.settle()
-        self.latest.copy()
         self.at.averaged += 1
-        self.average.leave(averaged_share(self.at.averaged, shares))
-        self.average.copy()
-        self.latest.restore()
+        self.average.approach(averaged_share(self.at.averaged, shares))
 
     def _averaged_rounds(self) -> None:
         """Rounds after a warm start: an average of the weights at the epochs' ends is validated; an

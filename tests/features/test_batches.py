@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastgaum.features import batches as module
 from fastgaum.features import sessions
-from fastgaum.features.batches import assemble, batches
+from fastgaum.features.batches import assemble, batches, sessions_of
 from fastgaum.features.number_code import Moments, standardised
 from fastgaum.features.sessions import ActionBags, EncodedSessions
 from fastgaum.nets.tensors import to_tensors
@@ -178,3 +179,37 @@ def test_runs_hold_no_more_than_a_batch_may(sizes: list[int], most: int) -> None
     assert all(sum(part) <= most or len(part) == 1 for part in parts if any(part))
     # none could have taken the next one's first session
     assert all(sum(left) + right[0] > most for left, right in itertools.pairwise(parts))
+
+
+@settings(max_examples=40)
+@given(encoded_sessions(), st.data())
+def test_a_part_of_a_batch_is_the_batch_of_its_sessions(
+    encoded: EncodedSessions, data: st.DataObject
+) -> None:
+    first = data.draw(st.integers(0, encoded.n_sessions - 1))
+    last = data.draw(st.integers(first + 1, encoded.n_sessions))
+    whole = assemble(encoded)
+    part, alone = sessions_of(whole, first, last), assemble(encoded, np.arange(first, last))
+    for name, expected in vars(alone).items():
+        found = getattr(part, name)
+        if expected is None:
+            assert found is None, name
+        else:
+            np.testing.assert_array_equal(found, expected, name)
+            assert found.dtype == expected.dtype, name
+
+
+@settings(max_examples=20)
+@given(encoded_sessions(), st.integers(1, 4))
+def test_batches_are_the_same_however_many_are_assembled_at_once(
+    encoded: EncodedSessions, batch_sessions: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "AT_ONCE", 1)
+        alone = list(batches(encoded, batch_sessions, np.random.default_rng(3)))
+    at_once = list(batches(encoded, batch_sessions, np.random.default_rng(3)))
+    assert len(alone) == len(at_once)
+    for one, other in zip(alone, at_once, strict=True):
+        np.testing.assert_array_equal(one.numbers, other.numbers)
+        np.testing.assert_array_equal(one.token_ids, other.token_ids)
+        np.testing.assert_array_equal(one.rows, other.rows)
