@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_sequence
 
 from fastgaum.bench.races import Bar, Group, Race, check
-from fastgaum.engine.recurrence import LstmLayer
-from fastgaum.engine.tables import Named, NamedRoom, SparseTable
+from fastgaum.ops.lstm import LstmLayer
+from fastgaum.ops.tables import Named, NamedRoom, SparseTable
 from fastgaum.logs.synthetic import synthesise
 
 Step = Callable[[], dict[str, Tensor] | None]

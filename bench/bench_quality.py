@@ -31,7 +31,7 @@ from fastgaum.baselines.registry import make_model
 from fastgaum.bench.races import SOONER, Group, Race, SkippedError, times_as_soon
 from fastgaum.bench.rivals.peers import PEERS, conditional_logit
 from fastgaum.bench.rivals.two_towers import BATCH, Displays, Training
-from fastgaum.engine.dispatch import game_for
+from fastgaum.game.game import Game
 from fastgaum.features.batches import Batch, batches
 from fastgaum.features.encoder import Encoder
 from fastgaum.game.observers import EpochRow, Observer
@@ -114,7 +114,7 @@ def our_rate(model: UserModel, log: SessionLog, kind: str, n_calls: int) -> floa
     sizes = (config, space.n_ids, space.n_numbers, history_encoder)
     networks = Networks(*sizes, context_sizes(space), log_rates(space))
     unknown = torch.from_numpy(space.unknown_of_id)
-    game = game_for(networks, config, regulariser_of(config), unknown, model.outside)
+    game = Game(networks, config, regulariser_of(config), unknown, model.outside)
     train = Encoder(space, log).encode(log.sessions_in("train")[:8192])
     step = game.exact_step if kind == "exact" else game.round
     waiting: Iterator[Batch] = iter(())

@@ -18,11 +18,10 @@ from fastgaum.bench.races import Bar, Group, Race
 from fastgaum.bench.rivals.flops import round_flops
 from fastgaum.bench.rivals.stock_torch import StockTorch
 from fastgaum.config import Config
-from fastgaum.engine.dispatch import game_for
+from fastgaum.game.game import Game
 from fastgaum.features.batches import Batch, batches
 from fastgaum.features.fitting import fit_training
 from fastgaum.features.sessions import EncodedSessions
-from fastgaum.game.game import ReferenceGame
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
@@ -127,10 +126,10 @@ class Run:
 
 
 GAMES: dict[str, Callable[[Networks, Config, Data], Any]] = {
-    "ours": lambda networks, config, data: game_for(
+    "ours": lambda networks, config, data: Game(
         networks, config, regulariser_of(config), data.unknown_of_id, False
     ),
-    "reference": lambda networks, config, data: ReferenceGame(
+    "reference": lambda networks, config, data: Game(
         networks, config, regulariser_of(config), data.unknown_of_id, False
     ),
     "stock-torch": lambda networks, config, data: StockTorch(networks, config, False),

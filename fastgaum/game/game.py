@@ -9,26 +9,35 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Protocol
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fastgaum import ops, threads
+from fastgaum.arrays import FloatArray
 from fastgaum.config import Config
 from fastgaum.errors import StepRefusedError
-from fastgaum.game.optimisers import StockOptimiser
-from fastgaum.nets.bags import IdDropout
-from fastgaum.nets.networks import Networks
+from fastgaum.kernels.choice import CHOICES, TARGETS, Loss, choice_probs
+from fastgaum.nets.bags import BagLinear, IdDropout, random_key
+from fastgaum.nets.examination import Examination
+from fastgaum.nets.histories import PositionWeight
+from fastgaum.nets.networks import Networks, Scorer
 from fastgaum.nets.regularisers import (
     ChoiceDistribution,
     Regulariser,
+    Shannon,
     best_value,
 )
-from fastgaum.nets.segments import segment_sum
+from fastgaum.nets.segments import expand_to_candidates, segment_sum
 from fastgaum.nets.tensors import BatchTensors
+from fastgaum.ops.displays import parts_of
+from fastgaum.ops.optimiser import LazyAdamW
+from fastgaum.ops.scorer import ScorerKernels, dense_of, learn
 
+SHARED_SCORES = 1 << 16
+"""scores of a softmax that two threads share"""
+NOTHING: FloatArray = np.empty(0, np.float32)
 AVERAGED_EPOCHS, AVERAGES = 3, 8
 """exact epochs that a moving average of weights reaches back, and how often an epoch enters it"""
 
@@ -112,58 +121,41 @@ def optimality_gap(
     return (best - generator_value(dist, utility, batch, regulariser, eta)).clamp(min=0)
 
 
-class Optimiser(Protocol):
-    """One player's optimiser, as a training and its checkpoints see it."""
+class Game:
+    """Two players over one set of networks, and the steps that train them.
 
-    lr: float
-
-    @property
-    def counters(self) -> tuple[float, float]:
-        """Steps taken, and the logarithm of the weight decay of them all."""
-
-    def set_counters(self, steps: float, log_decay: float) -> None:
-        """Go on counting from here."""
-
-    def state(self) -> dict[str, Tensor]:
-        """Memory of a step beside the counters, by name; the optimiser's own."""
-
-    def settle(self) -> None:
-        """Give every table row the weight decay that it has waited for."""
-
-
-class Game(ABC):
-    """Two players over one set of networks, and the steps that train them: by autograd in
-    `ReferenceGame`, by kernels in `engine.game.EngineGame`; `engine.dispatch.game_for` chooses."""
+    Operators (`fastgaum.ops`) do what they take, one by one; where none does, torch does it."""
 
     def __init__(
-        self, networks: Networks, config: Config, regulariser: Regulariser, outside: bool
+        self,
+        networks: Networks,
+        config: Config,
+        regulariser: Regulariser,
+        unknown_of_id: Tensor,
+        outside: bool,
     ) -> None:
+        """unknown_of_id: the id of each id's field for unknown values, int32, (n_ids,); outside:
+        whether no click is offered as a choice."""
         self.networks, self.config = networks, config
         self.regulariser, self.outside = regulariser, outside
+        device = next(networks.parameters()).device
+        self.drop_ids = IdDropout(unknown_of_id.to(device), config.id_dropout)
+        player = networks.player
+        # each player clips by its own gradient
+        self.reward_optimiser = optimiser_of(
+            player, player.reward, config.lr, config.weight_decay, config.clip
+        )
+        self.generator_optimiser: LazyAdamW | None = None
+        if networks.generator is not None:
+            self.generator_optimiser = optimiser_of(
+                networks.generator, networks.generator, config.generator_lr, 0.0, config.clip
+            )
 
-    @abstractmethod
-    def exact_step(self, batch: BatchTensors) -> float:
-        """Take one reward step against the closed-form best response; return the mean Fenchel–Young
-        loss (nats for Shannon).
-
-        Raises StepRefusedError for a loss or a gradient that is not finite; nothing has moved."""
-
-    @abstractmethod
-    def round(self, batch: BatchTensors) -> float:
-        """Take generator steps, then one reward step; return the mean of ⟨φ, r⟩ − r(a_t) before it,
-        φ with nothing dropped. Raises StepRefusedError as `exact_step` does."""
-
-    @abstractmethod
-    def generator_turn(self, batch: BatchTensors, steps: int) -> None:
-        """Take generator steps against the present reward, which stays fixed."""
-
-    def outputs(self, batch: BatchTensors) -> tuple[Tensor, Tensor | None]:
-        """As `Networks.outputs`, of settled networks."""
-        return self.networks.outputs(batch)
-
-    @abstractmethod
-    def optimisers(self) -> Mapping[str, Optimiser]:
+    def optimisers(self) -> dict[str, LazyAdamW]:
         """Every player's optimiser, by name: "reward" and "generator"."""
+        generator = self.generator_optimiser
+        own = {"reward": self.reward_optimiser}
+        return own if generator is None else {**own, "generator": generator}
 
     def set_learning_rates(self, factor: float, reward_share: float = 1.0) -> None:
         """Set the learning rates to the configured ones times `factor`, the reward's also times its
@@ -180,93 +172,151 @@ class Game(ABC):
     def release(self) -> None:
         """Settle, and leave the networks with parameters of their own."""
         self.settle()
+        for optimiser in self.optimisers().values():
+            optimiser.release()
+        for module in self.networks.modules():
+            if isinstance(module, BagLinear | PositionWeight):
+                module.sparse_grad = False
 
-
-class ReferenceGame(Game):
-    """The steps by autograd: any device, any configuration."""
-
-    def __init__(
-        self,
-        networks: Networks,
-        config: Config,
-        regulariser: Regulariser,
-        unknown_of_id: Tensor,
-        outside: bool,
-    ) -> None:
-        super().__init__(networks, config, regulariser, outside)
-        self.drop_ids = IdDropout(unknown_of_id, config.id_dropout)
-        shared = (config.clip, config.table_optimiser)
-        # each player clips by its own gradient
-        self.reward_optimiser = StockOptimiser(
-            networks.player, config.lr, config.weight_decay, *shared
-        )
-        self.generator_optimiser: StockOptimiser | None = None
-        if networks.generator is not None:
-            self.generator_optimiser = StockOptimiser(
-                networks.generator, config.generator_lr, 0.0, *shared
-            )
-
-    def optimisers(self) -> dict[str, StockOptimiser]:
-        """As the base says."""
-        generator = self.generator_optimiser
-        own = {"reward": self.reward_optimiser}
-        return own if generator is None else {**own, "generator": generator}
+    def outputs(self, batch: BatchTensors) -> tuple[Tensor, Tensor | None]:
+        """As `Networks.outputs`, of settled networks."""
+        return self.networks.outputs(batch)
 
     def exact_step(self, batch: BatchTensors) -> float:
-        """As the base says."""
-        self.networks.train()
-        utility, _ = self.networks.player(self._dropped(batch))
-        loss = exact_loss(utility, batch, self.regulariser, self.config.eta, self.outside)
-        return self._reward_update(batch.weighted(loss).mean())
+        """Take one reward step against the closed-form best response; return the mean Fenchel–Young
+        loss (nats for Shannon).
+
+        Raises StepRefusedError for a loss or a gradient that is not finite; nothing has moved."""
+        self._train()
+        self.reward_optimiser.zero_grad()
+        dropped, reward, eta = self._dropped(batch), self.networks.player.reward, self.config.eta
+        states = self.networks.player.states(dropped)
+        of = self._kernels(reward, dropped, states)
+        if of is None:
+            utility = reward(dropped.candidates, states, dropped.display_offsets)
+            losses = exact_loss(utility, batch, self.regulariser, eta, self.outside)
+            return self._reward_update(batch.weighted(losses).mean())
+        shown, vectors = reward.inputs(of, dropped.candidates, dropped.display_offsets)
+        choices = batch.source.choices
+        rule = Loss(CHOICES, np.float32(eta), self.outside, choices, NOTHING, _weights_of(batch))
+        made = learn(of, shown, states, rule, self._key(reward), vectors)
+        found = _mean_loss(made.log_totals, 1 / eta, made.scores, batch)
+        return self.reward_optimiser.step(found)
 
     def round(self, batch: BatchTensors) -> float:
-        """As the base says."""
-        self.networks.train()
+        """Take generator steps, then one reward step; return the mean of ⟨φ, r⟩ − r(a_t) before it,
+        φ with nothing dropped. Raises StepRefusedError as `exact_step` does."""
+        self._train()
+        self.reward_optimiser.zero_grad()
         player, dropped = self.networks.player, self._dropped(batch)
         states = player.states(dropped)
-        draws = _random_state(states.device)
-        utility = player.reward(dropped.candidates, states, dropped.display_offsets)
-        self._generator_steps(dropped, states, utility, draws, self.config.generator_steps)
-        loss = reward_loss(self._whole_choice(batch).probs, utility, batch)
-        return self._reward_update(batch.weighted(loss).mean())
+        draws, key = _random_state(states.device), self._key_of(player.reward, dropped, states)
+        utility = player.reward(dropped.candidates, states, dropped.display_offsets, key)
+        steps = self.config.generator_steps
+        self._generator_steps(dropped, states, utility, draws, steps, key)
+        n, probs = batch.n_events, self._whole_choice(batch, states)
+        grad = probs / n
+        grad.index_add_(0, batch.chosen, grad.new_full((), -1 / n).expand(len(batch.chosen)))
+        if batch.weights is not None:
+            grad *= expand_to_candidates(batch.weights, batch.display_offsets, len(grad))
+        loss = float(torch.dot(grad.double(), utility.detach().double()))
+        if not math.isfinite(loss):
+            raise StepRefusedError(f"the loss is {loss}")
+        torch.autograd.backward(utility, grad)
+        return self.reward_optimiser.step(loss)
 
     def generator_turn(self, batch: BatchTensors, steps: int) -> None:
-        """As the base says."""
-        self.networks.train()
+        """Take generator steps against the present reward, which stays fixed."""
+        self._train()
         player, dropped = self.networks.player, self._dropped(batch)
         with torch.no_grad():
             states = player.states(dropped)
-            draws = _random_state(states.device)
-            utility = player.reward(dropped.candidates, states, dropped.display_offsets)
-        self._generator_steps(dropped, states, utility, draws, steps)
+            draws, key = _random_state(states.device), self._key_of(player.reward, dropped, states)
+            utility = player.reward(dropped.candidates, states, dropped.display_offsets, key)
+        self._generator_steps(dropped, states, utility, draws, steps, key)
 
     def _generator_steps(
-        self, dropped: BatchTensors, states: Tensor, utility: Tensor, draws: Tensor, steps: int
+        self,
+        dropped: BatchTensors,
+        states: Tensor,
+        utility: Tensor,
+        draws: Tensor,
+        steps: int,
+        key: int | None,
     ) -> None:
-        states, utility = states.detach(), utility.detach()
-        assert self.generator_optimiser is not None
+        generator, optimiser = self.networks.generator, self.generator_optimiser
+        assert generator is not None and optimiser is not None
+        states, utility, eta = states.detach(), utility.detach(), self.config.eta
+        of = self._kernels(generator, dropped, states)
+        if of is not None:
+            best, totals = self._softmax(utility, eta, dropped)
+            _mean_loss(totals, 1 / eta, utility.numpy(), dropped)
+            choices, weights = dropped.source.choices, _weights_of(dropped)
+            rule = Loss(TARGETS, np.float32(1), self.outside, choices, best, weights)
         for _ in range(steps):
-            _set_random_state(draws, states.device)
-            losses = mirror_loss(
-                self.networks.logits(dropped, states),
-                utility,
-                dropped,
-                self.regulariser,
-                self.config.eta,
-                self.outside,
-            )
-            self.generator_optimiser.zero_grad()
-            torch.autograd.backward(dropped.weighted(losses).mean())
-            self.generator_optimiser.step()
+            optimiser.zero_grad()
+            if of is not None:
+                shown, vectors = generator.inputs(of, dropped.candidates, dropped.display_offsets)
+                learn(of, shown, states, rule, key, vectors)
+            else:
+                _set_random_state(draws, states.device)
+                logits = self.networks.logits(dropped, states)
+                losses = mirror_loss(
+                    logits, utility, dropped, self.regulariser, eta, self.outside
+                )
+                torch.autograd.backward(dropped.weighted(losses).mean())
+            optimiser.step()
 
     @torch.no_grad()
-    def _whole_choice(self, batch: BatchTensors) -> ChoiceDistribution:
-        self.networks.eval()
-        logits = self.networks.logits(batch, self.networks.player.states(batch))
-        return self.regulariser.link(logits, batch.display_offsets, self.outside)
+    def _whole_choice(self, batch: BatchTensors, states: Tensor) -> Tensor:
+        """Probabilities that the generator gives with nothing dropped, (n_candidates,)."""
+        by_kernels = type(self.regulariser) is Shannon and ops.takes(states)
+        if not by_kernels:
+            self.networks.eval()
+        if self.drop_ids.rate:
+            states = self.networks.player.states(batch)
+        logits = self.networks.logits(batch, states.detach())
+        if by_kernels:
+            return torch.from_numpy(self._softmax(logits, 1.0, batch)[0])
+        return self.regulariser.link(logits, batch.display_offsets, self.outside).probs
+
+    def _softmax(
+        self, scores: Tensor, eta: float, batch: BatchTensors
+    ) -> tuple[FloatArray, FloatArray]:
+        """softmax(eta · scores), (n_candidates,), and log Σ exp of each event, (n_events,)."""
+        values, offsets = scores.numpy(), batch.display_offsets.numpy()
+        probs, totals = np.empty_like(values), np.empty(batch.n_events, np.float32)
+        # a second thread takes some 60 µs to wake: it is not worth that where the first needs a few
+        # times as much
+        parts = parts_of(offsets) if len(values) > SHARED_SCORES else [(0, batch.n_events)]
+        fixed = values, np.float32(eta)
+        calls = [
+            (*fixed, offsets[a : b + 1], self.outside, probs, totals[a:b]) for a, b in parts
+        ]
+        threads.run(choice_probs, calls)
+        return probs, totals
+
+    def _kernels(
+        self, scorer: Scorer, batch: BatchTensors, states: Tensor
+    ) -> ScorerKernels | None:
+        """The kernels of the fused loss, which is Shannon's."""
+        if type(self.regulariser) is not Shannon:
+            return None
+        return scorer.kernels_for(batch.candidates, states)
+
+    def _train(self) -> None:
+        # the walk over all modules takes as long as a small step's kernels
+        if not self.networks.training:
+            self.networks.train()
+
+    def _key_of(self, scorer: Scorer, batch: BatchTensors, states: Tensor) -> int | None:
+        """A key of dropout, drawn where kernels score."""
+        return self._key(scorer) if scorer.kernels_for(batch.candidates, states) else None
+
+    def _key(self, scorer: Scorer) -> int | None:
+        return int(random_key()) if scorer.drops else None
 
     def _reward_update(self, loss: Tensor) -> float:
-        self.reward_optimiser.zero_grad()
         torch.autograd.backward(loss)
         # read after the backward pass is under way: a card is waited for once
         found = float(loss.detach())
@@ -275,12 +325,48 @@ class ReferenceGame(Game):
         return self.reward_optimiser.step(found)
 
     def _dropped(self, batch: BatchTensors) -> BatchTensors:
-        return dataclasses.replace(
-            batch,
-            candidates=self.drop_ids(batch.candidates),
-            tokens=self.drop_ids(batch.tokens),
-            context=self.drop_ids(batch.context),
-        )
+        if not self.drop_ids.rate:
+            return batch
+        candidates, tokens = self.drop_ids(batch.candidates), self.drop_ids(batch.tokens)
+        context = self.drop_ids(batch.context) if len(batch.context.ids) else batch.context
+        return dataclasses.replace(batch, candidates=candidates, tokens=tokens, context=context)
+
+
+def optimiser_of(
+    player: nn.Module, scorer: Scorer, lr: float, weight_decay: float, clip: float
+) -> LazyAdamW:
+    """The optimiser of all parameters of a player; those of its scorer's kernels stand first."""
+    tables: dict[int, nn.Parameter] = {}
+    for module in player.modules():
+        if isinstance(module, BagLinear | PositionWeight):
+            module.sparse_grad = True
+            tables[id(module.table)] = module.table
+    free = [part.later for part in player.modules() if isinstance(part, Examination)]
+    dense = dense_of(scorer) if type(scorer.first) is BagLinear else []
+    known = {*tables, *map(id, [*free, *dense])}
+    dense += [one for one in player.parameters() if id(one) not in known]
+    return LazyAdamW(dense, tables.values(), lr, weight_decay, clip, free)
+
+
+def _weights_of(batch: BatchTensors) -> FloatArray:
+    """Weights of the events as kernels read them, (n_events,), or (0,) without any."""
+    return NOTHING if batch.source.weights is None else batch.source.weights
+
+
+@np.errstate(all="ignore")
+def _mean_loss(
+    values: FloatArray, factor: float, utility: FloatArray, batch: BatchTensors
+) -> float:
+    """The mean over events of values, (n_events,), times a factor, less the logged choices'
+    utility, by the events' weights. Raises StepRefusedError where it is not finite."""
+    terms, chosen, weights = values * factor, utility[batch.source.chosen], batch.source.weights
+    if weights is not None:
+        terms, chosen = terms * weights, chosen * weights[batch.source.clicked]
+    total = terms.sum(dtype=np.float64)
+    loss = float(total - chosen.sum(dtype=np.float64)) / batch.n_events
+    if not math.isfinite(loss):
+        raise StepRefusedError(f"the loss is {loss}")
+    return loss
 
 
 def _random_state(device: torch.device) -> Tensor:

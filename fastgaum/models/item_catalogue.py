@@ -17,7 +17,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.arrays import FloatArray, IntArray
-from fastgaum.engine.fixed import Vectors
+from fastgaum.models.fixed import Vectors
 from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.features.coded_log import check_columns
 from fastgaum.features.fields import OF_PLACE, ids_of_items

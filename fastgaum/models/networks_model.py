@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from functools import partial
 
 import torch
 
+from fastgaum import ops
 from fastgaum.arrays import FloatArray
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
@@ -19,7 +19,7 @@ from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser
 from fastgaum.nets.tensors import BatchTensors
 
 MANY = 1 << 20
-"""candidates from which a split is scored by the engine"""
+"""candidates from which a split is scored by kernels"""
 
 
 class NetworksModel(ChoiceModel):
@@ -37,7 +37,8 @@ class NetworksModel(ChoiceModel):
     def utility(self, batch: BatchTensors) -> torch.Tensor:
         """Utilities of a batch's candidates, with what their places add, (n_candidates,); no click
         has utility 0."""
-        return self._networks().eval().utility(batch)[0]
+        with ops.plain():
+            return self._networks().eval().utility(batch)[0]
 
     def examination(self, head: Head = "reward") -> FloatArray | None:
         """As of `ChoiceModel`; None also for the generator of exact players."""
@@ -54,14 +55,14 @@ class NetworksModel(ChoiceModel):
         """A head's distribution over each display set: the reward's best response, or the
         generator's own."""
         networks = self._networks().eval()
-        utility, states = networks.utility(batch)
-        if head == "reward" or networks.generator is None:
+        with ops.plain():
+            utility, states = networks.utility(batch)
+            logits = None if networks.generator is None else networks.logits(batch, states)
+        if head == "reward" or logits is None:
             return self.regulariser.best_response(
                 self.config.eta * utility, batch.display_offsets, self.outside
             )
-        return self.regulariser.link(
-            networks.logits(batch, states), batch.display_offsets, self.outside
-        )
+        return self.regulariser.link(logits, batch.display_offsets, self.outside)
 
     def _scorer(self, n_candidates: int, at_place: Place = "own") -> ScoreSessions:
         networks, outputs = self._networks(), self._outputs(n_candidates)
@@ -72,24 +73,15 @@ class NetworksModel(ChoiceModel):
         )
 
     def _outputs(self, n_candidates: int) -> Outputs:
-        """The networks, or for many candidates in all on the CPU the engine, a copy on each
-        thread."""
+        """The networks: for many candidates in all on the CPU by kernels, else in torch alone."""
         networks = self._networks()
-        # the engine's kernels take a second to import: few candidates do without
-        if self.device.type != "cpu" or n_candidates < MANY or self._is_training:
+        if n_candidates >= MANY and not self._is_training:
             return networks.outputs
-        from fastgaum.engine.dispatch import outputs_by_hand
-
-        assert self.space is not None
-        unknown, of_thread = torch.from_numpy(self.space.unknown_of_id), threading.local()
 
         def outputs(batch: BatchTensors) -> tuple[torch.Tensor, torch.Tensor | None]:
-            if not hasattr(of_thread, "outputs"):
-                of_thread.outputs = outputs_by_hand(
-                    networks, self.config, self.regulariser, unknown, self.outside
-                )
-            found: tuple[torch.Tensor, torch.Tensor | None] = of_thread.outputs(batch)
-            return found
+            # kernels take a second to import: few candidates do without
+            with ops.plain():
+                return networks.outputs(batch)
 
         return outputs
 

@@ -356,8 +356,8 @@ class UserModel(NetworksModel):
         the log's own split; nothing is compared. Errors are those of `fit`.
 
         begun: a fit of these networks with exact players, on the same data, to go on from."""
-        # the engine's kernels take a second to import: a loaded model does without
-        from fastgaum.engine.dispatch import game_for
+        # kernels take a second to import: a loaded model does without
+        from fastgaum.game.game import Game
         from fastgaum.game.loop import Trainer
 
         space = of_log.space
@@ -375,7 +375,7 @@ class UserModel(NetworksModel):
             if begun is not None:
                 self.networks.load_state_dict(begun.weights, strict=False)
             unknown = torch.from_numpy(space.unknown_of_id)
-            game = game_for(self.networks, self.config, self.regulariser, unknown, self.outside)
+            game = Game(self.networks, self.config, self.regulariser, unknown, self.outside)
             trainer = Trainer(
                 game,
                 of_log.data(fold),

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 
 from fastgaum.arrays import FloatArray, IntArray
-from fastgaum.engine.fixed import FixedRecurrent, FixedScorer, Vectors, rows_of_table
-from fastgaum.engine.scorer import DisplayBatch, parts_of
+from fastgaum.models.fixed import FixedRecurrent, FixedScorer, Vectors, rows_of_table
+from fastgaum.ops.displays import DisplayBatch, parts_of
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import bags_of_candidates
 from fastgaum.features.fields import ids_of_places

@@ -11,8 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fastgaum import ops
 from fastgaum.nets.segments import has_triton, segment_sum
 from fastgaum.nets.tensors import Bags
+
+
+def random_key() -> np.uint32:
+    """A key of dropout (`kernels/draws.py`), drawn from torch's stream."""
+    return np.uint32(int(torch.randint(2**31, (), device="cpu")))
 
 
 @dataclass(frozen=True)
@@ -27,8 +33,16 @@ class IdDropout:
         """Bags with each id dropped with probability `rate`."""
         if self.rate == 0:
             return bags
-        keep = torch.rand(bags.ids.shape, dtype=torch.float32, device=bags.ids.device) >= self.rate
-        return replace(bags, ids=torch.where(keep, bags.ids, self.unknown_of_id[bags.ids.long()]))
+        ids = bags.ids
+        if ids.is_cuda:
+            keep = torch.rand(ids.shape, dtype=torch.float32, device=ids.device) >= self.rate
+            return replace(bags, ids=torch.where(keep, ids, self.unknown_of_id[ids.long()]))
+        from fastgaum.kernels.draws import drop_ids
+
+        dropped, key = torch.empty_like(ids), random_key()
+        threshold = np.uint32(self.rate * 2**32)
+        drop_ids(ids.numpy(), self.unknown_of_id.numpy(), key, threshold, dropped.numpy())
+        return replace(bags, ids=dropped)
 
 
 def bag_sum(
@@ -138,9 +152,23 @@ class BagLinear(_AboveTable):
 
     def forward(self, bags: Bags) -> Tensor:
         """The mapped bags, (n_bags, out)."""
-        return self.add_to(
-            bag_sum(self.table, bags.ids, bags.offsets, None, self.sparse_grad), bags
-        )
+        if not self._is_taken():
+            sums = bag_sum(self.table, bags.ids, bags.offsets, None, self.sparse_grad)
+            return self.add_to(sums, bags)
+        from fastgaum.ops.bag_linear import bag_linear
+
+        weight, bias = None, self.bias
+        if self.numbers is not None:
+            weight, bias = self.numbers.weight, self.numbers.bias
+        x = bag_linear(self.table, weight, bias, bags.ids, bags.offsets, bags.numbers)
+        if self.projection is not None and bags.vectors is not None:
+            x = x + bags.vectors.projected(self.projection)
+        return x
+
+    def _is_taken(self) -> bool:
+        """Whether a kernel takes this map, and leaves a gradient that is wanted to an optimiser."""
+        learned = self.sparse_grad or not torch.is_grad_enabled()
+        return learned and ops.takes(self.table)
 
 
 class SharedBagLinear(_AboveTable):

@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from fastgaum import ops
 from fastgaum.config import Config
 from fastgaum.nets.bags import (
     BagLinear,
@@ -116,10 +117,12 @@ class Recurrent(HistoryEncoder):
     def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
         """State after each token."""
         gates = self.input(tokens)
-        if not (gates.is_cuda and has_triton()):
+        if gates.is_cuda and has_triton():
+            from fastgaum.nets.cuda_ops import lstm_states
+        elif ops.takes(gates):
+            from fastgaum.ops.lstm import lstm_states
+        else:
             return self.run(gates, offsets, self.initial(len(offsets) - 1))[-1][0]
-        from fastgaum.nets.cuda_ops import lstm_states
-
         h = lstm_states(gates, offsets, self.weight_hh[0])
         for layer in range(1, self.layers):
             gates = nn.functional.linear(h, self.weight_ih[layer - 1], self.bias_ih[layer - 1])

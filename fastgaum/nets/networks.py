@@ -10,11 +10,13 @@ import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastgaum import ops
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.features.space import FeatureSpace
@@ -28,6 +30,10 @@ from fastgaum.nets.histories import (
 from fastgaum.nets.segments import expand_to_candidates
 from fastgaum.nets.tensors import Bags, BatchTensors, float32_on
 from fastgaum.nets.towers import NO_NUMBERS, TwoTower, vector_table
+
+if TYPE_CHECKING:
+    from fastgaum.ops.displays import DisplayBatch
+    from fastgaum.ops.scorer import ScorerKernels
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU}
 
@@ -64,9 +70,57 @@ class Scorer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.items = self.tower = self.examination = None
         self.rest = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+        self._kernels: ScorerKernels | None = None
 
-    def forward(self, candidates: Bags, states: Tensor, display_offsets: Tensor) -> Tensor:
-        """Scores, (n_candidates,); states: (n_events, state_dim)."""
+    @property
+    def drops(self) -> bool:
+        """Whether training drops units."""
+        return self.dropout.p > 0 or (self.tower is not None and self.tower.dropout.p > 0)
+
+    def kernels_for(self, candidates: Bags, states: Tensor) -> ScorerKernels | None:
+        """The kernels that score these candidates and learn from them, or None: torch does."""
+        learned = self.first.sparse_grad or not torch.is_grad_enabled()
+        if not (learned and ops.takes(states) and type(self.first) is BagLinear):
+            return None
+        if candidates.width is None or type(self.act) not in ACTIVATIONS.values():
+            return None
+        if self._kernels is None:
+            from fastgaum.ops.scorer import ScorerKernels
+
+            self._kernels = ScorerKernels(self)
+        return self._kernels
+
+    def inputs(
+        self, of: ScorerKernels, candidates: Bags, display_offsets: Tensor
+    ) -> tuple[DisplayBatch, Tensor | None]:
+        """Display sets as kernels read them, and the vectors of their items as rows of the
+        table."""
+        from fastgaum.ops.displays import DisplayBatch, parts_of
+
+        items, given = None if self.tower is None else self.tower.items, candidates.vectors
+        vectors = None
+        if items is not None and items.projection is not None and given is not None:
+            vectors = given.values @ items.projection
+        shown = candidates.displays.get(of.share)
+        if shown is None:
+            offsets = display_offsets.numpy()
+            ids = candidates.ids.numpy().reshape(candidates.n_bags, -1)
+            rows = None if given is None else given.rows.numpy()
+            parts = parts_of(offsets, *of.share)
+            shown = DisplayBatch(offsets, ids, candidates.numbers.numpy(), parts, rows)
+            candidates.displays[of.share] = shown
+        return shown, vectors
+
+    def forward(
+        self, candidates: Bags, states: Tensor, display_offsets: Tensor, key: int | None = None
+    ) -> Tensor:
+        """Scores, (n_candidates,); states: (n_events, state_dim); key: of the kernels' dropout."""
+        of = self.kernels_for(candidates, states)
+        if of is not None:
+            from fastgaum.ops.scorer import score
+
+            shown, vectors = self.inputs(of, candidates, display_offsets)
+            return score(of, shown, states, key, vectors)
         tower = None if self.tower is None else self.tower(candidates, states, display_offsets)
         x: Tensor = self.first(candidates) + expand_to_candidates(
             self.from_state(states), display_offsets, candidates.n_bags
@@ -295,7 +349,8 @@ class Networks(nn.Module):
     @torch.no_grad()
     def outputs(self, batch: BatchTensors) -> tuple[Tensor, Tensor | None]:
         """Utilities and the generator's logits, if any, (n_candidates,), without dropout."""
-        self.eval()
+        if self.training:
+            self.eval()
         utility, states = self.utility(batch)
         return utility, None if self.generator is None else self.logits(batch, states)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,10 @@ class Bags:
     """(n_bags, n_numbers)"""
     vectors: BagVectors | None = None
     """of the bags' items, where networks read them"""
+    width: int | None = None
+    """ids of each bag, where all have as many"""
+    displays: dict[tuple[int, int], Any] = field(default_factory=dict, init=False, repr=False)
+    """display sets made of these bags (`ops.displays`), by how they are cut"""
 
     @property
     def n_bags(self) -> int:
@@ -169,7 +173,7 @@ def _equal_bags(
 ) -> Bags:
     """Bags of as many ids each, (n_bags, width)."""
     offsets = np.arange(len(ids) + 1, dtype=np.int32) * np.int32(ids.shape[1])
-    return Bags(to(ids.reshape(-1)), to(offsets), to(numbers), vectors)
+    return Bags(to(ids.reshape(-1)), to(offsets), to(numbers), vectors, ids.shape[1])
 
 
 def _mover(device: torch.device | str) -> Callable[[np.ndarray], Tensor]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray, LongArray
-from fastgaum.engine.fixed import rows_of_table
+from fastgaum.models.fixed import rows_of_table
 from fastgaum.errors import ConfigError, require_known, require_type
 from fastgaum.features.fields import OF_PLACE
 from fastgaum.features.item_vectors import SAMPLE, principal_axes

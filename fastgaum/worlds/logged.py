@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.arrays import BoolArray, IntArray, KeyArray, LongArray
-from fastgaum.engine.scorer import DisplayBatch, parts_of
+from fastgaum.ops.displays import DisplayBatch, parts_of
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.features.encoder import N_RESERVED, Encoder
 from fastgaum.kernels.draws import uniforms

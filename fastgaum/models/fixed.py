@@ -10,19 +10,20 @@ from torch import Tensor
 
 from fastgaum import threads
 from fastgaum.arrays import FloatArray, IntArray
-from fastgaum.engine.recurrence import NO_SOURCE, gate_blocks, plan
-from fastgaum.engine.scorer import (
+from fastgaum.ops.lstm import NO_SOURCE, gate_blocks, plan
+from fastgaum.ops.displays import DisplayBatch
+from fastgaum.ops.scorer import (
     KINDS,
     NO_DROPOUT,
     NO_SLOTS,
     NO_TABLE,
     ONLY_SCORES,
-    DisplayBatch,
     dense_parameters,
+    places_of,
     starts_of,
     widths_of,
 )
-from fastgaum.engine.towers import dense_of, weights_of
+from fastgaum.ops.towers import dense_of, weights_of
 from fastgaum.kernels import bag_linear, lstm, towers
 from fastgaum.kernels import scorer as kernels
 from fastgaum.kernels.examination import examine
@@ -53,14 +54,8 @@ def _array(value: Tensor | None) -> FloatArray:
     return np.array(value.detach().cpu().numpy(), np.float32, order="C")
 
 
-def _flat(parameters: Iterable[Tensor]) -> tuple[FloatArray, Callable[[Tensor], int]]:
-    starts: dict[int, int] = {}
-    parts, at = [], 0
-    for one in parameters:
-        starts[id(one)] = at
-        parts.append(_array(one).ravel())
-        at += one.numel()
-    return np.concatenate(parts), lambda one: starts[id(one)]
+def _flat(parameters: Iterable[Tensor]) -> FloatArray:
+    return np.concatenate([_array(one).ravel() for one in parameters])
 
 
 class FixedScorer:
@@ -71,7 +66,8 @@ class FixedScorer:
         tower = scorer.tower
         parameters: list[Tensor] = [*dense_parameters(scorer)]
         linear = None if tower is None or tower.numbers is None else tower.numbers.weight
-        dense, place = _flat([*parameters, *([] if linear is None else [linear])])
+        own = [*parameters, *([] if linear is None else [linear])]
+        dense, place = _flat(own), places_of(own)
         starts = starts_of(scorer, place)
         if linear is not None:
             starts[kernels.LINEAR] = place(linear)
@@ -85,7 +81,7 @@ class FixedScorer:
             table = np.empty((0, tower.dim), np.float32)
             if tower.items is not None:
                 table = rows_of_table(tower.items, vectors, n)
-            self.towers = weights_of(tower, table, _flat(dense_of(tower))[0])
+            self.towers = weights_of(tower, table, _flat(dense_of(tower)))
         self.by_place = None
         if scorer.examination is not None:
             self.by_place = _array(scorer.examination.by_place)

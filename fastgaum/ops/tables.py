@@ -1,17 +1,17 @@
-"""Tables over ids as the engine trains them, by the rows that a batch names, and memory that is
-used again."""
+"""Tables over ids as operators train them, by the rows that a batch names, and memory that is used
+again."""
 
 from __future__ import annotations
 
 import math
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fastgaum import threads
 from fastgaum.arrays import FloatArray, IntArray
@@ -39,7 +39,6 @@ class Buffer:
         return self.view
 
 
-BETA1, BETA2, EPS = np.float32(0.9), np.float32(0.999), np.float32(1e-8)
 SHARED_FLOATS = 1 << 17
 """floats of a table update that are worth a second thread"""
 TABLE_PARTS = 8
@@ -130,38 +129,100 @@ class NamedParts:
         self.whole = Named(self.rows, starts, slot_of, rooms[1])
 
 
-class SparseTable:
-    """A table of one block of rows per id, (n_ids · block, width); a step touches named ids
-    only."""
+class OfParts(NamedTuple):
+    """The gradient of a pass over display sets: of each number of `named`, (named.count, width)."""
 
-    def __init__(self, parameter: nn.Parameter, n_ids: int) -> None:
+    named: NamedParts
+    rows: FloatArray
+
+
+class OfBags(NamedTuple):
+    """The gradient of sums of rows: of each bag's sum, (n_bags, width)."""
+
+    ids: IntArray
+    """(nnz,)"""
+    offsets: IntArray
+    """(n_bags + 1,)"""
+    rows: FloatArray
+
+
+class Table:
+    """A table of rows of ids that an optimiser owns, and the gradients that a step leaves for it,
+    by the rows that a batch names: no tensor of the table's size is ever made.
+
+    Operators find it as the parameter's `learned` (`table_of`)."""
+
+    def __init__(self, parameter: nn.Parameter) -> None:
         self.parameter = parameter
-        self._grad, self._of_parts = Buffer(), Buffer()
-        self.n_ids, self.width = n_ids, parameter.numel() // n_ids
-        self.values: FloatArray = parameter.detach().view(n_ids, self.width).numpy()
-        self.shrunk = np.zeros(n_ids)
-        self.m, self.v = np.zeros_like(self.values), np.zeros_like(self.values)
-        self.named: Named | None = None
-        self.grad: FloatArray = self._grad(0, self.width)
+        parameter.learned = self
+        self.n_ids, self.width = parameter.shape
+        self.slot_of = np.full(self.n_ids, -1, np.int32)
+        self.given: list[OfParts | OfBags] = []
+        self.after: FloatArray = np.empty((0, self.width), np.float32)
+        self.room = NamedRoom()
+        self._total, self._ids, self._offsets, self._rows = (
+            Buffer(),
+            Buffer(np.int32),
+            Buffer(np.int32),
+            Buffer(),
+        )
 
-    def buffer(self, named: Named) -> FloatArray:
-        """Where the summed gradient of the named rows is written, (n_named, width)."""
-        self.named = named
-        self.grad = self._grad(named.count, self.width)
-        return self.grad
+    @property
+    def values(self) -> FloatArray:
+        """The rows, (n_ids, width), a view."""
+        values: FloatArray = self.parameter.detach().numpy()
+        return values
 
-    def rows_after(self, n: int) -> FloatArray:
-        """Room for n rows after those of the ids, (n, width), that are no weights."""
-        if len(self.values) < self.n_ids + n:
-            room = np.empty((self.n_ids + n + n // 4, self.width), np.float32)
-            room[: self.n_ids] = self.values[: self.n_ids]
-            weights = torch.from_numpy(room[: self.n_ids])
-            self.values, self.parameter.data = room, weights.view(self.parameter.shape)
-        return self.values[self.n_ids : self.n_ids + n]
+    def followed_by(self, rows: FloatArray) -> FloatArray:
+        """The table's rows, then others, (n_ids + n, width), in one array; the table moves to
+        another one where it has no room behind it."""
+        n = self.n_ids + len(rows)
+        values, room = self.values, self.after
+        if len(room) < n or room.ctypes.data != values.ctypes.data:
+            self.after = room = np.empty((n + n // 4, self.width), np.float32)
+            room[: self.n_ids] = values
+            self.parameter.data = torch.from_numpy(room[: self.n_ids])
+        room[self.n_ids : n] = rows
+        return room[:n]
 
-    def add(self, named: Named, grad: FloatArray) -> None:
-        """Sum the gradients of bags, (n_bags, width), into the rows that the bags name."""
-        total = self.buffer(named)
+    def give(self, gradient: OfParts | OfBags) -> None:
+        """Leave a gradient for the next step. Its arrays must stay as they are until then."""
+        self.given.append(gradient)
+
+    def take(self) -> tuple[IntArray, FloatArray] | None:
+        """The rows that gradients were left for, each once, (n_named,), and their sums, (n_named,
+        width), valid until the next call; None: nothing was left. Nothing is left after."""
+        given, self.given = self.given, []
+        sparse = self.parameter.grad
+        if sparse is not None:
+            self.parameter.grad = None
+            sparse = sparse.coalesce()
+            rows = sparse.indices()[0].numpy().astype(np.int32)
+            given.append(OfBags(rows, np.arange(len(rows) + 1, dtype=np.int32), sparse.values().numpy()))
+        if not given:
+            return None
+        if len(given) == 1:
+            (one,) = given
+            if isinstance(one, OfParts):
+                if one.named.alone:
+                    return one.named.rows, one.rows
+                return self._sum(one.named.whole, one.rows)
+            return self._sum(Named(one.ids, one.offsets, self.slot_of, self.room), one.rows)
+        ids = [one.named.rows if isinstance(one, OfParts) else one.ids for one in given]
+        sizes = [
+            np.ones(len(one.rows), np.int32) if isinstance(one, OfParts) else np.diff(one.offsets)
+            for one in given
+        ]
+        all_ids, offsets = self._ids(sum(map(len, ids))), self._offsets(1 + sum(map(len, sizes)))
+        np.concatenate(ids, out=all_ids)
+        offsets[0] = 0
+        np.cumsum(np.concatenate(sizes), out=offsets[1:])
+        rows = self._rows(len(offsets) - 1, self.width)
+        np.concatenate([one.rows for one in given], out=rows)
+        return self._sum(Named(all_ids, offsets, self.slot_of, self.room), rows)
+
+    def _sum(self, named: Named, grad: FloatArray) -> tuple[IntArray, FloatArray]:
+        total = self._total(named.count, self.width)
         threads.run(
             kernels.add_rows,
             [
@@ -169,29 +230,9 @@ class SparseTable:
                 for part in parts_of_slots(named.bags[0], self.width)
             ],
         )
+        return named.rows[: named.count], total
 
-    def rows_of(self, named: NamedParts) -> FloatArray:
-        """Where the parts sum the gradients of their rows, (named.count, width)."""
-        if named.alone:
-            return self.buffer(named.whole)
-        return self._of_parts(named.count, self.width)
 
-    def add_parts(self, named: NamedParts) -> None:
-        """Sum what stands in `rows_of` over the parts."""
-        if not named.alone:
-            self.add(named.whole, self._of_parts(named.count, self.width))
-
-    def moves(
-        self, shrink: float, lr: float, log_decay: float, corrections: tuple[np.float32, np.float32]
-    ) -> list[threads.Call]:
-        """The calls that move the named rows."""
-        if self.named is None:
-            return []
-        count, rows, small = self.named.count, self.named.rows, np.float32
-        size = count if count * self.width <= SHARED_FLOATS else math.ceil(count / 8)
-        rates = kernels.AdamRates(
-            small(shrink), small(lr), log_decay, BETA1, BETA2, *corrections, EPS
-        )
-        self.named, state = None, (self.values, self.m, self.v, self.shrunk)
-        cuts = [slice(at, min(at + size, count)) for at in range(0, count, max(size, 1))]
-        return [(kernels.adam_rows, (*state, rows[cut], self.grad[cut], rates)) for cut in cuts]
+def table_of(parameter: Tensor) -> Table | None:
+    """The table that an optimiser made of a parameter, if one did."""
+    return getattr(parameter, "learned", None)

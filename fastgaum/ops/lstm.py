@@ -1,5 +1,5 @@
 """One layer of an LSTM over ragged sequences: forward, then at most one backward pass. Results stay
-valid until the next pass.
+valid until the layer's next pass.
 
 Parts of tiles (`kernels/packing.py`) run on threads. They depend on lengths and hidden size alone,
 and sums over parts are in order: any number of threads gives the same bits."""
@@ -7,12 +7,16 @@ and sums over parts are in order: any number of threads gives the same bits."""
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from fastgaum import threads
 from fastgaum.arrays import FloatArray, IntArray
-from fastgaum.engine.tables import Buffer
+from fastgaum.ops.tables import Buffer
 from fastgaum.kernels import lstm as lstm_kernels
 from fastgaum.kernels import packing
 
@@ -175,3 +179,27 @@ class LstmLayer:
         if not whole:
             grad_weight[...] = total.transpose(1, 0, 2).reshape(width, -1)[:, :depth]
         return gates, grad_x
+
+
+class _States(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
+        ctx.layer, size = LstmLayer(weight.shape[1]), len(weight)
+        x, bias = gates.detach().contiguous().numpy(), np.zeros(size, np.float32)
+        h, _ = ctx.layer.forward(offsets.numpy(), weight.detach().numpy(), bias, x)
+        return torch.from_numpy(h)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        of_weight = np.empty(ctx.layer.weight.shape, np.float32)
+        none = of_weight[0, :0]
+        sums = ctx.layer.backward(grad.contiguous().numpy(), of_weight, none)[0]
+        return torch.from_numpy(sums), torch.from_numpy(of_weight), None
+
+
+def lstm_states(gates: Tensor, offsets: Tensor, weight_hh: Tensor) -> Tensor:
+    """h after each token, (n_tokens, H), of sequences that begin at zero; arguments as of
+    `nets.sequences.lstm`, its twin. The array of `gates` is overwritten."""
+    states: Tensor = _States.apply(gates, weight_hh, offsets)  # type: ignore[no-untyped-call]
+    return states
