@@ -25,7 +25,7 @@ FOR_USERS = {"sb3_contrib"}
 """not imported by the package: agents for its users, which tests train"""
 BROUGHT = {"llvmlite"}
 """numba is made of it, pins its version, and is all that is compiled with it"""
-RIVALS = {"clax", "flax", "jax", "optax", "pandas", "torch_choice", "recsim"}
+RIVALS = {"torch_choice", "recsim"}
 """measured against where they are installed; each wants versions of its own, so no extra of ours
 installs them (pandas is one of the extra `frames`)"""
 

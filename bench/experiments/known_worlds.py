@@ -25,13 +25,10 @@ class KnownWorld:
     events: int
     """of its log"""
     pool: Pool = field(default_factory=Pool)
-    planned: bool = False
-    """whether the best policy can be computed"""
 
 
 def short_sighted(n_items: int = 10, seed: int = 0) -> TrueWorld:
-    """A small world in which greed is short-sighted and a horizon of any length can be planned
-    exactly.
+    """A small world in which greed is short-sighted.
 
     Bait is worth 1 more now, and each choice of one makes every item worth 1.5 less until two
     events without bait have passed. The taste is that of the last choice (decay 0). Over 20 events
@@ -74,7 +71,7 @@ def _bored(
 KNOWN_WORLDS = {
     one.name: one
     for one in (
-        KnownWorld("items-10", "10 items", short_sighted, 4_000, planned=True),
+        KnownWorld("items-10", "10 items", short_sighted, 4_000),
         KnownWorld("items-200", "200 items", _bored, 10_000),
         KnownWorld(
             "items-2000",
@@ -109,7 +106,3 @@ KNOWN_WORLDS = {
 def true_users(name: str) -> TrueWorld:
     """The world of this name, made once."""
     return KNOWN_WORLDS[name].make()
-
-
-WELL_SPECIFIED = ("items-10", "items-200", "items-2000")
-"""worlds that a model of this package can learn"""
