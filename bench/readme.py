@@ -30,7 +30,6 @@ from fastgaum.bench.excerpts import (
 from fastgaum.bench.experiments.foreign import foreign_blocks
 from fastgaum.bench.experiments.learning_curve import curves_to_markdown, draw_curves
 from fastgaum.bench.experiments.loop_table import draw_loop, loop_to_markdown
-from fastgaum.bench.experiments.rounds import draw_rounds, rounds_block
 from fastgaum.bench.experiments.transfer_table import (
     draw_transfer,
     transfer_blocks,
@@ -55,7 +54,6 @@ from fastgaum.reports.world_tables import adaptation_block, fidelity_summary, po
 ROOT = Path(__file__).resolve().parents[1]
 NOT_RUN = "Not run yet: the command above writes this table."
 PROMISED = "clicks that learned worlds promise of ten policies, against those that true users pay"
-BY_ROUND = "gap closed and optimism by events logged, in rounds and with random slates"
 WALKED = "clicks to the target, levels of categories and distance by click, humans and players"
 NEAR = 3.0
 """points of prec@1 within which a published cell counts as reproduced"""
@@ -131,11 +129,6 @@ def transfer_page(result: Json) -> str:
     figure = f"![{PROMISED}](../transfer.svg)"
     tables = blocks_to_markdown(transfer_blocks(result))
     return f"{transfer_summary(result)}\n\n{figure}\n\n{tables}"
-
-
-def rounds_page(result: Json) -> str:
-    figure = f"![{BY_ROUND}](../rounds.svg)"
-    return f"{figure}\n\n{block_to_markdown(rounds_block(result))}"
 
 
 def loop_tables(result: Json) -> str:
@@ -292,7 +285,6 @@ SECTIONS = (
     Section(TRANSFER, "foreign", ["foreign"], in_blocks(foreign_blocks)),
     *(Section(TRANSFER, name, [name], render) for name, render in TRANSFERS.items()),
     Section(TRANSFER, "away", ["away"], in_blocks(away_blocks)),
-    Section("docs/guide/rounds.md", "rounds", ["rounds"], rounds_page),
     Section("docs/guide/fidelity.md", "loop", ["wikispeedia-loop"], loop_tables),
     Section("docs/guide/off-policy.md", "ope", ["ope"], study_to_markdown),
     Section("docs/performance.md", "races", ["bench"], races_to_markdown),
@@ -306,7 +298,6 @@ FIGURES: dict[str, tuple[str, Callable[[Json, Path], None]]] = {
     "fidelity": ("fidelity/search_clicks", draw_fidelity),
     "transfer": ("transfer", draw_transfer),
     "transfer-narrow": ("transfer", partial(draw_transfer, narrow=True)),
-    "rounds": ("rounds", draw_rounds),
     "closed-loop": ("wikispeedia-loop", draw_loop),
     "learning-curve": ("learning-curve", draw_curves),
 }

@@ -25,6 +25,7 @@ SHARED_NAMES: dict[str, str] = {}
 SHORT_FILES: dict[str, str] = {
     "fastgaum.ope.uniform_logging": "two strangers looked for the test of random displays by name",
     "fastgaum.policies.cascade_dqn": "one policy, one file",
+    "fastgaum.policies.explore": "one policy, one file",
 }
 """modules below eighty lines with one importer, with the reason"""
 

@@ -27,7 +27,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray
-from fastgaum.bench.experiments.promises import MODEL, Learner, seeds_figure
+from fastgaum.bench.experiments.promises import FITTED, MODEL, Learner, seeds_figure
 from fastgaum.bench.experiments.transfer_table import FIGURES
 from fastgaum.bench.report import write_object
 from fastgaum.config import Config
@@ -42,7 +42,6 @@ from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.evaluation import gap_closed
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
 from fastgaum.policies.rollout import Setting
-from fastgaum.policies.rounds import FITTED
 from fastgaum.policies.trajectories import trajectories
 from fastgaum.policies.transfer import TransferPolicy, shared_pool
 from fastgaum.reports.table import Block, Json, TableColumn, blocks_to_markdown, finite, table_of

@@ -109,6 +109,8 @@ def logging_policy(name: str, popularity: FloatArray) -> Policy:
 
 MODEL: dict[str, object] = {"set_context": False, "relations": False}
 """what changes of the preset `fastgaum`: utilities then know no set"""
+FITTED = (0.75, 0.25, 0.0)
+"""shares of a log's users who train, validate and test"""
 ONE_WORLD = "one world"
 
 

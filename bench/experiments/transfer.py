@@ -35,6 +35,7 @@ from fastgaum.bench.experiments.known_worlds import (
     true_users,
 )
 from fastgaum.bench.experiments.promises import (
+    FITTED,
     LOGGING,
     MODEL,
     Learner,
@@ -59,7 +60,6 @@ from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.evaluation import gap_closed
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.rollout import Setting
-from fastgaum.policies.rounds import FITTED
 from fastgaum.policies.slateq import SlateQ
 from fastgaum.policies.trajectories import trajectories
 from fastgaum.reports.grid import side_by_side

@@ -79,8 +79,6 @@ COMMANDS = {
     "exit code is 1.",
     "bench": "Measure speeds on this machine, beside other libraries.\n\nExit code 1 if a result "
     "was wrong; with --strict also if a target was missed.",
-    "bench transfer": "Deploy, log, refit, retrain and judge among known users, round by round, "
-    "beside random slates of as many events.",
     "warmup": "Compile all kernels now, as a step of the installation.",
     "doctor": "Print versions and caches and run a self-check, for a bug report.\n\nHome folders "
     "and user names are left out. Exit code 1 if a check fails.",

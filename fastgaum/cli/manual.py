@@ -51,7 +51,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastgaum bench --list",
         "fastgaum bench lstm round --threads 2 --json bench.json",
     ),
-    "bench transfer": ("fastgaum bench transfer items-200 --rounds 8 --json rounds.json",),
     "warmup": ("fastgaum warmup",),
     "doctor": ("fastgaum doctor --json doctor.json",),
     "completion": (
