@@ -49,7 +49,7 @@ from fastgaum.reports.table import (
     blocks_to_markdown,
     rows_to_markdown,
 )
-from fastgaum.reports.world_tables import adaptation_block, fidelity_summary, policy_blocks
+from fastgaum.reports.world_tables import fidelity_summary, policy_blocks
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_RUN = "Not run yet: the command above writes this table."
@@ -220,7 +220,6 @@ OTHER_LOGS = [
 FIDELITY = ("yelp", "taobao", "yoochoose", "search_clicks")
 POLICIES = ("yelp", "yelp-own", "taobao", "yoochoose", "search_clicks")
 """what policies earn; -own: judged where they were trained"""
-ADAPTATION = ("yelp-adapt", "yoochoose-adapt")
 TRANSFERS = {
     "transfer": transfer_page,
     "transfer-logging": transfer_tables,
@@ -273,12 +272,6 @@ SECTIONS = (
         TRANSFER, "policies", [f"policies/{name}" for name in POLICIES], in_blocks(policy_blocks)
     ),
     Section(TRANSFER, "transfer-settings", ["transfer-settings"], transfer_summary),
-    Section(
-        TRANSFER,
-        "adaptation",
-        [f"policies/{name}" for name in ADAPTATION],
-        in_blocks(lambda result: [adaptation_block(result)]),
-    ),
     Section(
         "docs/guide/environment.md", "agents", ["policies/yelp-agents"], in_blocks(policy_blocks)
     ),

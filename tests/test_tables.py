@@ -33,7 +33,6 @@ from fastgaum.bench.experiments.known_worlds import KNOWN_WORLDS, WELL_SPECIFIED
 from fastgaum.bench.experiments.learning_curve import LOGS as CURVE_LOGS
 from fastgaum.bench.ope import SETTINGS
 from fastgaum.bench.readme import (
-    ADAPTATION,
     FIDELITY,
     FIGURE_ROWS,
     FIGURES,
@@ -297,10 +296,6 @@ def test_policies_are_judged_by_users_that_training_did_not_fit() -> None:
             assert {row["policy"] for row in result["rows"] if row["k"] == k} >= set(POLICY_NAMES)
         assert result["world"] == f"runs/{name}-other-half, policies of runs/{name}-half"
         assert result["seeds"] >= 5
-    for of in ADAPTATION:
-        name, result = of.removesuffix("-adapt"), read(f"policies/{of}")
-        assert (result["run"], result["in"]) == (f"runs/{name}-half", f"runs/{name}-other-half")
-        assert {row["policy"] for row in result["rows"]} == {"pre-trained", "untrained"}
     (command,) = re.findall(
         rf"^fastgaum rl evaluate .*--json docs/tables/policies/{POLICIES[0]}.json$",
         page_of("docs/guide/transfer.md"),
