@@ -15,9 +15,8 @@ import pytest
 from fastgaum.baselines.registry import MODELS
 from fastgaum.bench.away import LOGS, AwayPlan
 from fastgaum.bench.excerpts import (
-    MEMBERS,
+    ENDED,
     NUMBER,
-    POOL,
     PUBLISHED,
     SHOWN,
     SPEED,
@@ -110,7 +109,7 @@ def test_page_shows_the_command_of_its_object(name: str) -> None:
         assert (
             {"fastgaum", "logit", "click-rate"}
             <= set(models)
-            <= {*MODELS, "fastgaum-exact", MEMBERS, POOL}
+            <= {*MODELS, "fastgaum-exact", *ENDED}
         )
         assert options["datasets"] == name.removeprefix("logs/")
     if not path_of(name).is_file():
