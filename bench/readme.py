@@ -24,7 +24,6 @@ from fastgaum.bench.excerpts import (
     speed_to_markdown,
     which_model_to_markdown,
 )
-from fastgaum.bench.experiments.rounds import draw_rounds, rounds_block
 from fastgaum.bench.ope import study_to_markdown
 from fastgaum.bench.races import groups
 from fastgaum.bench.reads import TEST_READS, Reads, count_reads, reads_before, reads_to_text
@@ -39,11 +38,10 @@ from fastgaum.reports.table import (
     blocks_to_markdown,
     rows_to_markdown,
 )
-from fastgaum.reports.world_tables import adaptation_block, fidelity_summary, policy_blocks
+from fastgaum.reports.world_tables import fidelity_summary, policy_blocks
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_RUN = "Not run yet: the command above writes this table."
-BY_ROUND = "gap closed and optimism by events logged, in rounds and with random slates"
 NEAR = 3.0
 """points of prec@1 within which a published cell counts as reproduced"""
 
@@ -108,11 +106,6 @@ def grid_tables(result: Json) -> str:
 def fidelity_tables(*reports: Json) -> str:
     (made,) = {made_at(report) for report in reports}
     return f"{fidelity_summary(reports)}\n\n{made}"
-
-
-def rounds_page(result: Json) -> str:
-    figure = f"![{BY_ROUND}](../rounds.svg)"
-    return f"{figure}\n\n{block_to_markdown(rounds_block(result))}"
 
 
 def verdicts(result: Json, bags: Json) -> str:
@@ -200,7 +193,6 @@ OTHER_LOGS = [
 FIDELITY = ("yelp", "taobao", "yoochoose", "search_clicks")
 POLICIES = ("yelp", "yelp-own", "taobao", "yoochoose", "search_clicks")
 """what policies earn; -own: judged where they were trained"""
-ADAPTATION = ("yelp-adapt", "yoochoose-adapt")
 OTHER, TRANSFER, WHICH = (
     f"docs/{page}.md" for page in ("other-logs", "guide/transfer", "guide/which-model")
 )
@@ -245,15 +237,8 @@ SECTIONS = (
         TRANSFER, "policies", [f"policies/{name}" for name in POLICIES], in_blocks(policy_blocks)
     ),
     Section(
-        TRANSFER,
-        "adaptation",
-        [f"policies/{name}" for name in ADAPTATION],
-        in_blocks(lambda result: [adaptation_block(result)]),
-    ),
-    Section(
         "docs/guide/environment.md", "agents", ["policies/yelp-agents"], in_blocks(policy_blocks)
     ),
-    Section("docs/guide/rounds.md", "rounds", ["rounds"], rounds_page),
     Section("docs/guide/off-policy.md", "ope", ["ope"], study_to_markdown),
     Section("docs/performance.md", "races", ["bench"], races_to_markdown),
     Section("README.md", "speed", ["bench-short"], speed_to_markdown, together=True),
@@ -264,7 +249,6 @@ FIGURES: dict[str, tuple[str, Callable[[Json, Path], None]]] = {
     "leads": ("bags", partial(draw_leads, models=FIGURE_ROWS)),
     "leads-narrow": ("bags", partial(draw_leads, models=FIGURE_ROWS, narrow=True)),
     "fidelity": ("fidelity/search_clicks", draw_fidelity),
-    "rounds": ("rounds", draw_rounds),
 }
 """by the name of its file, a figure's object and what draws it; narrow: on a phone"""
 

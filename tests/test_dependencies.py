@@ -51,7 +51,6 @@ def test_the_package_needs_what_it_imports() -> None:
     extras = (
         "baselines",
         "cuda",
-        "minari",
         "plots",
         "rl",
         "serve",
@@ -70,7 +69,7 @@ def test_an_extra_is_imported_inside_functions_only() -> None:
     extras = {"stable_baselines3"}.union(
         *map(
             names,
-            ("baselines", "cuda", "minari", "plots", "serve", "tensorboard", "mlflow"),
+            ("baselines", "cuda", "plots", "serve", "tensorboard", "mlflow"),
         )
     )
     eager = {

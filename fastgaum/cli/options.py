@@ -75,12 +75,6 @@ DataDir = Annotated[
 TablePath = Annotated[
     Path, Parameter(name=["--out", "-o"], help="the table to write: .parquet or .csv")
 ]
-EpisodesPath = Annotated[
-    Path,
-    Parameter(
-        name=["--out", "-o"], help="the table to write: .parquet or .csv; or a .minari folder"
-    ),
-]
 JsonFile = Annotated[
     Path | None,
     Parameter(help="also write the result as a JSON object; -: print it instead of text"),

@@ -1,4 +1,4 @@
-"""Tables of worlds from their JSON objects: fidelity reports, policies, adaptation curves."""
+"""Tables of worlds from their JSON objects: fidelity reports and policies."""
 
 from __future__ import annotations
 
@@ -210,8 +210,6 @@ def _policy_notes(report: Json | None) -> tuple[str, ...]:
     return (what, *lines)
 
 
-SHOWN_COUNTS = (1, 2, 5, 10)
-"""episodes of an adaptation curve that its table shows, beside the last"""
 POLICY_COLUMNS = (
     TableColumn("policy", "policy"),
     TableColumn("cumulative reward", "return", 3),
@@ -278,27 +276,3 @@ def _with_lead(row: Json) -> Json:
         "lead_ci": versus["ci"],
         "bold": ("return",) if versus["ci"][0] > 0 else (),
     }
-
-
-def adaptation_block(result: Json) -> Block:
-    """The curve of `fastgaum rl adapt`: a row per number of users met, the pre-trained beside the
-    untrained."""
-    players = ("pre-trained", "untrained")
-    met = {(row["policy"], row["users"]): row for row in result["rows"]}
-    users = sorted({users for _, users in met})
-    rows = [
-        {"users": f"{at:,}"}
-        | {name: met[name, at]["return"] for name in players}
-        | {f"{name}_ci": met[name, at]["ci"] for name in players}
-        for at in users
-        if users.index(at) + 1 in (*SHOWN_COUNTS, len(users))
-    ]
-    columns = [
-        TableColumn("users met", "users"),
-        *(
-            TableColumn(title, key, 3)
-            for name in players
-            for title, key in ((name, name), ("95 %", f"{name}_ci"))
-        ),
-    ]
-    return table_of(f"{result['policy']} meets the users of {result['in']}", columns, rows)

@@ -319,7 +319,7 @@ RUNS: dict[str, Attack] = {
     "config: a table as a list": Refused("train {log} -o new --config c.toml", "cannot read", {"c.toml": "[a]\n[[a]]\n"}),
     "output: no room for its part": Refused(f"predict {{run}} {{log}} -o {'a' * 242}.csv", "255 bytes"),
     "threads without end": Refused("train {log} -o new --threads 1000000000", "at most 1024"),
-    "a policy of noise": Refused("rl adapt p {run}", "p", {"p/policy.safetensors": b"\xff" * 99}),
+    "a policy of noise": Refused("simulate {run} -o t.csv --policy p", "p", {"p/policy.safetensors": b"\xff" * 99}),
     "a policy of a long name": Refused(f"ope sample --policy {LONG}", "give it (--run)"),
     "host with a NUL": Refused("serve {run} --host 'a\0b'", "host is an address or a name"),
     "host that is no IDNA": Refused(f"serve {{run}} --host {'ü' * 100}", "host is an address or a name"),
@@ -513,7 +513,6 @@ ASKED: dict[str, Attack] = {
         asked("rl evaluate {run} --policies gredy", "did you mean 'greedy'"),
         asked("rl evaluate {run} -k three", "three"),
         asked("rl evaluate {run} --log {log} --seeds 0", "1 seed"),
-        asked("rl adapt none {run} --log {log}", "no policy"),
     ]),
 }
 # fmt: on

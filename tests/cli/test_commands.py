@@ -116,7 +116,7 @@ def test_train_reads_a_run_s_own_config(
     assert config == former | {"seed": 5, "lr": 0.01}
     # the file has all keys: another preset would be a name alone
     argv[3] = str(tmp_path / "other")
-    assert "report is asked for: leave one" in fails([*argv, "--preset", "report"])
+    assert "paper-pw is asked for: leave one" in fails([*argv, "--preset", "paper-pw"])
 
 
 def test_train_prints_a_plain_line_per_epoch_and_setting(

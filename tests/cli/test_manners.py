@@ -51,7 +51,7 @@ def test_the_help_shows_examples_of_its_own_command(
     for line in EXAMPLES[name]:
         assert line in shown
     assert "--quiet" in shown
-    tables = ("reproduce", "compare", "fidelity", "ope", "bench", "bench transfer", "rl evaluate")
+    tables = ("reproduce", "compare", "fidelity", "ope", "bench", "rl evaluate")
     assert "markdown" not in shown or name in tables
     assert ("--json" in shown) == (name not in ("", "data", "rl", "completion"))
 

@@ -40,7 +40,6 @@ OUTPUTS = {
     "data synth": ["-o", "-o folder"],
     "rl train RUN -o new": ["--json"],
     "rl evaluate RUN": ["--json", "--markdown"],
-    "rl adapt POLICY RUN": ["--json"],
 }
 SUFFIXES = {"--json": ".json", "--markdown": ".md", "--plot": ".svg", "--figure": ".svg"}
 

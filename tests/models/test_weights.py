@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from fastgaum.baselines.base import nll_of_link
 from fastgaum.baselines.floors import ClickCountFloor, floor_table
-from fastgaum.baselines.linucb import LinUcb
 from fastgaum.baselines.logit import ConditionalLogit
 from fastgaum.baselines.neighbours import ItemKnn
 from fastgaum.baselines.wide_deep import WideDeepCcf
@@ -203,18 +202,15 @@ def test_logit_learns_as_from_the_repeated_log() -> None:
     np.testing.assert_allclose(*summaries, rtol=1e-3)
 
 
-def test_baselines_learn_as_from_the_repeated_log() -> None:
-    """Ridge 2 of as many events twice over is ridge 1; counts are those of weights of mean 1."""
+def test_floors_count_as_in_the_repeated_log() -> None:
+    """Counts are those of weights of mean 1."""
     weighted, repeated = both(5, price=False)
-    linear = [LinUcb(protocol="identity", alpha=0.0, ridge=ridge) for ridge in (1.0, 2.0)]
-    counts = [ClickCountFloor(), ClickCountFloor()]
-    for models in (linear, counts):
-        scores = []
-        for model, log in zip(models, (weighted, repeated), strict=True):
-            model.fit(log)
-            scores.append(model._all_scores(encoded_of(weighted, model.space, "test")))
-        factor = 1 if models is linear else 2
-        np.testing.assert_allclose(factor * scores[0], scores[1], rtol=1e-5, atol=1e-9)
+    scores = []
+    for log in (weighted, repeated):
+        model = ClickCountFloor()
+        model.fit(log)
+        scores.append(model._all_scores(encoded_of(weighted, model.space, "test")))
+    np.testing.assert_allclose(2 * scores[0], scores[1], rtol=1e-5, atol=1e-9)
     tables = [floor_table(log) for log in (weighted, repeated)]
     for floor in ("random", "train click count", "fewest train displays"):
         assert tables[0][floor] == pytest.approx(tables[1][floor], abs=1e-4), floor

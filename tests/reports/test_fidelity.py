@@ -27,7 +27,6 @@ from fastgaum.reports.charts import draw_fidelity
 from fastgaum.reports.fidelity import _scored, fidelity
 from fastgaum.reports.table import finite
 from fastgaum.reports.world_tables import (
-    adaptation_block,
     differs,
     fidelity_blocks,
     fidelity_markdown,
@@ -184,18 +183,6 @@ def test_bad_input(reader: ChoiceModel, log: SessionLog) -> None:
     empty = random_log(0).with_split(np.zeros(60, np.int8))
     with pytest.raises(LogFormatError, match="no session in split 'test'"):
         fidelity(reader, empty, world=TrueWorld(WORLD))
-
-
-@pytest.mark.parametrize("episodes", [1, 3, 5, 12])
-def test_an_adaptation_table_ends_with_the_last_users(episodes: int) -> None:
-    rows = [
-        {"policy": name, "users": 50 * (at + 1), "return": at, "ci": [0, 1]}
-        for name in ("pre-trained", "untrained")
-        for at in range(episodes)
-    ]
-    block = adaptation_block({"policy": "slateq", "in": "other", "rows": rows})
-    shown = [at for at in (1, 2, 5, 10) if at < episodes] + [episodes]
-    assert [row[0] for row in block.rows] == [f"{50 * at}" for at in shown]
 
 
 FOLDS = 3

@@ -58,7 +58,6 @@ VARIANTS: list[dict[str, Any]] = [
     {"tower_dim": 5, "history_layers": 2, "relations": False},
     {"relations": True},
     {"history": "pw", "set_context": False},
-    {**IDENTITY, "history": "bilstm"},
 ]
 
 
