@@ -36,7 +36,6 @@ from fastgaum.bench.experiments.transfer_table import (
     transfer_blocks,
     transfer_summary,
 )
-from fastgaum.bench.ope import study_to_markdown
 from fastgaum.bench.races import groups
 from fastgaum.bench.reads import TEST_READS, Reads, count_reads, reads_before, reads_to_text
 from fastgaum.bench.report import to_markdown as races_to_markdown
@@ -294,7 +293,6 @@ SECTIONS = (
     Section(TRANSFER, "away", ["away"], in_blocks(away_blocks)),
     Section("docs/guide/rounds.md", "rounds", ["rounds"], rounds_page),
     Section("docs/guide/fidelity.md", "loop", ["wikispeedia-loop"], loop_tables),
-    Section("docs/guide/off-policy.md", "ope", ["ope"], study_to_markdown),
     Section("docs/performance.md", "races", ["bench"], races_to_markdown),
     Section("README.md", "speed", ["bench-short"], speed_to_markdown, together=True),
 )

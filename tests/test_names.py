@@ -23,7 +23,6 @@ SHARED_NAMES: dict[str, str] = {}
 """no exception today: public names that two modules define, with the reason"""
 
 SHORT_FILES: dict[str, str] = {
-    "fastgaum.ope.uniform_logging": "two strangers looked for the test of random displays by name",
     "fastgaum.policies.cascade_dqn": "one policy, one file",
 }
 """modules below eighty lines with one importer, with the reason"""

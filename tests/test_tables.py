@@ -3,7 +3,6 @@ never stale in form."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import re
 import shlex
@@ -31,7 +30,6 @@ from fastgaum.bench.excerpts import (
 from fastgaum.bench.experiments.foreign import CASES
 from fastgaum.bench.experiments.known_worlds import KNOWN_WORLDS, WELL_SPECIFIED
 from fastgaum.bench.experiments.learning_curve import LOGS as CURVE_LOGS
-from fastgaum.bench.ope import SETTINGS
 from fastgaum.bench.readme import (
     ADAPTATION,
     FIDELITY,
@@ -146,7 +144,7 @@ def test_commands_of_pages_are_those_of_their_objects() -> None:
     shown = {
         found[1]: found[0] for page in pages() for found in COMMAND.finditer(page_of(str(page)))
     }
-    assert set(shown) >= {"bags", "logs/wikispeedia", "ope", "away", "transfer"}
+    assert set(shown) >= {"bags", "logs/wikispeedia", "away", "transfer"}
     for name, command in shown.items():
         argv = read(name).get("machine", {}).get("argv") if path_of(name).is_file() else None
         assert argv is None or words_of(command) == words_of(shlex.join(argv)), name
@@ -382,15 +380,6 @@ def test_other_studies_are_of_the_commands_of_their_pages() -> None:
         assert {"slateq", "ppo", "maskableppo"} < {row["policy"] for row in result["rows"]}
         assert result["world"] == "runs/yelp-other-half, policies of runs/yelp-half"
         assert result["seeds"] >= 3
-    command = "python bench/ope.py --json docs/tables/ope.json\n"
-    assert command in page_of("docs/guide/off-policy.md")
-    if path_of("ope").is_file():
-        result = read("ope")
-        assert result["logs"] >= 100
-        # a setting of an earlier study has a name of its own
-        today: dict[str, Any] = {one.name: dataclasses.asdict(one) for one in SETTINGS}
-        for one in result["settings"]:
-            assert today.get(one["name"], {}).items() <= one.items()
 
 
 def test_figure_names_the_rows_of_its_object() -> None:
