@@ -3,16 +3,17 @@ reach: figures of `bench/wikispeedia_loop.py`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from math import nan
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from fastgaum.arrays import Float64Array
 from fastgaum.bench.experiments.link_graphs import PlannedLinks
 from fastgaum.bench.wikispeedia_games import N_HUBS, Games, Site
-from fastgaum.metrics.intervals import Statistic
-from fastgaum.reports.permutation_test import compare_sides
+from fastgaum.metrics.intervals import AnyArray, draw_users, percentile_interval, ratio
 
 SOON = 10
 CLICKS = 8
@@ -21,6 +22,24 @@ NEAR, NEAR_SHARE = 0.1, 0.05
 soon"""
 DRAWS = 499
 TOLD_APART = 0.05
+
+
+CHUNK = 1 << 22
+"""entries that are gathered at once"""
+Test = Literal["mean", "chi2", "ks"]
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Ratios of sums over games, one per group, of the humans (version 0) and of the players."""
+
+    name: str
+    what: str
+    test: Test
+    labels: tuple[str, ...]
+    sums: Float64Array
+    """shape (n_versions, n_games, n_groups)"""
+    counts: Float64Array
 
 
 def statistics(site: Site, versions: list[Games]) -> list[Statistic]:
@@ -124,3 +143,87 @@ def bars_of(figures: dict[str, Any]) -> dict[str, dict[str, Any]]:
             "holds": found["p"] >= TOLD_APART,
         }
     return bars
+
+
+def compare_sides(statistic: Statistic, draws: int = 1999, seed: int = 0) -> dict[str, Any]:
+    """Both sides of a statistic, their intervals over games and the test.
+
+    Returns: `distance` and `p`, NaN where a side counts nothing; and `groups`,
+        each with its label, `logged`, `simulated` (of all replicas together), `difference`
+        (simulated − logged), and their ends `…_ci`, of the same drawn users on both sides.
+    """
+    n_users = statistic.sums.shape[1]
+    weights = [np.ones((1, n_users)), *draw_users(n_users, draws, seed)]
+    # the first row is of all users once, the others are draws
+    logged, simulated = map(
+        np.concatenate, zip(*(sides(statistic, one) for one in weights), strict=True)
+    )
+    figures = {"logged": logged, "simulated": simulated, "difference": simulated - logged}
+    ends = {name: percentile_interval(values[1:]) for name, values in figures.items()}
+    observed, p = permutation_test(statistic, draws, seed)
+    groups = [
+        {"label": label}
+        | {name: float(values[0, i]) for name, values in figures.items()}
+        | {f"{name}_ci": both[:, i].tolist() for name, both in ends.items()}
+        for i, label in enumerate(statistic.labels)
+    ]
+    return {"distance": observed, "p": p, "groups": groups}
+
+
+def sides(statistic: Statistic, weights: AnyArray) -> tuple[Float64Array, Float64Array]:
+    """Logged and simulated ratios, (n_draws, n_groups) each, of users that count `weights`
+    (n_draws, n_users) times."""
+    (sums, more_sums), (counts, more_counts) = (
+        (part[0], part[1:].sum(axis=0)) for part in (statistic.sums, statistic.counts)
+    )
+    simulated = ratio(weights @ more_sums, weights @ more_counts)
+    return ratio(weights @ sums, weights @ counts), simulated
+
+
+def permutation_test(statistic: Statistic, draws: int, seed: int) -> tuple[float, float]:
+    """Distance of the two sides, and p; NaN both where a side counts nothing."""
+    observed = distance(*next(permute_sides(statistic, 0, seed)), statistic.test)
+    if np.isnan(observed[0]):
+        return float("nan"), float("nan")
+    others = np.concatenate(
+        [distance(*part, statistic.test) for part in permute_sides(statistic, draws, seed)]
+    )
+    # sums that are equal may differ by rounding; a permutation that counts nothing on a side is no
+    # evidence
+    below = np.count_nonzero(others < observed[0] - 1e-9 * abs(observed[0]))
+    return float(observed[0]), float((len(others) - below) / len(others))
+
+
+Side = tuple[AnyArray, AnyArray]
+"""sums and counts, (n_draws, n_groups) each"""
+
+
+def permute_sides(statistic: Statistic, draws: int, seed: int) -> Iterator[tuple[Side, Side]]:
+    """The sides of the log and of the world, then of `draws` permutations within users."""
+    sums, counts = statistic.sums, statistic.counts
+    n_versions, n_users, n_groups = sums.shape
+    totals = sums.sum(axis=(0, 1)), counts.sum(axis=(0, 1))
+    rng = np.random.default_rng([seed, 1])
+    everyone = np.arange(n_users)
+    step = max(1, CHUNK // (n_users * n_groups))
+    for start in range(0, draws + 1, step):
+        size = min(step, draws + 1 - start)
+        picked = rng.integers(n_versions, size=(size, n_users))
+        if start == 0:
+            picked[0] = 0
+        one = sums[picked, everyone].sum(axis=1), counts[picked, everyone].sum(axis=1)
+        yield one, (totals[0] - one[0], totals[1] - one[1])
+
+
+def distance(logged: Side, simulated: Side, test: Test) -> Float64Array:
+    """How far two sides are apart, (n_draws,). NaN if one counts nothing."""
+    one, other = ratio(*logged), ratio(*simulated)
+    if test == "mean":
+        return np.abs(one - other)[:, 0]
+    if test == "ks":
+        return np.asarray(np.abs(np.cumsum(one - other, axis=1)).max(axis=1), np.float64)
+    together = ratio(logged[0] + simulated[0], logged[1] + simulated[1])
+    terms = logged[1] * (one - other) ** 2 / np.where(together > 0, together, 1.0)
+    # a group that one side lacks says nothing; where all do, there is nothing to compare
+    apart = np.where(np.isnan(terms).all(axis=1), np.nan, np.nansum(terms, axis=1))
+    return np.asarray(apart, np.float64)
