@@ -51,7 +51,7 @@ UNEVEN, ROUNDING = 1e-3, 1e-3
 """p below which displays are no random sets; how far off 1 a mean weight may be by rounding"""
 RANDOM_SLATES, AT_ONCE = 8, 1 << 23
 """random slates whose chances are averaged; users times items that are lived at once"""
-DIGITS = {"estimator": None, "value": 4, "low": 4, "high": 4, "effective_events": 0, "why": None}
+PLACES = {"estimator": None, "value": 4, "low": 4, "high": 4, "effective_events": 0, "why": None}
 """of the columns of a frame of values; None: text"""
 
 
@@ -144,7 +144,7 @@ def off_policy_values(
 
     estimates = [row(name, why, effective, *terms), row("dm", "", None, own + at_random)]
     estimates.append(row("logged", "", None, rewards))
-    schema = {name: pl.String if DIGITS[name] is None else pl.Float64 for name in DIGITS}
+    schema = {name: pl.String if PLACES[name] is None else pl.Float64 for name in PLACES}
     return pl.DataFrame(estimates, schema, orient="row")
 
 

@@ -36,7 +36,7 @@ def ope_command(
     from fastgaum.logs.options import ReadOptions
     from fastgaum.machine import machine_facts
     from fastgaum.models.user_model import UserModel
-    from fastgaum.ope import DIGITS, Target, off_policy_values
+    from fastgaum.ope import PLACES, Target, off_policy_values
     from fastgaum.reports.table import TableColumn, table_of
     from fastgaum.worlds.learned_world import LearnedWorld
     from fastgaum.worlds.replay import world_of
@@ -54,7 +54,7 @@ def ope_command(
         estimates = off_policy_values(slice_sessions(log, rows), target, world, mu).to_dicts()
     facts: dict[str, object] = {"machine": machine_facts(), "split": split, "policy": policy}
     facts |= {"epsilon": epsilon, "propensity": propensity, "seen_users": seen.to_dict()}
-    columns = [TableColumn(name, name, digits, none="-") for name, digits in DIGITS.items()]
+    columns = [TableColumn(name, name, digits, none="-") for name, digits in PLACES.items()]
     block = table_of(f"{policy} on {log.name}, 95 % intervals", columns, estimates, [str(seen)])
     write_tables(files, {**facts, "estimates": estimates}, [block])
     show_block(block)
