@@ -24,10 +24,10 @@ from fastgaum.bench.excerpts import (
     speed_to_markdown,
     which_model_to_markdown,
 )
-from fastgaum.bench.ope import study_to_markdown
 from fastgaum.bench.races import groups
 from fastgaum.bench.reads import TEST_READS, Reads, count_reads, reads_before, reads_to_text
 from fastgaum.bench.report import to_markdown as races_to_markdown
+from fastgaum.reports.behaviour import STATISTICS
 from fastgaum.reports.charts import draw_fidelity, draw_leads
 from fastgaum.reports.others import published_row
 from fastgaum.reports.reproduce_table import published_block, reproduce_blocks
@@ -103,9 +103,15 @@ def grid_tables(result: Json) -> str:
     return blocks_to_markdown(reproduce_blocks(shown))
 
 
+def of_today(report: Json) -> Json:
+    """A report on fidelity with the statistics that the code still makes."""
+    kept = [one for one in report["statistics"] if one["name"] in STATISTICS]
+    return {**report, "statistics": kept}
+
+
 def fidelity_tables(*reports: Json) -> str:
     (made,) = {made_at(report) for report in reports}
-    return f"{fidelity_summary(reports)}\n\n{made}"
+    return f"{fidelity_summary([*map(of_today, reports)])}\n\n{made}"
 
 
 def verdicts(result: Json, bags: Json) -> str:
@@ -239,7 +245,6 @@ SECTIONS = (
     Section(
         "docs/guide/environment.md", "agents", ["policies/yelp-agents"], in_blocks(policy_blocks)
     ),
-    Section("docs/guide/off-policy.md", "ope", ["ope"], study_to_markdown),
     Section("docs/performance.md", "races", ["bench"], races_to_markdown),
     Section("README.md", "speed", ["bench-short"], speed_to_markdown, together=True),
 )
@@ -248,7 +253,10 @@ FIGURE_ROWS = ("paper-pw", "paper-lstm", "wd-ccf", "xgboost", "fastgaum")
 FIGURES: dict[str, tuple[str, Callable[[Json, Path], None]]] = {
     "leads": ("bags", partial(draw_leads, models=FIGURE_ROWS)),
     "leads-narrow": ("bags", partial(draw_leads, models=FIGURE_ROWS, narrow=True)),
-    "fidelity": ("fidelity/search_clicks", draw_fidelity),
+    "fidelity": (
+        "fidelity/search_clicks",
+        lambda report, path: draw_fidelity(of_today(report), path),
+    ),
 }
 """by the name of its file, a figure's object and what draws it; narrow: on a phone"""
 

@@ -3,7 +3,6 @@ never stale in form."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import re
 import shlex
@@ -27,7 +26,6 @@ from fastgaum.bench.excerpts import (
     speed_to_markdown,
     which_model_to_markdown,
 )
-from fastgaum.bench.ope import SETTINGS
 from fastgaum.bench.readme import (
     FIDELITY,
     FIGURE_ROWS,
@@ -330,15 +328,6 @@ def test_other_studies_are_of_the_commands_of_their_pages() -> None:
         assert {"slateq", "ppo", "maskableppo"} < {row["policy"] for row in result["rows"]}
         assert result["world"] == "runs/yelp-other-half, policies of runs/yelp-half"
         assert result["seeds"] >= 3
-    command = "python bench/ope.py --json docs/tables/ope.json\n"
-    assert command in page_of("docs/guide/off-policy.md")
-    if path_of("ope").is_file():
-        result = read("ope")
-        assert result["logs"] >= 100
-        # a setting of an earlier study has a name of its own
-        today: dict[str, Any] = {one.name: dataclasses.asdict(one) for one in SETTINGS}
-        for one in result["settings"]:
-            assert today.get(one["name"], {}).items() <= one.items()
 
 
 def test_figure_names_the_rows_of_its_object() -> None:

@@ -21,7 +21,7 @@ OUTPUTS = {
     "simulate RUN -o new.csv": ["--json"],
     "simulate RUN": ["-o"],
     "fidelity RUN LOG": ["--json", "--markdown", "--plot"],
-    "ope LOG --policy random": ["--json", "--markdown"],
+    "ope LOG --policy random --run RUN": ["--json", "--markdown"],
     "report RUN -o new.html": ["--json"],
     "report RUN": ["-o"],
     "reproduce": ["--json", "--markdown", "--figure"],

@@ -129,7 +129,7 @@ def test_what_was_explored_has_values_off_policy(plain: tuple[str, str], tmp_pat
     simulate = f"simulate {plain[1]} -o {out} --episodes 400 --slate-size 2 --horizon 5"
     assert main([*simulate.split(), "--policy", "popular", "--explore", "0.5"]) == 0
     assert pl.read_parquet(out)["propensity"].n_unique() == 2
-    ask = f"ope {out} --policy random --propensity propensity --split all --json {values}"
+    ask = f"ope {out} --policy random --run {plain[1]} --propensity propensity --split all --json {values}"
     assert main(ask.split()) == 0
     found = {one["estimator"]: one for one in json.loads(values.read_text())["estimates"]}
-    assert found["ips"]["value"] is not None
+    assert found["snips"]["value"] is not None

@@ -36,13 +36,13 @@ from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import Shannon, regulariser_of
 from fastgaum.nets.segments import segment_log_softmax
 from fastgaum.nets.tensors import BatchTensors, to_tensors
-from fastgaum.ope.replay import Target
-from fastgaum.ope.values import off_policy_values
+from fastgaum.ope import Target, off_policy_values
 from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.reports.comparison import compare
 from fastgaum.reports.facts import SplitScores, learned_facts
 from fastgaum.reports.what_if import what_if
 from tests.builders import NARROW, put, random_log
+from tests.policies.small_world import TiringWorld
 
 
 def both(seed: int, no_click: float = 0.2, price: bool = True) -> tuple[SessionLog, SessionLog]:
@@ -267,8 +267,8 @@ def test_what_cannot_weigh_events_refuses_them() -> None:
     for ask in (lambda: ItemKnn().fit(weighted), lambda: compare(weighted, ["logit", "iknn"])):
         with pytest.raises(ConfigError, match="'iknn' counts every event once, and log 'log' has"):
             ask()
-    with pytest.raises(ConfigError, match=r"off-policy values .* and log 'log' has weights"):
-        off_policy_values(weighted, Target(RandomPolicy()))
+    with pytest.raises(ConfigError, match="log 'log' has weights of events: read it with"):
+        off_policy_values(weighted, Target(RandomPolicy()), TiringWorld(weighted.n_items))
 
 
 def test_the_log_says_that_it_has_weights() -> None:

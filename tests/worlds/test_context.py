@@ -248,8 +248,8 @@ def test_a_replay_is_in_the_logged_contexts(
     said: list[float] = []
     step = LearnedPopulation.step
 
-    def overheard(users: LearnedPopulation, slates: Any, keys: Any, active: Any, given: Any) -> Any:
-        response = step(users, slates, keys, active, given)
+    def overheard(users: LearnedPopulation, slates: Any, keys: Any, active: Any) -> Any:
+        response = step(users, slates, keys, active)
         said.extend(response.utilities[response.places >= 0].tolist())
         return response
 
