@@ -55,6 +55,7 @@ KERNEL_CACHE_USES = {
     "os",
     "pathlib",
     "sys",
+    "types",
     "warnings",
 }
 """`_jit` and `_cache` hold no kernel: they keep compiled ones in files, and make the prefetch that
