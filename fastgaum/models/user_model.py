@@ -190,6 +190,8 @@ class UserModel(NetworksModel):
         told = Observers(observers)
         if start is not None:
             require_same_settings(self.asked, start)
+            # it may be this model, which becomes another
+            start = copy.copy(start)
         prepare = PreparedLog(read, self.folds_for(read), None if start is None else start.space)
         settings = self.settings_for(read)
         # what is refused leaves the model as it was

@@ -149,6 +149,15 @@ def test_weights_stay_where_no_epoch_is_better(
         assert torch.equal(was, now[name])
 
 
+def test_a_model_may_start_with_its_own_weights(logs: tuple[SessionLog, SessionLog]) -> None:
+    model, other = (UserModel.from_preset(**TINY) for _ in "ab")
+    model.fit(logs[0])
+    other.fit(logs[0])
+    found = model.fit(logs[1], start=model)["val_loss"].to_list()
+    plain = after(other)
+    assert found == plain.fit(logs[1], start=other)["val_loss"].to_list()
+
+
 def test_counts_are_those_of_the_new_log_alone(
     start: UserModel, logs: tuple[SessionLog, SessionLog]
 ) -> None:
