@@ -122,7 +122,7 @@ TRAINING_KEYS = (
     *("local_steps", "lr", "rounds_lr", "generator_lr", "generator_steps"),
     *("weight_decay", "table_optimiser", "dropout", "id_dropout", "clip", "seed"),
 )
-"""keys that say how networks are trained, not what they are: a run that goes on from another may
+"""keys that say how networks are trained, not what they are: a fit with another model's weights may
 change these"""
 
 _PAPER: dict[str, object] = {

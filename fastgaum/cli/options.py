@@ -234,20 +234,5 @@ class ModelOptions:
             )
         return config
 
-    def going_on(self) -> dict[str, object]:
-        """The changes of another run's configuration. Raises ConfigError."""
-        changes = self._changes()
-        for option, value in (
-            ("--preset", self.preset),
-            ("--config", self.config),
-            ("--set preset", changes.get("preset")),
-        ):
-            if value is not None:
-                raise ConfigError(
-                    f"--from goes on with the configuration of the run, {option} {value} names "
-                    "another: leave it out, or train anew without --from"
-                )
-        return changes
-
     def _changes(self) -> dict[str, object]:
         return given(seed=self.seed, protocol=self.protocol) | parse_settings(self.settings)

@@ -69,11 +69,11 @@ PRICE = "--candidate-field p"
 CATEGORIES = "which would be read as categories"
 READ: dict[str, Attack] = {
     # the order of events
-    "events 10, 9 and x": log("('x'): write all as numbers", event=["10", "9", "9", "x"]),
+    "events 10, 9 and x": log("'event' = 'x', and orders events beside numbers", event=["10", "9", "9", "x"]),
     "clock times": log("2025-01-09 08:30", event=["10:00", "9:05", "10:00", "9:05"]),
     "a time in words": log("'1 Uhr'", event=["2024-05-01 08:00", "1 Uhr", *["2024-05-02 09:00"] * 2]),
     "US dates": log("2025-01-09", event=["01/09/2025", "02/03/2025", *["03/01/2025"] * 2]),
-    "US dates with a 13th": log("1 of the 4 values", event=["01/13/2025", *["02/03/2025"] * 3]),
+    "US dates with a 13th": log("the year first", event=["01/13/2025", *["02/03/2025"] * 3]),
     "half of times with a zone": log("everywhere or nowhere", event=["2024-05-01 08:00Z", *["2024-05-01 09:00"] * 3]),
     "event is view beside a time": log("--column event=time", session=["u"] * 4, chosen=[1, 0, 0, 0], event=["view"] * 4, time=[1, 1, 2, 2]),
     "time split of numbered events": log("--split-by user", "--split-by time", event=[1, 1, 1, 1]),
@@ -681,7 +681,6 @@ TRUE: dict[str, Attack] = {
     "integers beyond 2^53 are kept": IsTrue(lambda _: read_log(frame(item=BIG)).n_items == 4),
     "decimals beyond 2^53 are kept": IsTrue(lambda _: read_log(frame(event=[Decimal(n) for n in BIG], chosen=1)).n_events == 4),
     "nanoseconds are kept": IsTrue(lambda _: read_log(frame(event=[f"2025-01-09 08:30:00.{n:09}" for n in (1, 2, 3, 4)])).n_events == 4),
-    "dates after the 12th are in order": IsTrue(lambda _: read_log(frame(event=["13/01/2025", "14/01/2025", "02/02/2025", "31/12/2024"])).n_events == 4),
     "a click on a repeated item is one": IsTrue(lambda _: read_log(pl.DataFrame(NESTED | {"items": [["a", "a", "b"], ["c"]], "chosen": ["a", None]})).n_candidates == 3),
     "hours are the clock's": IsTrue(lambda _: hours(event=["2024-05-01T08:00:00+02:00"] * 4) == ["8"] * 4),
     "displays of 10 000 are fitted": IsTrue(large_displays_are_fitted),

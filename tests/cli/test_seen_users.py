@@ -163,7 +163,7 @@ def test_python_refuses_too(folder) -> None:
         assert model.evaluate(log, allow_seen_users=True).n_users == seen.n_users
 
 
-def test_going_on_keeps_both_logs_users(folder, tmp_path) -> None:
+def test_a_start_keeps_both_logs_users(folder, tmp_path) -> None:
     further = chance(100, first=1000)
     further.write_parquet(tmp_path / "further.parquet")
     argv = ["train", str(tmp_path / "further.parquet"), "-o", str(folder / "on")]
