@@ -15,7 +15,7 @@ SPREAD   = -n $(WORKERS) --dist loadfile
 KERNELS  = tests/kernels --ignore tests/kernels/test_cache.py tests/engine/test_recurrence.py tests/features/test_encoder.py \
            tests/features/test_batches.py tests/features/test_numbers.py tests/features/test_relations.py
 
-.PHONY: setup reproduce report test warm slow plain coverage bounds cuda-test lowest audit kill-test attack check dist format bench click-models docs clean
+.PHONY: setup reproduce report test warm slow plain coverage bounds cuda-test lowest audit kill-test attack check dist format bench docs clean
 
 setup: $(STAMP)
 
@@ -137,13 +137,6 @@ bench: setup
 	$(BIN)/fastgaum bench --json docs/tables/bench.json --overwrite
 	$(BIN)/python bench/readme.py
 
-# CLAX's click models on clara2, in an environment of their own: its jax wants other versions. `ARGUMENTS=--test` reads the test lists.
-CLAX = $(VENV)-clax
-click-models:
-	@test -x $(CLAX)/bin/python || { $(PYTHON) -m venv $(CLAX) && $(CLAX)/bin/pip install --quiet --editable . "clax-models==0.1.1" "jax<0.7.2"; }
-	OMP_NUM_THREADS=1 XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" \
-	  $(CLAX)/bin/python bench/rivals/click_models.py $(ARGUMENTS)
-
 # Hostile inputs and what must happen, a row each (tests/attack/table.py), in a process that may die of one: another takes its place.
 attack: setup
 	ATTACK_SECONDS=5 $(PYTEST) -n 1 tests/attack tests/cli/test_bad_input.py
@@ -152,4 +145,4 @@ docs: setup
 	$(BIN)/mkdocs serve
 
 clean:
-	rm -rf $(VENV) $(VENV)-cuda $(VENV)-lowest $(VENV)-audit $(VENV)-clax $(VENV)-dist .coverage build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-cuda $(VENV)-lowest $(VENV)-audit $(VENV)-dist .coverage build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

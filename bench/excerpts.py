@@ -31,8 +31,9 @@ SHOWN = {
 }
 """models of the README's table, and what they are called"""
 OURS = "fastgaum"
-MEMBERS = "fastgaum-members"
-POOL = "pool"
+ENDED = ("pool", "fastgaum-members", "linucb")
+"""models of earlier commits, whose rows stay"""
+ENDED_NAMES = ", ".join(f"`{name}`" for name in ENDED)
 WHICH_MODEL = (
     *("log", "events", "shown", "holds", "lowest NLL", f"`{OURS}`, NLL less the best's"),
     *("highest prec@1", f"`{OURS}`, prec@1 less the best's", f"seconds of `{OURS}`", "take"),
@@ -196,12 +197,12 @@ def which_model_to_markdown(*results: Json) -> str:
     counts = {name: dataset(name).counts if name in names() else {} for name, _, _ in rows}
     for name, facts, cells in sorted(rows, key=lambda row: counts[row[0]].get("events", math.inf)):
         by_model = {cell["model"]: cell for cell in cells if cell["head"] == "reward"}
-        single = [cell for model, cell in by_model.items() if model not in (POOL, MEMBERS)]
+        single = [cell for model, cell in by_model.items() if model not in ENDED]
         likeliest = min(single, key=lambda cell: cell["nll"])
         sharpest = max(single, key=lambda cell: cell["mean"])
         # nothing beats a row whose interval to the best other model reaches 0
         # a row that was made later has no paired difference, and is level with none
-        level = [c for c in by_model.values() if (c["nll_vs_best_other"] or SURE)["ci"][0] <= 0]
+        level = [cell for cell in single if (cell["nll_vs_best_other"] or SURE)["ci"][0] <= 0]
         made_up = "simulated" in facts
         holds = facts.get("holds", ["?"]) + ["displays made up"] * made_up
         line = [name, "?", "?"]
@@ -214,10 +215,10 @@ def which_model_to_markdown(*results: Json) -> str:
         # a model of made-up displays has learned the rule that made them
         lines.append((*line, "–" if made_up else f"`{take['model']}` ({num(take['seconds'])} s)"))
     notes = (
-        f"lowest, highest: of one model, not of `{POOL}` or `{MEMBERS}`; in brackets seconds of a "
-        "fit with its evaluation",
-        f"less the best's: paired difference to the best row of another model, `{POOL}` and "
-        f"`{MEMBERS}` too, with its 95 % interval; a row that was made later than its table "
+        f"lowest, highest, take: without {ENDED_NAMES}, which ended; in brackets seconds of a fit "
+        "with its evaluation",
+        "less the best's: paired difference to the best row of another model, also one that ended, "
+        "with its 95 % interval; a row that was made later than its table "
         "(`xgboost` of lpmc and wikispeedia) is in no difference and is not taken; shown: items of a display on average",
         "take: the cheapest row in seconds whose NLL no other model's beats by that interval; –: the "
         "displays are made up, so a model has learned their rule",

@@ -16,10 +16,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from fastgaum.bench.away import away_blocks
-from fastgaum.bench.click_lists import click_models_to_markdown
 from fastgaum.bench.excerpts import (
-    NUMBER,
     made_at,
     paper_to_markdown,
     results_to_markdown,
@@ -27,19 +24,10 @@ from fastgaum.bench.excerpts import (
     speed_to_markdown,
     which_model_to_markdown,
 )
-from fastgaum.bench.experiments.foreign import foreign_blocks
-from fastgaum.bench.experiments.learning_curve import curves_to_markdown, draw_curves
-from fastgaum.bench.experiments.loop_table import draw_loop, loop_to_markdown
-from fastgaum.bench.experiments.rounds import draw_rounds, rounds_block
-from fastgaum.bench.experiments.transfer_table import (
-    draw_transfer,
-    transfer_blocks,
-    transfer_summary,
-)
-from fastgaum.bench.ope import study_to_markdown
 from fastgaum.bench.races import groups
 from fastgaum.bench.reads import TEST_READS, Reads, count_reads, reads_before, reads_to_text
 from fastgaum.bench.report import to_markdown as races_to_markdown
+from fastgaum.reports.behaviour import STATISTICS
 from fastgaum.reports.charts import draw_fidelity, draw_leads
 from fastgaum.reports.others import published_row
 from fastgaum.reports.reproduce_table import published_block, reproduce_blocks
@@ -50,13 +38,10 @@ from fastgaum.reports.table import (
     blocks_to_markdown,
     rows_to_markdown,
 )
-from fastgaum.reports.world_tables import adaptation_block, fidelity_summary, policy_blocks
+from fastgaum.reports.world_tables import fidelity_summary, policy_blocks
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_RUN = "Not run yet: the command above writes this table."
-PROMISED = "clicks that learned worlds promise of ten policies, against those that true users pay"
-BY_ROUND = "gap closed and optimism by events logged, in rounds and with random slates"
-WALKED = "clicks to the target, levels of categories and distance by click, humans and players"
 NEAR = 3.0
 """points of prec@1 within which a published cell counts as reproduced"""
 
@@ -118,28 +103,15 @@ def grid_tables(result: Json) -> str:
     return blocks_to_markdown(reproduce_blocks(shown))
 
 
+def of_today(report: Json) -> Json:
+    """A report on fidelity with the statistics that the code still makes."""
+    kept = [one for one in report["statistics"] if one["name"] in STATISTICS]
+    return {**report, "statistics": kept}
+
+
 def fidelity_tables(*reports: Json) -> str:
     (made,) = {made_at(report) for report in reports}
-    return f"{fidelity_summary(reports)}\n\n{made}"
-
-
-def transfer_tables(result: Json) -> str:
-    return f"{transfer_summary(result)}\n\n{blocks_to_markdown(transfer_blocks(result))}"
-
-
-def transfer_page(result: Json) -> str:
-    figure = f"![{PROMISED}](../transfer.svg)"
-    tables = blocks_to_markdown(transfer_blocks(result))
-    return f"{transfer_summary(result)}\n\n{figure}\n\n{tables}"
-
-
-def rounds_page(result: Json) -> str:
-    figure = f"![{BY_ROUND}](../rounds.svg)"
-    return f"{figure}\n\n{block_to_markdown(rounds_block(result))}"
-
-
-def loop_tables(result: Json) -> str:
-    return f"![{WALKED}](../closed-loop.svg)\n\n{loop_to_markdown(result)}"
+    return f"{fidelity_summary([*map(of_today, reports)])}\n\n{made}"
 
 
 def verdicts(result: Json, bags: Json) -> str:
@@ -227,13 +199,6 @@ OTHER_LOGS = [
 FIDELITY = ("yelp", "taobao", "yoochoose", "search_clicks")
 POLICIES = ("yelp", "yelp-own", "taobao", "yoochoose", "search_clicks")
 """what policies earn; -own: judged where they were trained"""
-ADAPTATION = ("yelp-adapt", "yoochoose-adapt")
-TRANSFERS = {
-    "transfer": transfer_page,
-    "transfer-logging": transfer_tables,
-    "transfer-wrong": transfer_tables,
-    "transfer-events": transfer_summary,
-}
 OTHER, TRANSFER, WHICH = (
     f"docs/{page}.md" for page in ("other-logs", "guide/transfer", "guide/which-model")
 )
@@ -250,8 +215,6 @@ SECTIONS = (
         which_model_to_markdown,
         together=True,
     ),
-    Section(WHICH, "learning-curve", ["learning-curve"], curves_to_markdown),
-    Section(OTHER, "click-models", ["click-models"], click_models_to_markdown),
     Section(
         "docs/published-numbers.md",
         "published",
@@ -279,22 +242,9 @@ SECTIONS = (
     Section(
         TRANSFER, "policies", [f"policies/{name}" for name in POLICIES], in_blocks(policy_blocks)
     ),
-    Section(TRANSFER, "transfer-settings", ["transfer-settings"], transfer_summary),
-    Section(
-        TRANSFER,
-        "adaptation",
-        [f"policies/{name}" for name in ADAPTATION],
-        in_blocks(lambda result: [adaptation_block(result)]),
-    ),
     Section(
         "docs/guide/environment.md", "agents", ["policies/yelp-agents"], in_blocks(policy_blocks)
     ),
-    Section(TRANSFER, "foreign", ["foreign"], in_blocks(foreign_blocks)),
-    *(Section(TRANSFER, name, [name], render) for name, render in TRANSFERS.items()),
-    Section(TRANSFER, "away", ["away"], in_blocks(away_blocks)),
-    Section("docs/guide/rounds.md", "rounds", ["rounds"], rounds_page),
-    Section("docs/guide/fidelity.md", "loop", ["wikispeedia-loop"], loop_tables),
-    Section("docs/guide/off-policy.md", "ope", ["ope"], study_to_markdown),
     Section("docs/performance.md", "races", ["bench"], races_to_markdown),
     Section("README.md", "speed", ["bench-short"], speed_to_markdown, together=True),
 )
@@ -303,26 +253,12 @@ FIGURE_ROWS = ("paper-pw", "paper-lstm", "wd-ccf", "xgboost", "fastgaum")
 FIGURES: dict[str, tuple[str, Callable[[Json, Path], None]]] = {
     "leads": ("bags", partial(draw_leads, models=FIGURE_ROWS)),
     "leads-narrow": ("bags", partial(draw_leads, models=FIGURE_ROWS, narrow=True)),
-    "fidelity": ("fidelity/search_clicks", draw_fidelity),
-    "transfer": ("transfer", draw_transfer),
-    "transfer-narrow": ("transfer", partial(draw_transfer, narrow=True)),
-    "rounds": ("rounds", draw_rounds),
-    "closed-loop": ("wikispeedia-loop", draw_loop),
-    "learning-curve": ("learning-curve", draw_curves),
+    "fidelity": (
+        "fidelity/search_clicks",
+        lambda report, path: draw_fidelity(of_today(report), path),
+    ),
 }
 """by the name of its file, a figure's object and what draws it; narrow: on a phone"""
-
-
-def uses_of_numbers() -> dict[str, dict[str, list[str]]]:
-    """Pages of each number in prose, by its object and steps, then by how they say it."""
-    uses: dict[str, dict[str, list[str]]] = {}
-    for path in pages():
-        for found in NUMBER.finditer(path.read_text(encoding="utf-8")):
-            name, steps, _ = found.groups()
-            text = found[0].split("-->")[1].removesuffix("<!--/")
-            said = uses.setdefault(f"{name} > {steps}", {}).setdefault(text, [])
-            said.append(str(path.relative_to(ROOT)))
-    return uses
 
 
 def main() -> None:
@@ -340,8 +276,6 @@ def main() -> None:
         path.write_text(set_numbers(path.read_text(encoding="utf-8"), read), encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (ROOT / "docs" / "index.md").write_text(index_of(readme), encoding="utf-8")
-    for key, said in sorted(uses_of_numbers().items()):
-        print(key, *(f"  {text}: {', '.join(places)}" for text, places in said.items()), sep="\n")
     for line in counted:
         print(line)
 

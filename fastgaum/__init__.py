@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from fastgaum.logs.synthetic import synthesise as synthesise
     from fastgaum.models.user_model import UserModel as UserModel
     from fastgaum.policies.explore import Explore as Explore
-    from fastgaum.policies.rounds import rounds as rounds
     from fastgaum.reports.comparison import compare as compare
     from fastgaum.reports.page import write_report as write_report
     from fastgaum.reports.what_if import elasticities as elasticities
@@ -59,7 +58,6 @@ _HOME = {
         "logs.synthetic": "synthesise",
         "models.user_model": "UserModel",
         "policies.explore": "Explore",
-        "policies.rounds": "rounds",
         "reports.comparison": "compare",
         "reports.page": "write_report",
         "reports.what_if": "elasticities importance response_curve what_if willingness_to_pay",

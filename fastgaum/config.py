@@ -27,7 +27,7 @@ from fastgaum.presets import (
 from fastgaum.untrusted import parse_toml, read_text
 
 Protocol = Literal["identity", "bags", "views"]
-HistoryKind = Literal["lstm", "bilstm", "pw"]
+HistoryKind = Literal["lstm", "pw"]
 RegulariserKind = Literal["shannon", "l2", "tsallis"]
 
 _LARGEST = sys.float_info.max
@@ -138,7 +138,7 @@ class Config(CheckedSettings):
     """what a candidate's bag holds"""
 
     history: HistoryKind = "lstm"
-    """history encoder: lstm, bilstm, or pw (position weights)"""
+    """history encoder: lstm, or pw (position weights)"""
     history_dim: Width = 8
     """size of the state per direction"""
     history_layers: Annotated[int, Meta(ge=1, le=100)] = 1

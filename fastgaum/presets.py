@@ -122,7 +122,7 @@ TRAINING_KEYS = (
     *("local_steps", "lr", "rounds_lr", "generator_lr", "generator_steps"),
     *("weight_decay", "table_optimiser", "dropout", "id_dropout", "clip", "seed"),
 )
-"""keys that say how networks are trained, not what they are: a run that goes on from another may
+"""keys that say how networks are trained, not what they are: a fit with another model's weights may
 change these"""
 
 _PAPER: dict[str, object] = {
@@ -148,29 +148,6 @@ PRESETS: dict[str, dict[str, object]] = {
     "fastgaum-exact": {"players": "exact"},
     "paper-lstm": {**_PAPER, "history": "lstm", "history_dim": 20},
     "paper-pw": {**_PAPER, "history": "pw", "history_window": 20, "history_weights": 4},
-    "report": {
-        **_PLAIN,
-        "protocol": "identity",
-        "history": "bilstm",
-        "history_dim": 512,
-        "history_layers": 8,
-        "hidden": (512,) * 8,
-        "activation": "elu",
-        "dropout": 0.1,
-        "id_dropout": 0.1,
-        "weight_decay": 0.01,
-        "lr": 3e-4,
-        "rounds_lr": 0.3,
-        "generator_lr": 3e-4,
-        "generator_steps": 5,
-        "warm_start": 8,
-        "epochs": 1,
-        "patience": 5,
-        "select": "calibrated loss",
-        "lr_drops": 0,
-        "batch_sessions": 64,
-    },
 }
 """`fastgaum-exact`: the same without the game, which shows what the game adds. `paper-*`: the
-paper's sizes with exact Shannon players. `report`: the report's architecture, its game made
-right."""
+paper's sizes with exact Shannon players."""

@@ -19,7 +19,7 @@ from fastgaum.presets import CHOSEN_KEYS, FOLDS, FOLDS_BELOW, PRESETS
         ({"eta": float("nan")}, "eta must be a number greater than 0 and finite"),
         ({"eta": "1"}, "eta must be a number greater than 0 and finite, got '1'"),
         ({"epochs": True}, "epochs must be a whole number at least 1"),
-        ({"history": "lstmm"}, "history must be one of lstm, bilstm, pw"),
+        ({"history": "lstmm"}, "history must be one of lstm, pw"),
         (
             {"hidden": [64, 0]},
             "hidden must be a list of 1 to 100 values, each a whole number at least 1",

@@ -25,7 +25,7 @@ FOR_USERS = {"sb3_contrib"}
 """not imported by the package: agents for its users, which tests train"""
 BROUGHT = {"llvmlite"}
 """numba is made of it, pins its version, and is all that is compiled with it"""
-RIVALS = {"clax", "flax", "jax", "optax", "pandas", "torch_choice", "recsim"}
+RIVALS = {"torch_choice", "recsim"}
 """measured against where they are installed; each wants versions of its own, so no extra of ours
 installs them (pandas is one of the extra `frames`)"""
 
@@ -51,7 +51,6 @@ def test_the_package_needs_what_it_imports() -> None:
     extras = (
         "baselines",
         "cuda",
-        "minari",
         "plots",
         "rl",
         "serve",
@@ -70,7 +69,7 @@ def test_an_extra_is_imported_inside_functions_only() -> None:
     extras = {"stable_baselines3"}.union(
         *map(
             names,
-            ("baselines", "cuda", "minari", "plots", "serve", "tensorboard", "mlflow"),
+            ("baselines", "cuda", "plots", "serve", "tensorboard", "mlflow"),
         )
     )
     eager = {

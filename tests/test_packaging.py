@@ -298,3 +298,25 @@ def test_a_bare_checkout_imports(tmp_path: Path) -> None:
     module, data = python("-c", imports, cwd=tmp_path, path=ROOT).splitlines()
     assert Path(module).resolve() == ROOT / "kernels" / "choice.py"
     assert Path(data).resolve() == ROOT / "data"
+
+
+def test_neither_the_package_nor_the_help_imports_what_is_heavy() -> None:
+    check = """
+import sys
+import fastgaum
+assert not {"torch", "numba", "numpy", "polars"} & set(sys.modules), sorted(sys.modules)
+from fastgaum.cli.app import main
+assert main(["--help"]) == 0
+assert not {"torch", "numba", "polars"} & set(sys.modules)
+from fastgaum import load, read_log, audit, synthesise
+assert "torch" not in sys.modules
+"""
+    assert "train" in python("-c", check, cwd=ROOT, path=ROOT)
+
+
+def test_the_makefile_names_what_exists() -> None:
+    """pytest runs nothing at all where one of its paths is missing."""
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<![\w/])tests/[\w/]*[a-z](?:\.py)?(?![\w%])", text))
+    assert len(named) > 5
+    assert sorted(name for name in named if not (ROOT / name).exists()) == []

@@ -87,7 +87,7 @@ LOOKED_AT = (
     *("", "guide/quick-start/", "guide/environment/", "concepts/game/", "results/", "api/", "faq/"),
     *(
         "guide/transfer/",
-        "design-log/",
+        "learned/",
         "published-numbers/",
         "other-logs/",
         "guide/which-model/",

@@ -3,21 +3,19 @@ never stale in form."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import re
 import shlex
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fastgaum.baselines.registry import MODELS
-from fastgaum.bench.away import LOGS, AwayPlan
 from fastgaum.bench.excerpts import (
-    MEMBERS,
+    ENDED,
     NUMBER,
-    POOL,
     PUBLISHED,
     SHOWN,
     SPEED,
@@ -28,12 +26,7 @@ from fastgaum.bench.excerpts import (
     speed_to_markdown,
     which_model_to_markdown,
 )
-from fastgaum.bench.experiments.foreign import CASES
-from fastgaum.bench.experiments.known_worlds import KNOWN_WORLDS, WELL_SPECIFIED
-from fastgaum.bench.experiments.learning_curve import LOGS as CURVE_LOGS
-from fastgaum.bench.ope import SETTINGS
 from fastgaum.bench.readme import (
-    ADAPTATION,
     FIDELITY,
     FIGURE_ROWS,
     FIGURES,
@@ -44,7 +37,6 @@ from fastgaum.bench.readme import (
     RACES,
     ROOT,
     SECTIONS,
-    TRANSFERS,
     Section,
     index_of,
     insert,
@@ -52,7 +44,6 @@ from fastgaum.bench.readme import (
     path_of,
     read,
 )
-from fastgaum.bench.wikispeedia_games import LIMIT
 from fastgaum.policies.registry import POLICIES as POLICY_NAMES
 from fastgaum.reports.grid import parse_resplits
 from fastgaum.reports.others import rows_of_others
@@ -111,7 +102,7 @@ def test_page_shows_the_command_of_its_object(name: str) -> None:
         assert (
             {"fastgaum", "logit", "click-rate"}
             <= set(models)
-            <= {*MODELS, "fastgaum-exact", MEMBERS, POOL}
+            <= {*MODELS, "fastgaum-exact", *ENDED}
         )
         assert options["datasets"] == name.removeprefix("logs/")
     if not path_of(name).is_file():
@@ -131,6 +122,8 @@ def test_page_shows_the_command_of_its_object(name: str) -> None:
 
 
 COMMAND = re.compile(r"^(?:fastgaum|python) .*--json docs/tables/(\S+)\.json.*$", re.MULTILINE)
+MADE_BY = re.compile(r"[Mm]ade by (`[^`]+`.*?) at commit 06cd207\b")
+"""commands whose code that commit is the last to hold"""
 CHANGES_NO_FIGURE = r" --(overwrite|quiet|(jobs|data-dir|json)[ =]\S+)"
 
 
@@ -143,9 +136,12 @@ def words_of(command: str) -> list[str]:
 def test_commands_of_pages_are_those_of_their_objects() -> None:
     """The whole command, `--set` included. No object that was made before the end of November 2026
     holds its own."""
-    shown = {
-        found[1]: found[0] for page in pages() for found in COMMAND.finditer(page_of(str(page)))
-    }
+    shown = {}
+    for text in map(page_of, map(str, pages())):
+        ended = "\n".join(
+            one for said in MADE_BY.findall(text) for one in re.findall("`(.+?)`", said)
+        )
+        shown |= {one[1]: one[0] for one in COMMAND.finditer(f"{text}\n{ended}")}
     assert set(shown) >= {"bags", "logs/wikispeedia", "ope", "away", "transfer"}
     for name, command in shown.items():
         argv = read(name).get("machine", {}).get("argv") if path_of(name).is_file() else None
@@ -153,12 +149,20 @@ def test_commands_of_pages_are_those_of_their_objects() -> None:
 
 
 def test_a_command_is_compared_whole() -> None:
-    argv = ["transfer.py", "l2", "--set", "depth=4", "--json", "-", "--jobs=2"]
-    shown = words_of(
-        "python bench/experiments/transfer.py l2 --json a.json --set depth=4 --overwrite"
-    )
+    argv = ["ope.py", "l2", "--set", "depth=4", "--json", "-", "--jobs=2"]
+    shown = words_of("python bench/ope.py l2 --json a.json --set depth=4 --overwrite")
     assert words_of(shlex.join(argv)) == shown
-    assert words_of("python bench/experiments/transfer.py l2 --set depth=5") != shown
+    assert words_of("python bench/ope.py l2 --set depth=5") != shown
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_command_that_ended_names_the_commit_that_holds_it(page: Path) -> None:
+    text = MADE_BY.sub("", page_of(str(page)))
+    scripts = set(re.findall(r"(?<![\w/])bench/[\w/]+\.py", text))
+    assert sorted(name for name in scripts if not (ROOT / name).is_file()) == []
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE)) <= targets
 
 
 def test_numbers_in_prose_are_those_of_their_objects() -> None:
@@ -220,11 +224,14 @@ BY_HAND = {
     "1.97": "the loss that the race quality-wikispeedia is run to, bench/bench_quality.py",
     "2.4": "50/√450",
     **dict.fromkeys(
-        ("0.6579", "0.006", "0.001", "0.014"), "design log, tables of the choice model, run again"
+        ("0.6579", "0.006", "0.001", "0.014"),
+        "design log at 06cd207, tables of the choice model, run again",
     ),
-    ".667": "design log, LPMC again: what was asked of the test year",
-    **dict.fromkeys((".6455", ".6475"), "design log, numbers, tastes and members: validation"),
-    **dict.fromkeys((".463", ".449", ".476"), "design log, lpmc-persons, run again"),
+    ".667": "design log at 06cd207, LPMC again: what was asked of the test year",
+    **dict.fromkeys(
+        (".6455", ".6475"), "design log at 06cd207, numbers, tastes and members: validation"
+    ),
+    **dict.fromkeys((".463", ".449", ".476"), "design log at 06cd207, lpmc-persons, run again"),
     "35.9": "published: Chen et al. 2019",
     "55.0": "published: Chen et al. 2019",
 }
@@ -297,10 +304,6 @@ def test_policies_are_judged_by_users_that_training_did_not_fit() -> None:
             assert {row["policy"] for row in result["rows"] if row["k"] == k} >= set(POLICY_NAMES)
         assert result["world"] == f"runs/{name}-other-half, policies of runs/{name}-half"
         assert result["seeds"] >= 5
-    for of in ADAPTATION:
-        name, result = of.removesuffix("-adapt"), read(f"policies/{of}")
-        assert (result["run"], result["in"]) == (f"runs/{name}-half", f"runs/{name}-other-half")
-        assert {row["policy"] for row in result["rows"]} == {"pre-trained", "untrained"}
     (command,) = re.findall(
         rf"^fastgaum rl evaluate .*--json docs/tables/policies/{POLICIES[0]}.json$",
         page_of("docs/guide/transfer.md"),
@@ -317,64 +320,7 @@ def test_policies_are_judged_by_users_that_training_did_not_fit() -> None:
     assert {key: str(result["config"][key]) for key in changed} == changed
 
 
-@pytest.mark.parametrize("name", TRANSFERS)
-def test_promised_and_paid_is_of_the_command_of_its_page(name: str) -> None:
-    (command,) = re.findall(
-        rf"^python bench/experiments/transfer\.py (.*)--json docs/tables/{name}.json$",
-        page_of("docs/guide/transfer.md"),
-        re.MULTILINE,
-    )
-    if not path_of(name).is_file():
-        return
-    result = read(name)
-    options = re.search(r"--logging (\S+)", command)
-    worlds = command.partition("--")[0].split() or list(WELL_SPECIFIED)
-    logging = options[1].split(",") if options else ["random"]
-    sizes = re.search(r"--events (\S+)", command)
-    events = [int(size) for size in sizes[1].split(",")] if sizes else []
-    assert [(one["world"], one["logging"], one["events"]) for one in result["settings"]] == [
-        (world, who, n)
-        for world in worlds
-        for who in logging
-        for n in events or [KNOWN_WORLDS[world].events]
-    ]
-    assert result["seeds"] >= 5
-
-
 def test_other_studies_are_of_the_commands_of_their_pages() -> None:
-    ((logs, pairs),) = re.findall(
-        r"^python bench/away.py (.*) --pairs (\d+) --json docs/tables/away.json$",
-        page_of("docs/guide/transfer.md"),
-        re.MULTILINE,
-    )
-    assert tuple(logs.split()) == LOGS
-    if path_of("away").is_file():
-        result, plan = read("away"), AwayPlan()
-        assert tuple(log["log"] for log in result["logs"]) == LOGS
-        names = ("members", "users", "k", "horizon", "pool")
-        assert [result[name] for name in names] == [getattr(plan, name) for name in names]
-        assert result["pairs"] == int(pairs) >= 5
-    written = "--json docs/tables/wikispeedia-loop.json\n"
-    command = f"python bench/wikispeedia_loop.py play runs/wikispeedia {written}"
-    assert command in page_of("docs/guide/fidelity.md")
-    if path_of("wikispeedia-loop").is_file():
-        result = read("wikispeedia-loop")
-        assert list(result["bars"]) == list(result["players"])
-        # every second of the log's 12,825 validation games
-        assert (result["games"], result["limit"]) == (6_413, LIMIT)
-    for asked in ("yelp clara2", "lpmc --models fastgaum,logit,xgboost"):
-        command = f"learning_curve.py {asked} --seeds 1 --json docs/tables/learning-curve.json\n"
-        assert command in page_of("docs/guide/which-model.md")
-    if path_of("learning-curve").is_file():
-        assert {row["log"] for row in read("learning-curve")["rows"]} == set(CURVE_LOGS)
-    command = "foreign.py recsim sardine --json docs/tables/foreign.json\n"
-    assert command in page_of("docs/guide/transfer.md")
-    if path_of("foreign").is_file():
-        result = read("foreign")
-        assert result["seeds"] >= 5
-        assert [(one["what"], one["sessions"]) for one in result["cases"]] == [
-            (one.what, one.sessions) for one in CASES
-        ]
     runs = "runs/yelp-half runs/yelp-other-half docs/tables/policies/yelp-agents.json\n"
     assert f"python docs/examples/sb3_table.py {runs}" in page_of("docs/guide/environment.md")
     if path_of("policies/yelp-agents").is_file():
@@ -382,15 +328,6 @@ def test_other_studies_are_of_the_commands_of_their_pages() -> None:
         assert {"slateq", "ppo", "maskableppo"} < {row["policy"] for row in result["rows"]}
         assert result["world"] == "runs/yelp-other-half, policies of runs/yelp-half"
         assert result["seeds"] >= 3
-    command = "python bench/ope.py --json docs/tables/ope.json\n"
-    assert command in page_of("docs/guide/off-policy.md")
-    if path_of("ope").is_file():
-        result = read("ope")
-        assert result["logs"] >= 100
-        # a setting of an earlier study has a name of its own
-        today: dict[str, Any] = {one.name: dataclasses.asdict(one) for one in SETTINGS}
-        for one in result["settings"]:
-            assert today.get(one["name"], {}).items() <= one.items()
 
 
 def test_figure_names_the_rows_of_its_object() -> None:

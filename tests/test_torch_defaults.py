@@ -79,7 +79,6 @@ MODELS: dict[str, Callable[[], ChoiceModel]] = {
     "paper-lstm": small("paper-lstm"),
     "paper-pw": small("paper-pw", epochs=1),
     "by autograd": small(regulariser="tsallis", table_optimiser="adagrad"),
-    "bilstm": small(history="bilstm", history_layers=2),
     "own encoder": small(history=OwnEncoder),
     **{
         name: lambda name=name: make_model(name, {"epochs": 2}, "cpu")  # type: ignore[misc]

@@ -156,7 +156,7 @@ def losses_of(log: SessionLog, setting: LogSetting) -> list[float]:
     share = log.count("sessions", "train") / log.count("events", "train")
     config = config.replace(batch_sessions=max(1, round(setting.batch_events * share)))
     model, found = UserModel(config, device="cpu"), list[float]()
-    prepared = PreparedLog(log, None, model.folds_for(log))(config)
+    prepared = PreparedLog(log, model.folds_for(log))(config)
     for fold in range(FOLDS):
         with one_thread():
             one = UserModel(config.replace(seed=fold), device="cpu")

@@ -9,7 +9,7 @@ import polars as pl
 import fastgaum as fg
 from fastgaum.baselines.registry import make_model
 
-MODELS = ("random", "click-rate", "iknn", "linucb", "logit", "fastgaum")
+MODELS = ("random", "click-rate", "iknn", "logit", "fastgaum")
 
 
 def main(log: str = "sample", **settings: Mapping[str, Any]) -> pl.DataFrame:

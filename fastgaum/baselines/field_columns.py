@@ -107,16 +107,6 @@ class FieldColumns:
         ]
         return _stacked([np.where(one < 0, np.nan, one) for one in codes], source.n_events)
 
-    def indicators(self, ids: IntArray) -> FloatArray:
-        """1 where a candidate has a value of a field of few values, (n_candidates, ·)."""
-        columns = [
-            (codes == value)
-            for part, codes, n_values in self._coded(ids)
-            if is_few(part)
-            for value in range(n_values)
-        ]
-        return _stacked(columns, len(ids))
-
     def numbers(
         self, batch: BatchTensors, window: int, of_keys: FloatArray | None = None
     ) -> FloatArray:

@@ -26,7 +26,6 @@ BASELINES: dict[str, str] = {
     "s-rnn": "s_rnn:SessionRnn",
     "scknnc": "neighbours:CascadeSessionKnn",
     "scknnv": "neighbours:VectorSessionKnn",
-    "linucb": "linucb:LinUcb",
     "logit": "logit:ConditionalLogit",
     "wd-lr": "wide_deep:WideDeepLr",
     "wd-ccf": "wide_deep:WideDeepCcf",

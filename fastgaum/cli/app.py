@@ -44,7 +44,8 @@ COMMANDS = {
     "log.",
     "train": "Train a user model on a log and write a run folder.\n\nAfter Ctrl-C, SIGTERM or a "
     "crash the run is kept as it was last saved, and --resume continues it: the result is "
-    "identical to an uninterrupted run. To train more after a run has ended, use --from.\n\nWith "
+    "identical to an uninterrupted run. To train more after a run has ended, use --from, "
+    "which is made in one go.\n\nWith "
     "several processes, `torchrun --nproc-per-node K -m fastgaum train …`, each takes its part of "
     "every batch. After every 16 steps they average their weights (--set local_steps=N).",
     "evaluate": "Score a trained model on a split of a log.",
@@ -65,10 +66,6 @@ COMMANDS = {
     "curve.parquet.\n\nA training that is stopped writes neither: start it again.",
     "rl evaluate": "Train each policy on the users of a run, once per seed, and print what it "
     "earns from them, or from the users of another run (--in).",
-    "rl adapt": "Let a trained policy learn from new users, beside an untrained one, and print "
-    "what both earn after how many users.\n\nBoth have the reward, horizon, leaving and pool of "
-    "the policy's training, as far as the other run (--in) knows its items. They learn from "
-    "choices, and from what the model of RUN thinks of these users: a site could see as much.",
     "ope": "Estimate what a policy would have earned in a log (off-policy evaluation).",
     "compare": "Compare models on your own log: floors, intervals, paired differences.\n\nIt "
     "prints one table of the test split. Without --models it compares fastgaum, logit and "
@@ -79,8 +76,6 @@ COMMANDS = {
     "exit code is 1.",
     "bench": "Measure speeds on this machine, beside other libraries.\n\nExit code 1 if a result "
     "was wrong; with --strict also if a target was missed.",
-    "bench transfer": "Deploy, log, refit, retrain and judge among known users, round by round, "
-    "beside random slates of as many events.",
     "warmup": "Compile all kernels now, as a step of the installation.",
     "doctor": "Print versions and caches and run a self-check, for a bug report.\n\nHome folders "
     "and user names are left out. Exit code 1 if a check fails.",

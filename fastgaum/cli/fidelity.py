@@ -50,30 +50,19 @@ def fidelity_command(
     from fastgaum.reports.charts import draw_fidelity
     from fastgaum.reports.fidelity import fidelity as report_of
     from fastgaum.reports.table import finite
-    from fastgaum.reports.world_tables import fidelity_blocks
+    from fastgaum.reports.world_tables import fidelity_block
 
     use_threads(threads)
     model = UserModel.load(run, device="cpu")
     log = log_of_run(run, source, data_dir)
     seen = checked_users(model, log, split, allow_seen_users)
-    with Bar("replaying and comparing") as progress:
-        report = finite(
-            report_of(
-                model,
-                log,
-                split=split,
-                head=head,
-                episodes=episodes,
-                seed=seed,
-                progress=progress,
-            )
-        )
+    with Bar("replaying and comparing"):
+        report = finite(report_of(model, log, split=split, head=head, episodes=episodes, seed=seed))
     report = {"machine": machine_facts(model.config.seed), "preset": model.config.preset, **report}
     report["seen_users"] = seen.to_dict()
     note(str(seen))
-    blocks = fidelity_blocks(report)
-    write_tables(files, report, blocks)
+    block = fidelity_block(report)
+    write_tables(files, report, [block])
     if files.plot is not None:
         draw_fidelity(report, files.plot)
-    for block in blocks:
-        show_block(block)
+    show_block(block)

@@ -27,7 +27,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "simulate": (
         "fastgaum simulate runs/mine -o episodes.parquet --episodes 5000 --slate-size 5",
         "fastgaum simulate runs/mine -o trained.parquet --policy policies/mine --explore 0.1",
-        "fastgaum simulate runs/mine -o trained.minari --policy policies/mine",
     ),
     "serve": ("fastgaum serve runs/shop --http 8080 --item-table items.csv",),
     "fidelity": ("fastgaum fidelity runs/mine clicks.csv --plot fidelity.svg",),
@@ -51,7 +50,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastgaum bench --list",
         "fastgaum bench lstm round --threads 2 --json bench.json",
     ),
-    "bench transfer": ("fastgaum bench transfer items-200 --rounds 8 --json rounds.json",),
     "warmup": ("fastgaum warmup",),
     "doctor": ("fastgaum doctor --json doctor.json",),
     "completion": (
@@ -75,7 +73,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "rl train": ("fastgaum rl train runs/mine -o policies/cascade --policy cascade-dqn -k 5",),
     "rl evaluate": ("fastgaum rl evaluate runs/half --in runs/other-half --json table.json",),
-    "rl adapt": ("fastgaum rl adapt policies/mine runs/half --in runs/other-half",),
 }
 
 

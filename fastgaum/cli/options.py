@@ -75,12 +75,6 @@ DataDir = Annotated[
 TablePath = Annotated[
     Path, Parameter(name=["--out", "-o"], help="the table to write: .parquet or .csv")
 ]
-EpisodesPath = Annotated[
-    Path,
-    Parameter(
-        name=["--out", "-o"], help="the table to write: .parquet or .csv; or a .minari folder"
-    ),
-]
 JsonFile = Annotated[
     Path | None,
     Parameter(help="also write the result as a JSON object; -: print it instead of text"),
@@ -239,21 +233,6 @@ class ModelOptions:
                 f"folder has them), or train in another folder{cure}"
             )
         return config
-
-    def going_on(self) -> dict[str, object]:
-        """The changes of another run's configuration. Raises ConfigError."""
-        changes = self._changes()
-        for option, value in (
-            ("--preset", self.preset),
-            ("--config", self.config),
-            ("--set preset", changes.get("preset")),
-        ):
-            if value is not None:
-                raise ConfigError(
-                    f"--from goes on with the configuration of the run, {option} {value} names "
-                    "another: leave it out, or train anew without --from"
-                )
-        return changes
 
     def _changes(self) -> dict[str, object]:
         return given(seed=self.seed, protocol=self.protocol) | parse_settings(self.settings)

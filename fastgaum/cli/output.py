@@ -147,21 +147,13 @@ def check_outputs(*files: Path | None, resumed: bool = False) -> None:
             _require_new(path)
 
 
-def check_table_output(out: Path, *folders: str) -> None:
-    """The same for a table, which is .parquet or .csv, or a folder that ends so."""
-    endings = (".parquet", ".csv", *folders)
-    if out.suffix not in endings:
+def check_table_output(out: Path) -> None:
+    """The same for a table, which is .parquet or .csv."""
+    if out.suffix not in (".parquet", ".csv"):
         raise OutputError(
-            f"'{out}' ends in '{out.suffix}', a table is written as {' or '.join(endings)}: rename "
-            "it"
+            f"'{out}' ends in '{out.suffix}', a table is written as .parquet or .csv: rename it"
         )
-    if out.suffix not in folders:
-        check_outputs(out)
-        return
-    require_writable(out)
-    _require_new(out)
-    if out.exists() and not (out / "metadata.json").is_file():
-        raise OutputError(f"'{out}' holds no data set that can be replaced: choose another name")
+    check_outputs(out)
 
 
 def check_log_output(out: Path) -> None:

@@ -144,10 +144,18 @@ def note_compiling() -> None:
 @contextmanager
 def noting_compilation() -> Iterator[None]:
     """Say so when a first kernel is about to be compiled: a refused input is one line alone."""
-    from fastgaum.kernels import _cache
+    from numba.core import event
 
-    _cache.before_compiling = note_compiling
-    try:
+    class Compiling(event.Listener):
+        told = False
+
+        def on_start(self, _: object) -> None:
+            if not self.told:
+                self.told = True
+                note_compiling()
+
+        def on_end(self, _: object) -> None:
+            """Say nothing."""
+
+    with event.install_listener("numba:compile", Compiling()):
         yield
-    finally:
-        _cache.before_compiling = None

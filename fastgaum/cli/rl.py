@@ -1,9 +1,8 @@
-"""`fastgaum rl`: policies trained in a learned user, their rewards, and how they adapt to new
-users."""
+"""`fastgaum rl`: policies trained in a learned user, and their rewards."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -21,11 +20,10 @@ from fastgaum.cli.options import (
     parse_settings,
     use_threads,
 )
-from fastgaum.cli.output import check_outputs, finish, note, show_block, write_json, write_tables
+from fastgaum.cli.output import check_outputs, finish, show_block, write_tables
 from fastgaum.cli.progress import Bar
 from fastgaum.cli.reading import log_of_run
 from fastgaum.errors import ConfigError, OutputError
-from fastgaum.reports.table import TableColumn, table_of
 
 if TYPE_CHECKING:
     from fastgaum.policies.rollout import Setting
@@ -73,12 +71,6 @@ class Play:
 
 
 DEFAULT_PLAY = Play()
-ADAPTATION_COLUMNS = (
-    TableColumn("policy", "policy"),
-    TableColumn("users met", "users"),
-    TableColumn("cumulative reward", "return", 3),
-    TableColumn("95 %", "ci", 3),
-)
 
 
 def rl_train_command(
@@ -204,71 +196,6 @@ def rl_evaluate_command(
     write_tables(files, result, blocks)
     for block in blocks:
         show_block(block)
-
-
-def rl_adapt_command(
-    policy: Annotated[Path, Parameter(help="a folder written by `fastgaum rl train`")],
-    run: Run,
-    /,
-    *,
-    other: Other = None,
-    episodes: int = 10,
-    users: int = 100,
-    seeds: int = 5,
-    horizon: int | None = None,
-    reward: RewardOption | None = None,
-    leaving: float | None = None,
-    log: str | None = None,
-    json: JsonFile = None,
-    threads: FewThreads = ONE_THREAD,
-) -> None:
-    """Let a policy learn from new users.
-
-    Args:
-        episodes: number of episodes, each with new users
-        users: users of an episode
-        seeds: number of repetitions, each with other users
-        horizon: steps of an episode; the policy's own if not given
-        reward: what a step earns; the policy's own if not given
-        leaving: probability that a user leaves after a step; the policy's own if not given
-        log: the run's log, if the run reads fields or context
-    """
-    check_outputs(json)
-    from fastgaum.machine import machine_facts
-    from fastgaum.policies.evaluation import adaptation, adaptation_summary
-    from fastgaum.policies.registry import load_policy, untrained
-    from fastgaum.policies.transfer import shared_pool
-
-    if seeds < 1 or episodes < 1:
-        raise ConfigError(f"seeds and episodes must be at least 1, got {seeds} and {episodes}")
-    use_threads(threads)
-    own, judge = _worlds(log, run, other)
-    loaded = [load_policy(policy, own) for _ in range(seeds)]
-    made, trained = [one.policy for one in loaded], loaded[0].setting
-    pool, met = shared_pool(trained.pool, own, judge)
-    fresh = [
-        untrained(one.name, own, trained.k, pool, one.config.replace(seed=i))
-        for i, one in enumerate(made)
-    ]
-    for one in made:
-        one.pool = pool
-    changes = given(horizon=horizon, reward=reward, leaving=leaving)
-    setting = replace(trained, pool=met, **changes)
-    notes = loaded[0].notes(setting)
-    for text in notes:
-        note(text)
-    policies = {"pre-trained": made, "untrained": fresh}
-    curve = adaptation(policies, judge, setting, episodes=episodes, n_users=users, own=own)
-    rows = adaptation_summary(curve)
-    terms = {name: getattr(setting, name) for name in ("reward", "horizon", "leaving")}
-    judged = None if other is None else str(other)
-    facts = {"policy": str(policy), "run": str(run), "in": judged, "seeds": seeds, **terms}
-    facts |= {"users": users, "episodes": episodes, "machine": machine_facts(made[0].config.seed)}
-    write_json(json, {**facts, "notes": notes, "rows": rows})
-    title = f"{made[0].name} in {other or run}, k = {setting.k}, {setting.reward} of "
-    title += f"{setting.horizon} steps"
-    shown = [{**row, "users": f"{row['users']:,}"} for row in rows]
-    show_block(table_of(title, ADAPTATION_COLUMNS, shown))
 
 
 def _worlds(

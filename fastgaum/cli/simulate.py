@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 from fastgaum.cli.options import (
     DataDir,
-    EpisodesPath,
     HeadOption,
     JsonFile,
     RunPath,
+    TablePath,
     Threads,
     given,
     use_threads,
@@ -23,15 +23,12 @@ from fastgaum.cli.reading import log_of_run
 if TYPE_CHECKING:
     from fastgaum.policies.base import Policy
 
-MINARI = ".minari"
-"""ending of a folder for Minari"""
-
 
 def simulate_command(
     run: RunPath,
     /,
     *,
-    out: EpisodesPath,
+    out: TablePath,
     episodes: int = 1000,
     slate_size: int | None = None,
     horizon: int | None = None,
@@ -63,7 +60,7 @@ def simulate_command(
         log: a log for logged starts, and for a run that reads fields or context
         seed: seed of everything random
     """
-    check_table_output(out, MINARI)
+    check_table_output(out)
     check_outputs(json)
     from fastgaum.policies import registry
     from fastgaum.policies.explore import Explore
@@ -92,11 +89,10 @@ def simulate_command(
     else:
         saved = registry.load_policy(Path(policy), world)
         made, setting = saved.policy, asked(saved.setting)
-        rewards = ("reward",) if out.suffix == MINARI else ()
-        notes = saved.notes(setting, ("horizon", "leaving", "pool", *rewards))
+        notes = saved.notes(setting)
         for text in notes:
             note(text)
-    if starts == "logged" and out.suffix != MINARI:
+    if starts == "logged":
         notes.append(
             "the rows begin after each user's logged start, which is not written: a fit, predict "
             "or ope on them treats every user as new"
@@ -105,13 +101,7 @@ def simulate_command(
     if explore:
         made = Explore(made, explore)
     with Bar("simulating") as progress:
-        if out.suffix == MINARI:
-            from fastgaum.policies.minari_export import write_minari
-
-            n, what = write_minari(world, made, setting, episodes, out, seed, progress), "steps"
-        else:
-            frames = trajectories(world, made, setting, episodes, seed, progress)
-            n, what = write_frames(frames, out), "candidates"
+        n = write_frames(trajectories(world, made, setting, episodes, seed, progress), out)
     facts = {"path": str(out), "run": str(run), "policy": policy, "episodes": episodes}
-    facts |= {what: n, "horizon": setting.horizon, "notes": notes}
-    finish(f"{out}: {episodes} episodes, {n} {what}", json, facts)
+    facts |= {"candidates": n, "horizon": setting.horizon, "notes": notes}
+    finish(f"{out}: {episodes} episodes, {n} candidates", json, facts)

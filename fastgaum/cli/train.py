@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -65,27 +65,27 @@ def train_command(
 
     Args:
         resume: continue the run in its folder; the result is identical to an uninterrupted run
-        former: start from the weights of another run; LOG holds the new data
+        former: start from the weights of another run, with its settings, in one go
     """
     overwrite = COMMON.overwrite
     folder = _usual_folder(source) if out is None else out
-    if resume and former is not None:
-        raise ConfigError(
-            "--from begins a run with the weights of another one, --resume goes on with the run "
-            "that is there and knows where it began: give one of them"
-        )
     check_outputs(json, resumed=resume)
-    changes: dict[str, Any] = {} if former is None else options.going_on()
-    other = options.other_model() if former is None else None
+    if former is not None:
+        options = replace(
+            options,
+            config=options.config or former / "config.toml",
+            settings=(*options.settings, "folds=0", "search=[]"),
+        )
+    other = options.other_model() if former is None else options.named()
     if other is not None:
         if resume:
             raise ConfigError(
-                f"the model '{other[0]}' is fitted in one go, there is nothing to resume: train it "
-                "again (--overwrite replaces the run)"
+                f"the model '{other[0]}' is fitted in one go{' by --from' if former else ''}, "
+                "there is nothing to resume: train it again (--overwrite replaces the run)"
             )
-        _fit(source, folder, other, json, machine, reading)
+        _fit(source, folder, other, json, machine, reading, former)
         return
-    config = options.resolve() if former is None else Config()
+    config = options.resolve()
     # torch takes a second to import: a misspelt option is answered before.
     from fastgaum.game.averaging import launched, n_restarts
     from fastgaum.game.checkpoint import places_cost, trials_as_facts
@@ -114,10 +114,7 @@ def train_command(
             note(f"{folder}: there is no run to go on with, this one begins")
         # its tensors are not held for as long as the run
         resume, checkpoint = checkpoint is not None, None
-        if former is not None and not resume:
-            model = UserModel.from_run(former, device=machine.device, **changes)
-            config, reading = model.asked, reading.or_of_run(former, source)
-        elif finished is None:
+        if finished is None:
             model = UserModel(config, device=machine.device)
         origin = run_folder.LogOrigin(lasting(source), reading.options.to_json())
         about = {"config": config.to_mapping(), "reading": origin.reading}
@@ -204,13 +201,6 @@ def train_command(
                 else "read was chosen, and --set examination=true keeps them apart"
             )
         )
-    if best["phase"] == "start":
-        note("no epoch is better on the new log than the weights of the former run: these stay")
-    if former is not None and model.outside and not log.has_no_click:
-        note(
-            f"{source} has no event without a choice: no click stays a choice, as in {former}, and "
-            "becomes unlikely; if the log leaves such events out, train with --set no_click=never"
-        )
     assert model.space is not None
     context = model.space.context_holds
     if context:
@@ -258,14 +248,17 @@ def _fit(
     json: Path | None,
     machine: Machine,
     reading: Reading,
+    former: Path | None,
 ) -> None:
-    """Fit a baseline."""
+    """Fit a baseline, or a model with the weights of a former run."""
     from fastgaum.baselines.registry import check_model, make_model
     from fastgaum.game.averaging import launched
     from fastgaum.machine import device_of
     from fastgaum.models.run_folder import LogOrigin, check_run_folder, fit_run
+    from fastgaum.models.user_model import UserModel
 
     name, settings = named
+    start = None if former is None else UserModel.load(former, device="cpu")
     check_model(name, settings)
     check_run_folder(folder, COMMON.overwrite)
     use_threads(machine.threads)
@@ -276,11 +269,14 @@ def _fit(
                 "without torchrun"
             )
     model = make_model(name, settings, machine.device)
+    reading = reading if former is None else reading.or_of_run(former, source)
     with Bar(f"reading {source}"):
         log = reading.load_to_train(source)
     origin = LogOrigin(lasting(source), reading.options.to_json())
     with noting_compilation(), Bar(f"fitting {name}"):
-        table, head = fit_run(model, name, log, folder, overwrite=COMMON.overwrite, origin=origin)
+        table, head = fit_run(
+            model, name, log, folder, overwrite=COMMON.overwrite, origin=origin, start=start
+        )
     figures = f"validation prec@1 {head.precision[1].mean:.1f}, NLL {head.nll.mean:.3f}"
     text = f"{folder}: {name}, {figures}"
     facts = {

@@ -211,7 +211,7 @@ def batches(
 def sessions_of(batch: Batch, first: int, last: int) -> Batch:
     """The batch of some of a batch's sessions that follow one another; its large arrays are views.
 
-    As `assemble` makes it of these sessions alone, but for vectors, which it does not have: a
+    As `assemble` makes it of these sessions alone, without vectors, which it does not have: a
     small batch is cut out of a large one in a twentieth of the time."""
     assert batch.vectors is None
     of_sessions, of_displays = batch.session_offsets, batch.display_offsets

@@ -72,9 +72,8 @@ def count_crossed(events: CrossedEvents, n_values: int, n_items: int) -> Crossed
 
 
 def add_crossed(one: CrossedCounts, other: CrossedCounts, n_items: int) -> CrossedCounts:
-    """The counts of two parts of a log; the first may know fewer values."""
-    events = other.events.copy()
-    events[: len(one.events)] += one.events
+    """The counts of two parts of a log."""
+    events = one.events + other.events
     keys = np.concatenate([_keys(one, n_items), _keys(other, n_items)])
     order = stable_order(keys)
     keys = keys[order]

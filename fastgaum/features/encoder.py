@@ -10,7 +10,6 @@ import numpy as np
 
 from fastgaum import threads
 from fastgaum.arrays import BoolArray, FloatArray, IntArray, LongArray
-from fastgaum.errors import ConfigError
 from fastgaum.features.coded_log import CodedLog
 from fastgaum.features.event_numbers import DisplayedEvents, EventNumbers
 from fastgaum.features.item_vectors import component_names
@@ -85,7 +84,7 @@ class Encoder:
 
     @cached_property
     def reads_training_log(self) -> bool:
-        """Whether the log is the one that the space counted last, in any order of its sessions."""
+        """Whether the log is the one that the space counted, in any order of its sessions."""
         space, log = self.space, self._counted
         if self.log.fingerprint == space.fingerprint:
             return True
@@ -102,19 +101,12 @@ class Encoder:
     @cached_property
     def _spaces_before(self) -> list[FeatureSpace] | None:
         """For training sessions of the training log the space before each block of `ONCE`, or
-        without each fold; else None. Raises ConfigError where the space holds the counts of a
-        former log too."""
+        without each fold; else None."""
         space = self.space
         if not space.has_statistics or not self.reads_training_log:
             return None
         if space.folds:
             return self.spaces_without_folds()
-        if space.item_counts.displays.sum() > self.log.training_counts().displays.sum():
-            raise ConfigError(
-                f"the model went on from an older one with log '{self.log.name}', and the counts "
-                "that it had before the log's training sessions are not kept: take split "
-                "'validation' or 'test', or a frame of other displays"
-            )
         return list(spaces_before(self.coded, space, ONCE, 0))
 
     def spaces_without_folds(self) -> list[FeatureSpace]:

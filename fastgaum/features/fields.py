@@ -1,4 +1,4 @@
-"""The vocabulary of a feature space: fields of ids, their training values, how they grow."""
+"""The vocabulary of a feature space: fields of ids, and their training values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.arrays import IntArray
+from fastgaum.arrays import IntArray, LongArray
 from fastgaum.logs.context import ContextField, training_events
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import MISSING, NO_CODE, Vocabulary
@@ -41,11 +41,9 @@ def categorical_fields(
     log: SessionLog,
     known_items: npt.NDArray[np.integer],
     places: bool,
-    former: Sequence[CategoricalField] = (),
 ) -> tuple[CategoricalField, ...]:
     """The candidates' fields of ids. known_items: codes of the items that training displays;
-    places: whether the place is a field; former: fields of a former log, whose values come
-    first."""
+    places: whether the place is a field."""
     every = len(known_items) == log.n_items
     found = [("item", "item", log.item_ids if every else log.item_ids.gather(known_items))]
     for name, column in sorted(log.columns_of("item").items()):
@@ -63,19 +61,15 @@ def categorical_fields(
         of_grid = (-(-longest // log.grid), min(longest, log.grid)) if log.grid else ()
         for name, n in zip(OF_PLACE, (longest, *of_grid), strict=False):
             found.append((name, name, pl.int_range(n, eager=True).cast(pl.String)))
-    return _numbered(found, 1, former)
+    return _numbered(found, 1)
 
 
 def _numbered(
-    found: Sequence[tuple[str, str, pl.Series]], start: int, former: Sequence[CategoricalField]
+    found: Sequence[tuple[str, str, pl.Series]], start: int
 ) -> tuple[CategoricalField, ...]:
-    """Fields of these names, sources and values, with ids from `start` on; the values of the same
-    fields of a former log come first."""
-    before, fields = {field.name: field.values for field in former}, list[CategoricalField]()
+    """Fields of these names, sources and values, with ids from `start` on."""
+    fields = list[CategoricalField]()
     for name, source, values in found:
-        if name in before:
-            is_new = Vocabulary(before[name]).codes(values) < 0
-            values = pl.concat([before[name], values.filter(pl.Series(is_new))])
         fields.append(CategoricalField(name, source, start, values))
         start = fields[-1].stop
     return tuple(fields)
@@ -101,7 +95,6 @@ def context_fields(
     log: SessionLog,
     found: Sequence[ContextField],
     categorical: Sequence[CategoricalField],
-    former: Sequence[CategoricalField] = (),
 ) -> tuple[CategoricalField, ...]:
     """The fields of events that hold categories (`found`) or items; own ids follow the
     candidates'."""
@@ -111,20 +104,24 @@ def context_fields(
         if one.holds == "categories":
             codes = log.values_at(one.name, training)
             own.append((one.name, "context", _values_at(log.columns[one.name].categories, codes)))
-    fields = {field.name: field for field in _numbered(own, categorical[-1].stop, former)}
+    fields = {field.name: field for field in _numbered(own, categorical[-1].stop)}
     for one in found:
         if one.holds == "items":
             fields[one.name] = CategoricalField(one.name, "context_item", items.start, items.values)
     return tuple(fields[one.name] for one in found if one.name in fields)
 
 
-def former_ids(fields: Sequence[CategoricalField], former: Sequence[CategoricalField]) -> IntArray:
-    """The id of each id in a former space, or its field's unknown row, shape (n_ids,)."""
-    ids = np.zeros(max(field.stop for field in fields), dtype=np.int32)
-    for field, was in zip(fields, former, strict=True):
-        ids[field.start : field.stop] = was.start
-        n = len(was.values) + 1
-        ids[field.start : field.start + n] = was.start + np.arange(n)
+def ids_elsewhere(
+    fields: Sequence[CategoricalField], others: Sequence[CategoricalField]
+) -> LongArray:
+    """The id of each id in another space, whose fields are the same, or -1; shape (n_ids,)."""
+    ids = np.full(max(field.stop for field in fields), -1, np.int64)
+    ids[0] = 0
+    for field, other in zip(fields, others, strict=True):
+        codes = Vocabulary(other.values).codes(field.values)
+        ids[field.start : field.stop] = np.append(
+            other.start, np.where(codes < 0, -1, codes + other.start + 1)
+        )
     return ids
 
 
@@ -137,7 +134,7 @@ def _values_at(texts: pl.Series, codes: npt.NDArray[np.integer]) -> pl.Series:
 
 
 def action_fields(
-    log: SessionLog, others: Sequence[CategoricalField], former: Sequence[CategoricalField] = ()
+    log: SessionLog, others: Sequence[CategoricalField]
 ) -> tuple[CategoricalField, ...]:
     """The fields of ids that actions alone have: what was done, and items that training does not
     display; none without actions. others: fields of candidates and of the context, that of items
@@ -150,7 +147,7 @@ def action_fields(
     kinds = _values_at(actions.kind_names, actions.kinds[training])
     items = items.filter(pl.Series(Vocabulary(others[0].values).codes(items) == NO_CODE))
     found = [("action", "action", kinds), ("acted_item", "acted_item", items)]
-    return _numbered(found, max(field.stop for field in others), former)
+    return _numbered(found, max(field.stop for field in others))
 
 
 def ids_of_items(items: CategoricalField, others: CategoricalField, texts: pl.Series) -> IntArray:

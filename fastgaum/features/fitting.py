@@ -1,4 +1,4 @@
-"""How a feature space is counted in the training split of a log, and grown with a further log."""
+"""How a feature space is counted in the training split of a log."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from fastgaum.arrays import IntArray
-from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
-from fastgaum.features.coded_log import CodedLog, check_columns
+from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.features.coded_log import CodedLog
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fields import (
     OF_PLACE,
@@ -162,43 +162,8 @@ def _sample(encoded: EncodedSessions) -> Selection:
     return select_sessions(encoded, np.arange(0, encoded.n_sessions, step, dtype=np.int32))
 
 
-def grow_training(former: FeatureSpace, log: SessionLog) -> tuple[FeatureSpace, EncodedSessions]:
-    """The space of a former log and a further one, and its training sessions as they are read.
-
-    New ids follow those of their field, and counts are added up. Numbers are standardised as
-    before, and places have the rates that they had. Raises FeatureMismatchError: the log's fields
-    are others. Raises LogFormatError: the log has no training session, or is the very log of the
-    former space."""
-    check_columns(former, log)
-    found = [ContextField(name, holds) for name, holds in former.context_holds.items()]
-    has_places = any(field.source == "position" for field in former.categorical)
-    relations, crossed = former.relations is not None, bool(former.crossed)
-    acts = bool(former.actions)
-    space, coded = _count(former, log, found, has_places, acts, relations, crossed)
-    # in another order of rows too, which has another fingerprint
-    if Encoder(former, log).reads_training_log or all(
-        np.array_equal(getattr(space.item_counts, name), 2 * getattr(former.item_counts, name))
-        for name in ("displays", "choices")
-    ):
-        raise LogFormatError(
-            f"log '{log.name}' is the one that the model was trained on, its counts would "
-            "double: give what is new, or train again with more epochs"
-        )
-    if space.number_names != former.number_names:
-        differ = sorted({*space.number_names} ^ {*former.number_names})
-        raise FeatureMismatchError(
-            f"with log '{log.name}' the context makes other numbers of a candidate "
-            f"({', '.join(differ)}), which the model's weights do not know: train anew"
-        )
-    train, moments = _encode_training(Encoder(space, log, coded), None, former)
-    if not moments.count:
-        return space, train
-    least, most = np.minimum(former.least, moments.least), np.maximum(former.most, moments.most)
-    return space.with_changes(least=least, most=most), train
-
-
 def _count(
-    former: FeatureSpace,
+    blank: FeatureSpace,
     log: SessionLog,
     found: Sequence[ContextField],
     places: bool,
@@ -206,35 +171,31 @@ def _count(
     relations: bool,
     crossed: bool,
 ) -> tuple[FeatureSpace, CodedLog]:
-    """A former space with what a log's training split adds, and the log in its ids. Flags: whether
-    places and actions are fields of ids, and whether pairs and context are counted."""
+    """A space with what a log's training split holds, and the log in its ids. Flags: whether places
+    and actions are fields of ids, and whether pairs and context are counted."""
     _require_training(log)
     if relations and (why := left_out(log)):
-        cure = "" if former.fingerprint else ", or leave the setting out"
-        raise ConfigError(f"{why}: train with relations = false{cure}")
+        raise ConfigError(f"{why}: train with relations = false, or leave the setting out")
     displays = log.training_counts().displays
     known = np.flatnonzero(displays)
-    categorical = categorical_fields(log, known, places, former.categorical)
-    context = context_fields(log, found, categorical, former.context)
+    categorical = categorical_fields(log, known, places)
+    context = context_fields(log, found, categorical)
     others = (*categorical, *context)
     space = dataclasses.replace(
-        former,
+        blank,
         categorical=categorical,
         context=context,
-        actions=action_fields(log, others, former.actions) if actions else (),
-        no_click=former.no_click or bool((log.choices[training_events(log)] == NO_CLICK).any()),
+        actions=action_fields(log, others) if actions else (),
+        no_click=bool((log.choices[training_events(log)] == NO_CLICK).any()),
         fingerprint=log.fingerprint,
         reading=None if log.reading is None else log.reading.to_json(),
-        trained=former.trained.plus(TrainedUsers.of(log)),
-        # a fit that goes on has the further log's own split
-        folds=0,
+        trained=TrainedUsers.of(log),
     )
     coded = CodedLog(space, log)
-    counts, before = ItemCounts.zeros(len(categorical[0].values)), former.item_counts.displays
-    counts.displays[: len(before)] = before
-    counts.displays[coded.space_rows[known]] += displays[known]
+    counts = ItemCounts.zeros(len(categorical[0].values))
+    counts.displays[coded.space_rows[known]] = displays[known]
     space = dataclasses.replace(space, item_counts=counts)
-    counter = StatisticsCounter(coded, space, relations, crossed, former)
+    counter = StatisticsCounter(coded, space, relations, crossed)
     counter.add(log.sessions_in("train"))
     space = counter.counted()
     counts = space.item_counts
@@ -275,7 +236,7 @@ def names_of_numbers(space: FeatureSpace, log: SessionLog) -> tuple[str, ...]:
 
 
 def ordered_blocks(
-    encoder: Encoder, order: TrainingOrder, former: FeatureSpace | None = None
+    encoder: Encoder, order: TrainingOrder
 ) -> tuple[IntArray, Iterator[tuple[Encoder, IntArray]]]:
     """The training sessions as they are read; and by block an encoder that knows what came
     before."""
@@ -290,7 +251,7 @@ def ordered_blocks(
             if not space.has_statistics:
                 yield from ((encoder, of_block) for of_block in of_order if len(of_block))
                 continue
-            before = spaces_before(encoder.coded, space, order, number, former)
+            before = spaces_before(encoder.coded, space, order, number)
             for one, of_block in zip(before, of_order, strict=True):
                 if len(of_block):
                     yield encoder.with_space(one, Hiding(share, number)), of_block
@@ -299,13 +260,13 @@ def ordered_blocks(
 
 
 def _encode_training(
-    encoder: Encoder, order: TrainingOrder | None, former: FeatureSpace | None = None
+    encoder: Encoder, order: TrainingOrder | None
 ) -> tuple[EncodedSessions, Moments]:
     """Training sessions as they are read, and moments of their numbers."""
     moments, rows = Moments(), encoder.log.sessions_in("train")
     blocks = iter([(encoder, rows)])
     if order is not None or encoder.space.has_statistics:
-        rows, blocks = ordered_blocks(encoder, order or training_order(encoder.log), former)
+        rows, blocks = ordered_blocks(encoder, order or training_order(encoder.log))
     encoded, first = encoder.make_room(rows), 0
     for of_block, of_rows in blocks:
         of_block.fill(encoded, of_rows, moments, first)

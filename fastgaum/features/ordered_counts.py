@@ -171,12 +171,11 @@ def spaces_before(
     whole: FeatureSpace,
     order: TrainingOrder,
     number: int,
-    former: FeatureSpace | None = None,
 ) -> Iterator[FeatureSpace]:
-    """For each block of an order the space with what users before it said (and former, of another
-    log), in counts of the size of the whole training split."""
+    """For each block of an order the space with what users before it said, in counts of the size of
+    the whole training split."""
     relations, crossed = whole.relations is not None, bool(whole.crossed)
-    counter = StatisticsCounter(coded, whole, relations, crossed, former)
+    counter = StatisticsCounter(coded, whole, relations, crossed)
     train = coded.log.sessions_in("train")
     blocks = order.blocks(coded.log.users[train], number)
     for block in range(order.n_blocks):

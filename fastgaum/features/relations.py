@@ -117,17 +117,11 @@ def left_out(log: SessionLog) -> str:
 class PairCounter:
     """Counts the pairs of one table (width 3: rivals, 2: follows), at most MOST_PAIRS."""
 
-    def __init__(self, width: int, rule: RivalRule, former: PairCounts | None = None) -> None:
-        """Begin with nothing, or with a former table, whose items are the first ones here."""
+    def __init__(self, width: int, rule: RivalRule) -> None:
+        """Begin with nothing."""
         n_items = len(rule.ranks)
         self.width, self.rule, self.limit = width, rule, n_items
         self.slots = self._empty(FIRST_SLOTS)
-        if former is not None:
-            n, keys = max(former.n_items, 1), former.keys
-            keys = keys // n * n_items + keys % n
-            self.slots = PairSlots(n_items, keys, former.counts, np.array([len(keys)], np.int64))
-            # a power of 2 of which half is free
-            self._move(max(FIRST_SLOTS, 1 << int(2 * len(keys)).bit_length()))
 
     def add(self, sessions: PackedSessions) -> None:
         """Count the pairs of sessions."""

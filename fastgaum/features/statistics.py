@@ -39,28 +39,18 @@ class StatisticsCounter:
         space: FeatureSpace,
         relations: bool,
         crossed: bool,
-        former: FeatureSpace | None = None,
     ) -> None:
-        """Begin with nothing, or with a former space's counts; `space` has the displays of all
-        training sessions."""
+        """Begin with nothing; `space` has the displays of all training sessions."""
         self.coded, self.space, displays = coded, space, space.item_counts.displays
         self.n_items = len(displays)
         # unknown items are counted in a last place, and left there
         self.items = ItemCounts.zeros(self.n_items + 1)
-        if former is not None:
-            for name, total in vars(self.items).items():
-                before = getattr(former.item_counts, name)
-                total[: len(before)] = before
         self.pairs = list[PairCounter]()
         if relations:
-            rule, of_former = rule_of(displays), None if former is None else former.relations
-            tables = (None, None) if of_former is None else (of_former.rivals, of_former.follows)
-            self.pairs = [PairCounter(3, rule, tables[0]), PairCounter(2, rule, tables[1])]
+            rule = rule_of(displays)
+            self.pairs = [PairCounter(3, rule), PairCounter(2, rule)]
         self.fields = space.context if crossed else ()
         self.crossed = [no_crossed(len(field.values)) for field in self.fields]
-        if former is not None and former.crossed:
-            both = zip(former.crossed, self.crossed, strict=True)
-            self.crossed = [add_crossed(*pair, self.n_items) for pair in both]
 
     def add(self, rows: IntArray) -> None:
         """Count the sessions `rows` of the log."""

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastgaum.checkpoint import State, damage_named, load_state, save_state
+from fastgaum.checkpoint import damage_named, load_state, save_state
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, OutputError
 from fastgaum.game.observers import EpochRow
@@ -34,7 +34,7 @@ _ROWS = 1 << 16
 
 Phase = Literal["", "start", "exact", "generator", "rounds"]
 PHASES = get_args(Phase)
-"""in the order of a run; `start` is of a run that goes on from a former one"""
+"""in the order of a run; `start` is of a fit with another model's weights"""
 
 
 @dataclass
@@ -156,8 +156,6 @@ class Checkpoint:
     """the compared settings that are done"""
     trainer: TrainerState | None = None
     """of the next setting or fold, or of the training proper"""
-    start: State | None = None
-    """the model that the run goes on from"""
     members: list[dict[str, Tensor]] = field(default_factory=list)
     """weights of the fits of further folds that are done"""
 

@@ -83,8 +83,8 @@ class Trainer:
         starts: bool = False,
         warmed: Sequence[EpochRow] = (),
     ) -> None:
-        """Prepare a run on the device of the game's networks. starts: whether they have a former
-        run's weights, which are validated before the first epoch. warmed: epochs of a warm start
+        """Prepare a run on the device of the game's networks. starts: whether they have another
+        model's weights, which are validated before the first epoch. warmed: epochs of a warm start
         that was made before, whose best weights the networks have."""
         networks, config = game.networks, game.config
         self.game, self.networks, self.config = game, networks, config
@@ -147,7 +147,7 @@ class Trainer:
 
     def _phases(self) -> None:
         if self.starts and self.at.enter("start", 0) and not self.rows:
-            # what the former run has learned stays, unless an epoch is better
+            # what that model has learned stays, unless an epoch is better
             self._validated("start", math.nan, 0.0)
         if self.config.players == "exact":
             if not self.warmed:

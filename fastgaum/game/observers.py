@@ -22,7 +22,7 @@ class EpochRow:
 
     epoch: int
     phase: str
-    """start (a former run's weights), exact (best response in closed form), generator (catching up,
+    """start (weights of another fit), exact (best response in closed form), generator (catching up,
     reward fixed) or rounds"""
     loss: float
     """mean training loss of the reward player, dropout on; NaN where it is not trained"""

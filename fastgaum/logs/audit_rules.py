@@ -20,9 +20,9 @@ from fastgaum.errors import LogFormatError, as_given
 from fastgaum.kernels.candidate_counts import DISPLAYED, N_COUNTS, count_before
 from fastgaum.kernels.ranking import best_of_sets
 from fastgaum.logs.actions import Actions
+from fastgaum.logs.columns import parse_numbers
 from fastgaum.logs.fold import Rows, fold_rows, offsets_of
 from fastgaum.logs.log import NO_CLICK, TEST, TRAIN, Column, SessionLog
-from fastgaum.logs.number_text import parse_numbers
 from fastgaum.logs.vocabulary import Vocabulary
 
 ORDER_DROPPED = (

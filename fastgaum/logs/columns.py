@@ -13,13 +13,6 @@ import polars as pl
 from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.log import Column, Of
-from fastgaum.logs.number_text import (
-    CONTEXT_KINDS,
-    lower_booleans,
-    parse_field,
-    refuse_spoilt,
-    with_points,
-)
 from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
 
 SPLIT_CODES: dict[str, int] = {
@@ -27,6 +20,14 @@ SPLIT_CODES: dict[str, int] = {
     **dict.fromkeys(("1", "validation", "valid", "val", "dev"), 1),
     **dict.fromkeys(("2", "test", "tst"), 2),
 }
+
+BOOLEANS = ("false", "true")
+FEWEST_NUMBERS = 0.5
+"""share of numbers above which text among them is a fault"""
+_NUMBER = r"(?:\d{1,3}(?:[,.' _]\d{3})+|\d+(?:_\d+)*)(?:[.,]\d+)?"
+_SIGN = r"(?:[$€£¥%]|EUR|USD|GBP|CHF)?"
+NUMBER_LIKE = rf"^[+-]?{_SIGN} ?[+-]?{_NUMBER} ?{_SIGN}$"
+"""also what polars reads as no number: 1,5, 1.087,46, $3"""
 
 FLAGS = {"0": False, "1": True, "false": False, "true": True, "0.0": False, "1.0": True}
 
@@ -200,8 +201,7 @@ def parse_weights(column: pl.Series) -> pl.Series:
             f"column '{column.name}' holds {column.dtype}, weights are numbers: cast it, or name "
             "another column"
         )
-    text = with_points(column) if column.dtype == pl.String else column
-    numbers = text.cast(pl.Float32, strict=False)
+    numbers = column.cast(pl.Float32, strict=False)
     right = (numbers > 0) & (numbers <= MOST_NUMBER)
     rule = "a finite weight above 0 is required: correct it, or drop the event"
     refuse_at(column, ~right.fill_null(value=False), rule)
@@ -237,16 +237,56 @@ def _of_values(n: int) -> str:
     return f" (one of {n} such values)" if n > 1 else ""
 
 
+def parse_numbers(text: pl.Series) -> pl.Series | None:
+    """Text as Int64, else UInt64, else Float64, if every filled value allows it; else None."""
+    missing = text.null_count()
+    for dtype in (pl.Int64, pl.UInt64, pl.Float64):
+        numbers = text.cast(dtype, strict=False)
+        if numbers.null_count() == missing:
+            return numbers
+    return None
+
+
+def parse_field(text: pl.Series) -> pl.Series | None:
+    """The text of a field as `parse_numbers`, or true and false, in capitals too, as 1 and 0; None
+    for other text.
+
+    >>> parse_field(pl.Series(["True", None, "false"])).to_list()
+    [1.0, None, 0.0]"""
+    if (plain := _lower_booleans(text)).drop_nulls().is_in(BOOLEANS).all():
+        return (plain == "true").cast(pl.Float64)
+    return parse_numbers(text)
+
+
+def _lower_booleans(text: pl.Series) -> pl.Series:
+    """The same text with true and false as they are written here, TRUE and False among them."""
+    low = text.str.to_lowercase()
+    return low.zip_with(mask, text) if (mask := low.is_in(BOOLEANS)).any() else text
+
+
+def _refuse_mixed(text: pl.Series, is_number: pl.Series, where: Where) -> None:
+    """Raise LogFormatError for a column of text most of which are numbers (`is_number`), and not
+    all in a way that polars reads."""
+    wrong = text.is_not_null() & text.cast(pl.Float64, strict=False).is_null()
+    if is_number.sum() > FEWEST_NUMBERS * (len(text) - text.null_count()):
+        rule = (
+            "and most values are numbers, which would be read as categories because of it: write "
+            "numbers as 1234.5 and leave no text among them (polars.read_csv has decimal_comma); "
+            "if they are names, begin each with a letter, or give the column a categorical type"
+        )
+        refuse_at(text, wrong, rule, where)
+
+
 def read_numbers(column: pl.Series, where: Where, categories: Container[str] = ()) -> pl.Series:
     """A column whose text is numbers where each value reads as one, and categories where they are
-    known to be. Raises LogFormatError as `refuse_spoilt`."""
+    known to be. Raises LogFormatError for text among numbers."""
     if column.dtype != pl.String or column.null_count() == len(column):
         return column
     if column.name in categories:
         return column
     numbers = parse_field(column)
     if numbers is None:
-        refuse_spoilt(column, where, "all")
+        _refuse_mixed(column, column.str.contains(NUMBER_LIKE), where)
     return column if numbers is None else numbers
 
 
@@ -322,14 +362,17 @@ def context_column(
         # an empty text is a gap, as it is in a csv
         column = column.replace("", None)
         if column.name not in categories:
-            column = with_points(column)
-            whole, numbers = (column.cast(kind, strict=False) for kind in CONTEXT_KINDS)
+            # ids, whose text stays, or numbers
+            whole, numbers = (
+                column.cast(kind, strict=False) for kind in (pl.Int128(), pl.Float64())
+            )
             missing = column.null_count()
             if whole.null_count() > missing == numbers.null_count():
                 return numbers
             if whole.null_count() > missing:
-                refuse_spoilt(column, where, "decimals")
-        column = lower_booleans(column)
+                decimals = column.str.contains(NUMBER_LIKE) & column.str.contains(r"[.,]\d")
+                _refuse_mixed(column, decimals, where)
+        column = _lower_booleans(column)
     elif not (dtype.is_integer() or isinstance(dtype, pl.Boolean | pl.Categorical | pl.Enum)):
         if dtype.is_numeric() or isinstance(dtype, pl.Null):
             return column.cast(pl.Float64)

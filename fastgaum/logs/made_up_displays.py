@@ -13,10 +13,9 @@ import polars as pl
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.kernels.nearest import nearest_others
 from fastgaum.logs.column_roles import ROLE_NAMES, find_role, no_column
-from fastgaum.logs.columns import filled_ids, refuse_at, require_filled
+from fastgaum.logs.columns import filled_ids, parse_numbers, refuse_at, require_filled
 from fastgaum.logs.cut import check_size
 from fastgaum.logs.event_order import order_of
-from fastgaum.logs.number_text import parse_numbers
 from fastgaum.logs.tables import FileTable, LogSource, frame_of, naming, open_known
 from fastgaum.logs.vocabulary import Vocabulary
 

@@ -43,7 +43,6 @@ class ReadKeywords(TypedDict, total=False):
     split: str
     split_seed: int
     delimiter: str | None
-    decimal: str | None
     name: str | None
 
 
@@ -133,8 +132,6 @@ class ReadOptions:
     delimiter: str | None = _option(
         None, "the sign between columns of a text file, if its first line does not show it"
     )
-    decimal: str | None = _option(None, "the decimal sign of numbers in text: , or .")
-    """the other sign then divides thousands; None: only certain decimal commas are read"""
     name: str | None = None
     """by default the file's name"""
     given: frozenset[str] = field(default=frozenset(), compare=False)
@@ -167,8 +164,6 @@ class ReadOptions:
             raise ConfigError(
                 f"delimiter is {sign!r}, one sign of ASCII (or the word tab) is required"
             )
-        if self.decimal not in (None, ",", "."):
-            raise ConfigError(f"decimal is {self.decimal!r}, ',' or '.' is required")
         for name in self.time_fields:
             if name not in TIME_FIELDS:
                 raise ConfigError(

@@ -245,9 +245,7 @@ def _open(source: LogSource, options: ReadOptions) -> tuple[FileTable, LogSchema
             raise LogFormatError(f"{error}{_as_mind(table)}") from None
         named = f"; it is read as {layout.name}: --column ROLE=COLUMN names another"
         raise LogFormatError(f"{error}{named}") from None
-    fields = (*options.candidate_fields, *options.context_fields, options.weight or "")
-    fields += (schema.event or "", schema.click_order or "")
-    return table.with_points(fields, options.decimal), schema, options
+    return table, schema, options
 
 
 def _as_mind(table: FileTable) -> str:
@@ -309,12 +307,7 @@ def _finished(log: SessionLog, options: ReadOptions, means: dict[str, float]) ->
     absent = [name for name in options.item_vectors if name not in log.vectors]
     if options.item_table is not None:
         log = attach_item_table(
-            log,
-            options.item_table,
-            options.item_vectors,
-            options.decimal,
-            means,
-            options.categories,
+            log, options.item_table, options.item_vectors, means, options.categories
         )
     elif absent:
         known = f" (the saved log has {', '.join(log.vectors)})" if log.vectors else ""
@@ -345,9 +338,7 @@ def _pack(
     if actions is not None and log.actions is not None:
         actions.require_some(log.actions.left_out, str(log.session_ids[0]))
     if options.user_table is not None:
-        log = attach_user_table(
-            log, options.user_table, schema.user, options.decimal, means, options.categories
-        )
+        log = attach_user_table(log, options.user_table, schema.user, means, options.categories)
     if options.split == "file" and schema.split is None:
         raise LogFormatError(
             "split='file' needs a split column (split, tr_val_tst), the log has none: use "

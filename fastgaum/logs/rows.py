@@ -532,7 +532,8 @@ def _spread_order(column: pl.Series, lengths: pl.Series, name_event: Where) -> p
     lists = lists.to_frame().select(pl.coalesce(pl.col(column.name), gaps)).to_series()
     cure = ", or rename the column, and clicks count in the order of their list"
     _require_lengths(column.name, lists.list.len(), lengths, "clicks", cure, name_event)
-    order = order_of(lists.filter(lengths > 0).explode())
+    clicks = lists.filter(lengths > 0).explode()
+    order = order_of(clicks, lambda click: f"click {click + 1}")
     if order is None:
         raise LogFormatError(
             f"column '{column.name}' is the order of clicks and holds {column.dtype}: ranks or "

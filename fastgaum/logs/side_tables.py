@@ -39,9 +39,7 @@ from fastgaum.logs.tables import naming, open_table
 from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
 
 
-def _read_table(
-    path: Path, role: str, column: str | None, decimal: str | None
-) -> tuple[pl.Series, pl.DataFrame]:
+def _read_table(path: Path, role: str, column: str | None) -> tuple[pl.Series, pl.DataFrame]:
     """Ids of a table's rows, in `column` or what is called as `role`; and its other columns, but
     one without a name, an index."""
     table = open_table(path)
@@ -53,7 +51,7 @@ def _read_table(
         raise no_column(needs, role, ROLE_NAMES[role], known)
     if found != column:
         refuse_two(role, found, ROLE_NAMES[role], known)
-    frame = table.with_points([name for name in known if name != found], decimal).read(known)
+    frame = table.read(known)
     ids = filled_ids(frame[found], role)
     if frame.height == 0:
         raise LogFormatError(f"the table is empty (no rows): one row per {role} is required")
@@ -85,7 +83,6 @@ def attach_item_table(
     log: SessionLog,
     path: str | os.PathLike[str],
     vectors: Sequence[str] = (),
-    decimal: str | None = None,
     means: dict[str, float] | None = None,
     categories: Container[str] = (),
 ) -> SessionLog:
@@ -95,7 +92,7 @@ def attach_item_table(
     of the table's if the log has none; text of `categories` is no number. Raises LogFormatError."""
     means = {} if means is None else means
     with naming(path, "item table"):
-        ids, table = _read_table(Path(path), "item", None, decimal)
+        ids, table = _read_table(Path(path), "item", None)
         row_of_item = Vocabulary(ids).codes(log.item_ids)
         if (row_of_item == NO_CODE).all():
             raise LogFormatError(
@@ -218,7 +215,6 @@ def attach_user_table(
     log: SessionLog,
     path: str | os.PathLike[str],
     column: str | None = None,
-    decimal: str | None = None,
     means: dict[str, float] | None = None,
     categories: Container[str] = (),
 ) -> SessionLog:
@@ -230,7 +226,7 @@ def attach_user_table(
     assert owners is not None
     with naming(file, "user table"):
         own = column or find_role("session", open_table(file).dtypes)
-        ids, table = _read_table(file, "user", own, decimal)
+        ids, table = _read_table(file, "user", own)
         row_of_session = Vocabulary(ids).codes(owners)
         unknown = first_true(row_of_session < 0)
         if unknown is not None:

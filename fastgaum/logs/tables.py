@@ -16,7 +16,6 @@ from typing import Protocol, TypeGuard, cast
 import polars as pl
 
 from fastgaum.errors import DatasetError, LogFormatError, did_you_mean, require_path, type_name
-from fastgaum.logs.number_text import MAYBE_THOUSANDS, pointed, refuse_other_sign
 from fastgaum.logs.public_formats import (
     NAMELESS_FILES,
     PUBLIC_LOGS,
@@ -61,40 +60,11 @@ class FileTable:
     dtypes: dict[str, pl.DataType]
     stored: tuple[str, ...] = ()
     """columns of the files, where others are made of them"""
-    separator: str | None = None
-    """what divides the columns of text with a header"""
 
     @classmethod
     def of(cls, frame: pl.DataFrame) -> FileTable:
         """A frame in memory as a table."""
         return cls(((Path("frame"), frame.lazy()),), dict(frame.schema))
-
-    def with_points(self, fields: Sequence[str], decimal: str | None) -> FileTable:
-        """The table with the numbers of some fields written with a point.
-
-        Raises LogFormatError where numbers surely have the other sign; or where semicolons divide
-        columns, no decimal sign is named, and 1.087 may be a thousand."""
-        lists = [name for name in fields if _is_text_list(self.dtypes.get(name))]
-        text = [name for name in fields if self.dtypes.get(name) == pl.String]
-        if not (text or lists) or (decimal is None and self.separator != ";"):
-            return self
-        if decimal is not None:
-            for values in self.read([*text, *lists]).iter_columns():
-                refuse_other_sign(values if values.name in text else values.explode(), decimal)
-            own = [pointed(pl.col(name), decimal) for name in text]
-            own += [pl.col(name).list.eval(pointed(pl.element(), decimal)) for name in lists]
-            parts = tuple((path, rows.with_columns(own)) for path, rows in self.parts)
-            return replace(self, parts=parts)
-        for values in self.read(text).iter_columns():
-            open_to_both = values.filter(values.str.contains(MAYBE_THOUSANDS))
-            if len(open_to_both) and values.str.contains(rf"{MAYBE_THOUSANDS}|^[+-]?\d+$").all():
-                raise LogFormatError(
-                    f"'{values.name}' has values such as {open_to_both[0]!r} alone, or beside "
-                    "whole numbers, in a file of semicolons: does the point divide thousands or "
-                    "decimals? Name the decimal sign, --decimal , (decimal=',') or --decimal . "
-                    "(decimal='.')"
-                )
-        return self
 
     def head(self, columns: Sequence[str]) -> pl.DataFrame:
         """The first rows of the first part. Raises LogFormatError as `read`."""
@@ -122,10 +92,6 @@ class FileTable:
             raise LogFormatError(
                 f"the shards' columns differ in type ({one_line(error)}): write them alike"
             ) from None
-
-
-def _is_text_list(dtype: pl.DataType | None) -> bool:
-    return isinstance(dtype, pl.List) and dtype.inner == pl.String
 
 
 def _kind_of(dtype: pl.DataType) -> str:
@@ -161,16 +127,14 @@ def open_table(path: Path, delimiter: str | None = None) -> FileTable:
         )
     if size == 0:
         raise LogFormatError(f"'{path.name}' is empty (0 bytes): a log needs at least one event")
-    separator = None
     if nameless is not None:
         delimiter = nameless.separator
     if _is_plain(path):
         _refuse_utf16(path)
-        separator = delimiter or separator_of(kind, first)
-        check_lines(path, separator)
+        check_lines(path, delimiter or separator_of(kind, first))
     with _reading(path):
         rows = _nameless_rows(path, nameless) if nameless else lazy_rows(path, delimiter)
-    return FileTable(((path, rows),), _dtypes(path, rows), (), separator)
+    return FileTable(((path, rows),), _dtypes(path, rows))
 
 
 def open_known(path: Path, delimiter: str | None = None) -> tuple[FileTable, PublicLog | None]:

@@ -29,12 +29,6 @@ class TrainedUsers:
         rows = log.sessions_in("train")
         return cls(np.unique(log.user_hashes[rows]), np.unique(_sessions(log, rows)))
 
-    def plus(self, other: TrainedUsers) -> TrainedUsers:
-        """Those of two training splits."""
-        return TrainedUsers(
-            np.union1d(self.users, other.users), np.union1d(self.sessions, other.sessions)
-        )
-
 
 @dataclass(frozen=True)
 class SeenUsers:

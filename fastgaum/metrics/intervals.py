@@ -1,18 +1,17 @@
-"""Intervals and statistics with the user as the unit.
+"""Intervals with the user as the unit.
 
 An interval is that of a mean over events, from a bootstrap over users (Efron & Tibshirani 1993,
 percentile interval): each draw takes as many users as there are, with replacement, and averages
 over all their events. Of several seeds a draw takes one fewer, with replacement and apart from the
-users (Owen 2007, Rao & Wu 1988). A statistic is kept as sums by user."""
+users (Owen 2007, Rao & Wu 1988)."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -172,73 +171,22 @@ def _drawn_users(n_users: int, draws: int, seed: int) -> Iterator[npt.NDArray[np
 
 
 AnyArray = npt.NDArray[Any]
-Test = Literal["mean", "chi2", "ks"]
-Unit = Literal["%", "nats", "places", "clicks", "log", "ratio"]
 
 
-@dataclass(frozen=True)
-class Statistic:
-    """Ratios of sums over users, one per group, of the log (version 0) and of each replica."""
-
-    name: str
-    what: str
-    """its definition and denominator"""
-    test: Test
-    """what two sides are compared by: see `reports/permutation_test.py`"""
-    labels: tuple[str, ...]
-    """name of each group, one for a mean"""
-    sums: Float64Array
-    """shape (n_versions, n_users, n_groups)"""
-    counts: Float64Array
-    """shape (n_versions, n_users, n_groups)"""
-    unit: Unit = "%"
-    """what the ratios are; % = shares, kept as numbers in [0, 1]"""
+def draw_users(n_users: int, draws: int, seed: int) -> Iterator[Float64Array]:
+    """How often each user is drawn, with replacement; chunks of shape (·, n_users)."""
+    rng = np.random.default_rng(seed)
+    step = max(1, _CHUNK // n_users)
+    for start in range(0, draws, step):
+        size = min(step, draws - start)
+        yield rng.multinomial(n_users, np.full(n_users, 1 / n_users), size=size).astype(np.float64)
 
 
-class Sums:
-    """Adds up values of events by version, user and group."""
-
-    def __init__(self, n_versions: int, users: AnyArray) -> None:
-        """`users`: user of each event of one version, shape (n_events,), any labels."""
-        distinct, rows = np.unique(users, return_inverse=True)
-        self.n_versions, self.n_users = n_versions, len(distinct)
-        version = np.repeat(np.arange(n_versions), len(rows))
-        self.rows: npt.NDArray[np.int64] = version * self.n_users + np.tile(rows, n_versions)
-        """version and user of each event of all versions"""
-
-    def add(
-        self, values: AnyArray, rows: AnyArray, groups: AnyArray, n_groups: int
-    ) -> Float64Array:
-        """Sums of values (n,) by `rows` and groups; shape (n_versions, n_users, n_groups)."""
-        flat = np.bincount(
-            rows * n_groups + groups, values, self.n_versions * self.n_users * n_groups
-        )
-        return np.asarray(flat, np.float64).reshape(self.n_versions, self.n_users, n_groups)
-
-    def mean(self, name: str, what: str, values: AnyArray, unit: Unit = "%") -> Statistic:
-        """Mean of one value per event, NaN left out."""
-        one = self.by_group(name, what, values, np.zeros(len(values), np.int64), ("",))
-        return dataclasses.replace(one, test="mean", unit=unit)
-
-    def by_group(
-        self, name: str, what: str, values: AnyArray, groups: AnyArray, labels: tuple[str, ...]
-    ) -> Statistic:
-        """Mean of the values of each group of events, NaN left out."""
-        kept = np.flatnonzero(~np.isnan(values))
-        rows, groups = self.rows[kept], groups[kept]
-        sums, counts = (
-            self.add(part, rows, groups, len(labels)) for part in (values[kept], np.ones(len(kept)))
-        )
-        return Statistic(name, what, "chi2", labels, sums, counts)
-
-    def shares(
-        self, name: str, what: str, groups: AnyArray, labels: tuple[str, ...], test: Test = "chi2"
-    ) -> Statistic:
-        """Share of the events in each group, those of group -1 left out."""
-        kept = np.flatnonzero(groups >= 0)
-        sums = self.add(np.ones(len(kept)), self.rows[kept], groups[kept], len(labels))
-        counts = np.repeat(sums.sum(axis=2, keepdims=True), len(labels), axis=2)
-        return Statistic(name, what, test, labels, sums, counts)
+def percentile_interval(values: Float64Array) -> Float64Array:
+    """95 % percentile interval of draws, (n_draws, ·) → (2, ·); NaN draws are left out."""
+    columns = [column[~np.isnan(column)] for column in values.T]
+    ends = [np.quantile(one, [0.025, 0.975]) if len(one) else [np.nan] * 2 for one in columns]
+    return np.array(ends).T
 
 
 def ratio(sums: AnyArray, counts: AnyArray) -> Float64Array:

@@ -12,9 +12,8 @@ import numpy.typing as npt
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.features.coded_log import CodedLog
-from fastgaum.logs.columns import MOST_NUMBER
+from fastgaum.logs.columns import BOOLEANS, MOST_NUMBER
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.number_text import BOOLEANS
 from fastgaum.logs.vocabulary import MISSING, Vocabulary
 from fastgaum.models.item_catalogue import Catalogue
 

@@ -22,9 +22,8 @@ from fastgaum.features.fields import OF_PLACE
 from fastgaum.features.item_vectors import component_names
 from fastgaum.features.numbers import LOG_VIEWS
 from fastgaum.kernels.candidate_counts import UserDisplays
-from fastgaum.logs.columns import show
+from fastgaum.logs.columns import parse_field, show
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.number_text import parse_field
 from fastgaum.logs.vocabulary import MISSING
 from fastgaum.models.choice_model import Head
 from fastgaum.models.context import ContextRows, category_of, number_of

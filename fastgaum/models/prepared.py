@@ -9,9 +9,10 @@ import numpy as np
 
 from fastgaum.arrays import BoolArray, IntArray, LongArray
 from fastgaum.config import Config
-from fastgaum.errors import require_whole
+from fastgaum.errors import FeatureMismatchError, require_whole
+from fastgaum.features.coded_log import CodedLog
 from fastgaum.features.encoder import Encoder
-from fastgaum.features.fitting import fit_training, grow_training
+from fastgaum.features.fitting import fit_training
 from fastgaum.features.ordered_counts import folds_of, with_all_training
 from fastgaum.features.sessions import EncodedSessions, select_sessions
 from fastgaum.features.space import FeatureSpace
@@ -30,6 +31,27 @@ class Prepared:
     space: FeatureSpace
     train: EncodedSessions
     """training sessions as they are read"""
+
+    def scaled_as(self, other: FeatureSpace) -> Prepared:
+        """The same with numbers scaled as in another space, and its users among those who trained.
+        Raises FeatureMismatchError for other fields or numbers."""
+        own, wanted = (
+            {*one.number_names, *one.context_number_names, *(field.name for field in one.fields)}
+            for one in (self.space, other)
+        )
+        if differ := ", ".join(sorted(own ^ wanted)):
+            raise FeatureMismatchError(
+                f"log '{self.log.name}' and that of start differ in {differ}: fit without start"
+            )
+        users = np.union1d(other.trained.users, self.space.trained.users)
+        trained = replace(self.space.trained, users=users)
+        codes = {"code": other.code, "context_code": other.context_code}
+        space = self.space.with_changes(trained=trained, **codes)
+        events = select_sessions(self.log, self.train.rows).events
+        context = CodedLog(space, self.log).context_numbers(events)
+        return Prepared(
+            self.log, space, replace(self.train, code=other.code, context_numbers=context)
+        )
 
     def data(self, fold: int = 0) -> TrainingData:
         """What the fit of a fold trains and validates on: all other users, and this one's. Without
@@ -87,30 +109,28 @@ class Prepared:
 class PreparedLog:
     """A log under the feature space of each configuration that a fit compares, made once each."""
 
-    def __init__(self, log: SessionLog, former: FeatureSpace | None = None, folds: int = 0) -> None:
-        """Take a log, the feature space that a model goes on with, and the folds of its users
-        (`FeatureSpace.folds`)."""
-        self.log, self.former, self.folds = log, former, folds
+    def __init__(self, log: SessionLog, folds: int = 0, start: FeatureSpace | None = None) -> None:
+        """Take a log, the folds of its users (`FeatureSpace.folds`), and the space of a model whose
+        weights are taken over."""
+        self.log, self.folds, self.start = log, folds, start
         self._made: dict[tuple[str, bool, bool, bool, bool, int], Prepared] = {}
 
     def __call__(self, config: Config) -> Prepared:
         """Count the training split, and encode it.
 
         Raises:
-            LogFormatError: a split is empty, or the log is the former space's.
-            FeatureMismatchError: the log has other fields than the former space's.
+            LogFormatError: a split is empty.
+            FeatureMismatchError: the log has other fields than that of `start`.
         """
         log, switches = self.log, (config.set_context, config.relations, config.examination)
         bags = config.protocol != "bags" or config.counts
         protocol = config.protocol if bags else "identity"
         made_of = (protocol, *switches, config.tower_dim > 0, config.pieces)
         if made_of not in self._made:
-            if self.former is None:
-                space, train = fit_training(log, *made_of, folds=self.folds, robust=True)
-            else:
-                space, train = grow_training(self.former, log)
+            space, train = fit_training(log, *made_of, folds=self.folds, robust=True)
             require_validation(log)
-            self._made[made_of] = Prepared(with_all_training(log, self.folds), space, train)
+            found = Prepared(with_all_training(log, self.folds), space, train)
+            self._made[made_of] = found if self.start is None else found.scaled_as(self.start)
         return self._made[made_of]
 
 

@@ -19,7 +19,7 @@ import polars as pl
 import tomli_w
 
 from fastgaum.config import Config
-from fastgaum.errors import CheckpointError, LogFormatError, NumericsError, OutputError
+from fastgaum.errors import CheckpointError, ConfigError, LogFormatError, NumericsError, OutputError
 from fastgaum.files import atomic, require_writable
 from fastgaum.game.averaging import Processes
 from fastgaum.game.checkpoint import Checkpoint, Checkpointer, trials_as_facts
@@ -98,8 +98,7 @@ def train_run(
     origin = origin or LogOrigin()
     with folder_lock(folder):
         _check_contents(folder, overwrite)
-        start = None if model.start is None else model.start.state()
-        checkpoint = Checkpoint(model.asked, dict(origin.reading), log.fingerprint, start=start)
+        checkpoint = Checkpoint(model.asked, dict(origin.reading), log.fingerprint)
         return _run(model, log, folder, checkpoint, observers, origin.source, processes)
 
 
@@ -112,15 +111,21 @@ def fit_run(
     overwrite: bool = False,
     progress: object = None,
     origin: LogOrigin | None = None,
+    start: UserModel | None = None,
 ) -> tuple[pl.DataFrame, HeadFigures]:
     """Fit any model in one go and leave a run folder; returns the table of the fit, and the figures
     on the validation split. Arguments and errors as of `train_run` and the model's `fit`; `name` is
-    the preset of config.toml."""
+    the preset of config.toml, `start` is for a UserModel."""
     check_run_folder(folder, overwrite)
     origin, started = origin or LogOrigin(), time.perf_counter()
     with folder_lock(folder):
         _check_contents(folder, overwrite)
-        table = model.fit(log, progress)
+        if isinstance(model, UserModel):
+            table = model.fit(log, start=start)
+        elif start is None:
+            table = model.fit(log, progress)
+        else:
+            raise ConfigError(f"'{name}' takes over no weights: leave start (--from) out")
         head = model.evaluate(log, "validation").heads["reward"]
         writer = _RunWriter(model, name, log, folder, origin)
         writer.clear()
@@ -162,17 +167,8 @@ def resume_run(
 
 
 def _follow(model: UserModel, log: SessionLog, processes: Processes) -> pl.DataFrame:
-    checkpoint = _of_first(processes, log, None)
-    _set_start(model, checkpoint, None)
-    return model.fit(log, checkpointer=Checkpointer(None, checkpoint), processes=processes)
-
-
-def _set_start(model: UserModel, checkpoint: Checkpoint, file: Path | None) -> None:
-    if checkpoint.start is not None and model.start is None:
-        place = file or Path("the first process's checkpoint")
-        model.start = UserModel.of_state(
-            place, checkpoint.start, model.device.type, **model._own_code()
-        )
+    checkpointer = Checkpointer(None, _of_first(processes, log, None))
+    return model.fit(log, checkpointer=checkpointer, processes=processes)
 
 
 def _of_first(processes: Processes, log: SessionLog, checkpoint: Checkpoint | None) -> Checkpoint:
@@ -277,7 +273,6 @@ def _run(
     started, file = time.perf_counter(), folder / RESUME_FILE
     checkpointer = Checkpointer(file, _of_first(processes, log, checkpoint), on_begin=writer.clear)
     resumed = checkpoint.trainer is not None
-    _set_start(model, checkpoint, file)
     del checkpoint
     try:
         table = model.fit(log, [writer, *observers], checkpointer=checkpointer, processes=processes)
@@ -393,18 +388,6 @@ class _RunWriter(Observer):
         read = (f"{key} {value}" for key, value in reading.items() if key not in ("name", *OF_LOG))
         reads = [*log.columns_of("candidate", "item", "event", "user"), *log.vectors]
         n_events, n_sessions = log.count("events", "train"), log.count("sessions", "train")
-        start = self.model.start if isinstance(self.model, UserModel) else None
-        begun = []
-        if start is not None and start.space is not None and self.model.space is not None:
-            seen = (
-                len(self.model.space.trained.sessions),
-                len(self.model.space.item_counts.displays),
-            )
-            text = (
-                f"a run (--from) on the log with the fingerprint `{start.space.fingerprint}`: both "
-                f"trainings together have {seen[0]:,} sessions and {seen[1]:,} displayed items"
-            )
-            begun = [("began as", text)]
         outside = "a choice, like an item" if self.model.outside else "never: users always choose"
         rows = [
             ("log", escaped(log.name)),
@@ -415,7 +398,6 @@ class _RunWriter(Observer):
                 f"{n_events:,} events, {n_sessions:,} sessions, {log.n_items:,} items in all "
                 "splits",
             ),
-            *begun,
             ("model", ", ".join(f"{key} {settings[key]}" for key in known)),
             ("fields that it may read", escaped(", ".join(reads)) or "none"),
             ("no click", outside),

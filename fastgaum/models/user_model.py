@@ -28,12 +28,11 @@ from fastgaum.errors import (
     ConfigError,
     NumericsError,
     as_given,
-    did_you_mean,
     require_path,
     require_type,
 )
 from fastgaum.features.encoder import Encoder
-from fastgaum.features.fields import former_ids
+from fastgaum.features.fields import ids_elsewhere
 from fastgaum.features.ordered_counts import number_of_folds
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
@@ -85,7 +84,6 @@ class UserModel(NetworksModel):
         asked: the configuration from which each `fit` starts.
         networks: the torch modules; None before `fit`.
         trials: settings that the last fit compared, each with its validation loss.
-        start: the fitted model whose weights each `fit` goes on from, if any.
         members: of a fit by folds the fits of all folds but the first, whose networks are
             `networks`. Results are means over all folds; a user who trained is scored by the fit
             that left its fold out.
@@ -123,7 +121,6 @@ class UserModel(NetworksModel):
         self.trials: tuple[TriedSetting, ...] = ()
         self.members: tuple[UserModel, ...] = ()
         self._online: dict[str, OnlineModel] = {}
-        self.start: UserModel | None = None
         self._unmet: BoolArray | None = None
         """ids that the fit without a fold has not met, shape (n_ids,)"""
 
@@ -154,51 +151,12 @@ class UserModel(NetworksModel):
         asked = Config.from_preset(name, **changes)
         return cls(asked, regulariser=regulariser, history=history, device=device)
 
-    @classmethod
-    def from_run(
-        cls,
-        path: str | Path,
-        *,
-        regulariser: Regulariser | None = None,
-        history: Encoders | None = None,
-        device: str = "auto",
-        **changes: object,
-    ) -> UserModel:
-        """A model whose `fit` goes on, on a further log, from the weights of a former run.
-
-        Counts of both logs are added up: the further log holds none of the run's events. The run's
-        weights are validated first, and stay where no epoch is better.
-
-        Args:
-            path: a run folder, or a model file.
-            regulariser: as in `load`.
-            history: as in `load`.
-            changes: keys of `presets.TRAINING_KEYS`, and `no_click`: where no click was a choice
-                of the run, it stays one unless this is `never`.
-
-        Raises:
-            CheckpointError: as `load`; or the run's model is fitted in one go.
-            ConfigError: another key is changed, or a value is impossible.
-        """
-        require_path("a run", path)
-        file, state = load_model_state(Path(path))
-        if "model" in state:
-            raise CheckpointError(
-                f"'{path}' holds the model {state['model']!r}, which is fitted in one go and "
-                "cannot go on: fit it on both logs together, or go on from a preset's run "
-                "(fastgaum)"
-            )
-        start = cls.of_state(file, state, "cpu", regulariser, history)
-        asked = _config_from(start, Path(path), changes)
-        model = cls(asked, regulariser=regulariser, history=history, device=device)
-        model.start = start
-        return model
-
     def fit(
         self,
         log: SessionLog | Frame,
         observers: Sequence[Observer] = (),
         *,
+        start: UserModel | None = None,
         checkpointer: Checkpointer | None = None,
         processes: Processes | None = None,
     ) -> pl.DataFrame:
@@ -211,14 +169,17 @@ class UserModel(NetworksModel):
         Args:
             log: a log, or a frame whose columns have roles by their names.
             observers: see each epoch and each batch.
+            start: a fitted model, of folds the first one, whose weights are taken over, those of
+                ids by their names; validated first, they stay where no epoch is better. Counts and
+                ids are those of `log`, scales of numbers those of `start`.
             checkpointer: saves the run as it goes, and brings it to where a former one was.
             processes: those that fit this model together (`game.averaging`), on the same log.
 
         Raises:
-            LogFormatError: a split is empty, `no_click` does not fit the log, it is the log of
-                `start`, or a frame's column has no role.
+            LogFormatError: a split is empty, `no_click` does not fit the log, or a frame's column
+                has no role.
             FeatureMismatchError: the log has other fields than that of `start`.
-            ConfigError: the networks do not fit memory, or no click was no choice of `start`.
+            ConfigError: the networks do not fit memory, or are not those of `start`.
             NumericsError: a loss is not finite; the model then holds the last good state.
         """
         from fastgaum.game.averaging import Processes
@@ -227,10 +188,11 @@ class UserModel(NetworksModel):
         read = as_log(log)
         checkpointer, processes = checkpointer or Checkpointer(), processes or Processes()
         told = Observers(observers)
-        former = None if self.start is None else self.start.space
-        prepare = PreparedLog(read, former, self.folds_for(read))
-        if self.start is not None:
-            _check_log(self.start, read, self.asked)
+        if start is not None:
+            require_same_settings(self.asked, start)
+            # it may be this model, which becomes another
+            start = copy.copy(start)
+        prepare = PreparedLog(read, self.folds_for(read), None if start is None else start.space)
         settings = self.settings_for(read)
         # what is refused leaves the model as it was
         prepare(next(iter(settings.values())))
@@ -242,16 +204,14 @@ class UserModel(NetworksModel):
         chosen = prepare(self.config)
         self.members = self._on_folds(chosen, told, checkpointer, processes, begun)
         del prepare
-        rows = self.train_on(chosen, told, checkpointer, processes, begun=begun.get(0))
+        rows = self.train_on(chosen, told, checkpointer, processes, begun=begun.get(0), start=start)
         self.table = pl.DataFrame([row.to_dict() for row in rows])
         return self.table
 
     def folds_for(self, log: SessionLog) -> int:
         """Folds of users that `fit` makes of a log; 0: it takes the log's own split."""
         folds = self.asked.folds_of(log.count("events", "train"))
-        if not folds or self.start is not None:
-            return 0
-        return number_of_folds(log, folds)
+        return number_of_folds(log, folds) if folds else 0
 
     def settings_for(self, log: SessionLog) -> dict[str, Config]:
         """Configurations that `fit` compares on a log, by name, in order."""
@@ -351,6 +311,7 @@ class UserModel(NetworksModel):
         processes: Processes,
         fold: int = 0,
         begun: Begun | None = None,
+        start: UserModel | None = None,
     ) -> list[EpochRow]:
         """Train new networks with `config` on all users but those of a fold, or without folds on
         the log's own split; nothing is compared. Errors are those of `fit`.
@@ -370,8 +331,8 @@ class UserModel(NetworksModel):
             with float32_on():
                 networks = Networks(*sizes, log_rates(space))
             self.networks = networks.to(self.device)
-            if self.start is not None:
-                _start_from(self.networks, space, self.start)
+            if start is not None:
+                take_weights(self.networks, space, start)
             if begun is not None:
                 self.networks.load_state_dict(begun.weights, strict=False)
             unknown = torch.from_numpy(space.unknown_of_id)
@@ -382,7 +343,7 @@ class UserModel(NetworksModel):
                 observers,
                 checkpointer,
                 processes,
-                starts=self.start is not None,
+                starts=start is not None,
                 warmed=() if begun is None else begun.rows,
             )
             self._unmet = ~of_log.known_ids(fold) if space.folds else None
@@ -409,11 +370,6 @@ class UserModel(NetworksModel):
 
     def set_params(self, **params: Any) -> Self:
         """As of `ChoiceModel`; also keys of the configuration."""
-        if self.start is not None:
-            raise ConfigError(
-                "a model that goes on from a run has that run's configuration: give changes to "
-                "UserModel.from_run"
-            )
         own: dict[str, Any] = {}
         keys: dict[str, Any] = {}
         for name, value in params.items():
@@ -629,64 +585,39 @@ def forget_ids(networks: Networks, unknown: BoolArray, unknown_of_id: IntArray) 
             by_id[ids] = by_id[rows]
 
 
-def _config_from(start: UserModel, path: Path, changes: Mapping[str, object]) -> Config:
-    """The configuration of a fit that goes on. Raises ConfigError for a change of the networks."""
-    former = start.config
-    if start.outside and "no_click" not in changes:
-        changes = {**changes, "no_click": "always"}
-    asked = former.replace(**changes)
-    was, now = former.to_mapping(), asked.to_mapping()
-    allowed = (*TRAINING_KEYS, "no_click")
-    differ = [key for key in was if now[key] != was[key] and key not in allowed]
+def require_same_settings(asked: Config, start: UserModel) -> None:
+    """Raise ConfigError for a configuration that is not, keys of training aside, that of a fit."""
+    require_type("start", start, UserModel)
+    if start.space is None:
+        raise ConfigError("start has not been trained: fit it, or load a run")
+    was, now = start.config.replace(folds=0, search=()).to_mapping(), asked.to_mapping()
+    free = (*TRAINING_KEYS, "no_click")
+    differ = [f"{k} = {was[k]}, not {now[k]}" for k in was if now[k] != was[k] and k not in free]
     if differ:
-        said = ", ".join(f"{key} = {was[key]}, not {now[key]}" for key in differ)
-        close = did_you_mean(differ[0], allowed)
         raise ConfigError(
-            f"the run in '{path}' has {said}, and its networks go on as they are{close}: leave the "
-            f"options out, or train anew; what may change is {', '.join(allowed)}"
-        )
-    return asked.replace(folds=0, search=())
-
-
-def _check_log(start: UserModel, log: SessionLog, asked: Config) -> None:
-    """Raise ConfigError where no click is a choice, and was none of the former model."""
-    if not start.outside and offers_no_click(log, asked.no_click):
-        what = (
-            f"log '{log.name}' has events without a choice"
-            if log.has_no_click
-            else "no_click = always makes no click a choice"
-        )
-        raise ConfigError(
-            f"{what}, and the run to go on from had none, so that no click has no place among its "
-            "utilities: train anew"
+            f"a fit with the weights of start has {', '.join(differ)}: make the model with "
+            "UserModel(start.config.replace(folds=0, search=())), or fit without start"
         )
 
 
 @torch.no_grad()
-def _start_from(networks: Networks, space: FeatureSpace, start: UserModel) -> None:
-    """Give networks over a grown space the weights of a former fit; a new id has the row of its
-    field's unknown values. Raises ConfigError for weights of a shape that cannot grow."""
+def take_weights(networks: Networks, space: FeatureSpace, start: UserModel) -> None:
+    """Give networks over a space the weights of a fitted model, those of ids by their names; a new
+    id keeps its own. Raises ConfigError for weights of other shapes."""
     assert start.networks is not None
     assert start.space is not None
-    weights, n_former = start.networks.state_dict(), start.space.n_ids
-    ids = torch.from_numpy(former_ids(space.fields, start.space.fields)).long()
-    for name, own in networks.state_dict().items():
-        own.copy_(_grown(name, weights[name], own.shape, ids, n_former))
-
-
-def _grown(
-    name: str, former: torch.Tensor, shape: torch.Size, ids: torch.Tensor, n_former: int
-) -> torch.Tensor:
-    """A former weight in the shape of one over more ids, whose former ids are `ids`."""
-    if former.shape == shape:
-        return former
-    # position weights have several rows for each id
-    per_id = len(former) // n_former if former.ndim else 0
-    rows = [(n * per_id, *shape[1:]) for n in (n_former, len(ids))]
-    if not per_id or [tuple(former.shape), tuple(shape)] != rows:
+    n, weights = start.space.n_ids, start.networks.state_dict()
+    ids = torch.from_numpy(ids_elsewhere(space.fields, start.space.fields))
+    try:
+        for name, own in networks.state_dict().items():
+            # position weights have several rows for each id
+            if name.endswith("table") and len(own) % len(ids) == 0:
+                rows = own.view(len(ids), -1).clone()
+                rows[ids >= 0] = weights[name].to(own.device).view(n, -1)[ids[ids >= 0]]
+                weights[name] = rows.view(own.shape)
+        networks.load_state_dict(weights)
+    except (KeyError, RuntimeError) as error:
         raise ConfigError(
-            f"the history encoder's weight '{name}' has the shape {list(former.shape)} over "
-            f"{n_former} ids and {list(shape)} over {len(ids)}: a fit goes on from weights of one "
-            "shape, or with rows by id"
-        )
-    return former.view(n_former, per_id, -1)[ids].view(shape)
+            f"the networks are not those of start ({str(error).splitlines()[-1].strip()}): fit "
+            "without start"
+        ) from None

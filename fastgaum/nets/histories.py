@@ -23,7 +23,7 @@ from fastgaum.nets.bags import (
     normal_table,
 )
 from fastgaum.nets.segments import has_triton, segment_ids
-from fastgaum.nets.sequences import lstm, prefixes, time_major
+from fastgaum.nets.sequences import lstm, prefixes
 from fastgaum.nets.tensors import Bags, BatchTensors, gather_bags, join_bags
 
 Carry = tuple[Tensor, ...]
@@ -156,59 +156,6 @@ class Recurrent(HistoryEncoder):
         return carry[-2]
 
 
-class PrefixBiLstm(HistoryEncoder):
-    """A bidirectional LSTM over each prefix, O(T²) per session: the forward state at the prefix's
-    last choice beside the backward state at its first."""
-
-    def __init__(self, sizes: BagSizes, dim: int, layers: int = 1) -> None:
-        super().__init__()
-        self.state_dim = 2 * dim
-        self.dim = dim
-        std = 0.5 / math.sqrt(dim)
-        self.inputs = nn.ModuleList(
-            BagLinear(sizes.n_ids, sizes.n_numbers, 4 * dim, std) for _ in range(2)
-        )
-        bound = 1 / math.sqrt(dim)
-        self.weight_hh = nn.ParameterList(_uniform(bound, 4 * dim, dim) for _ in range(2 * layers))
-        self.weight_ih = nn.ParameterList(
-            _uniform(bound, 4 * dim, 2 * dim) for _ in range(2 * layers - 2)
-        )
-        self.bias_ih = nn.ParameterList(_uniform(bound, 4 * dim) for _ in range(2 * layers - 2))
-        self.layers = layers
-
-    def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
-        """State after each token, from that token's own prefix."""
-        rows, starts = prefixes(offsets)
-        forward, backward = (layer(tokens)[rows] for layer in self.inputs)
-        return self._run(forward, backward, starts)
-
-    def last_states(self, tokens: Bags, offsets: Tensor) -> Tensor:
-        """State after the last token of each sequence."""
-        forward, backward = (layer(tokens) for layer in self.inputs)
-        return self._run(forward, backward, offsets)
-
-    def _run(self, forward: Tensor, backward: Tensor, offsets: Tensor) -> Tensor:
-        """States after whole sequences of input gates, which torch's LSTM cannot read."""
-        first, last = offsets[:-1].long(), offsets[1:].long() - 1
-        mirrored = torch.repeat_interleave(first + last, last - first + 1)
-        flip = mirrored - torch.arange(len(mirrored), device=offsets.device)
-        zeros = forward.new_zeros(len(first), self.dim)
-        h_forward, _ = lstm(forward, offsets, self.weight_hh[0], zeros, zeros)
-        h_reversed, _ = lstm(backward[flip], offsets, self.weight_hh[1], zeros, zeros)
-        states = torch.cat([h_forward, h_reversed[flip]], dim=1)
-        if self.layers > 1 and len(states):
-            above = zip(self.weight_ih, self.weight_hh[2:], self.bias_ih, strict=True)
-            none = torch.zeros_like(self.bias_ih[0])
-            weights = [part for ih, hh, bias in above for part in (ih, hh, bias, none)]
-            _, running, tokens = time_major(offsets, len(states))
-            start = forward.new_zeros(2 * (self.layers - 1), running[0], self.dim)
-            sizes = torch.tensor(running, device="cpu")
-            packed = states[tokens], sizes, (start, start), weights
-            states = torch.lstm(*packed, True, self.layers - 1, 0.0, self.training, True)[0]
-            states = states[torch.argsort(tokens)]
-        return torch.cat([states[last, : self.dim], states[first, self.dim :]], dim=1)
-
-
 class PositionWeight(HistoryEncoder):
     """The position weights of Chen et al. (ICML 2019, §4.1): s_t = vec[σ(F_{t-m:t-1} W + B)], every
     lag used, W (m, n) learned; F's column j is the multi-hot vector of the choice j steps back. The
@@ -273,8 +220,6 @@ def history_encoder(
             n_ids, config.history_window, config.history_weights, config.hidden[0]
         )
     sizes = BagSizes(n_ids, n_numbers)
-    if config.history == "bilstm":
-        return PrefixBiLstm(sizes, config.history_dim, config.history_layers)
     return Recurrent(sizes, config.history_dim, config.history_layers, items)
 
 

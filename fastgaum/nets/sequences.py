@@ -48,28 +48,26 @@ def time_major(offsets: Tensor, n_tokens: int) -> tuple[Tensor, list[int], Tenso
 
 
 MOST_POSITIONS = 1 << 24
-"""positions of all prefixes of a batch, quadratic in a session's length"""
+"""positions of all prefixes of a batch"""
 
 
-def prefixes(offsets: Tensor, window: int | None = None) -> tuple[Tensor, Tensor]:
+def prefixes(offsets: Tensor, window: int) -> tuple[Tensor, Tensor]:
     """Expand sequences, `offsets` (n_sequences + 1,), into their prefixes, each cut to its last
     `window` tokens; return the token of each position, int64, and the start of each prefix, int32,
     (n_tokens + 1,). Raises ConfigError above MOST_POSITIONS.
 
-    offsets [0, 2, 3] (tokens a0 a1 | b0) → tokens [0, 0, 1, 2], starts [0, 1, 3, 4]"""
+    offsets [0, 2, 3] (tokens a0 a1 | b0), window 2 → tokens [0, 0, 1, 2], starts [0, 1, 3, 4]"""
     lengths = torch.diff(offsets).long()
     n_tokens = int(offsets[-1])
     tokens = torch.arange(n_tokens, device=offsets.device)
     start = torch.repeat_interleave(offsets[:-1].long(), lengths)
-    size = tokens - start + 1
-    if window is not None:
-        size = size.clamp(max=window)
+    size = (tokens - start + 1).clamp(max=window)
     ends = size.cumsum(0)
     if n_tokens and int(ends[-1]) > MOST_POSITIONS:
         raise ConfigError(
             f"the prefixes of a batch whose longest session has {int(lengths.max()):,} choices are "
             f"{int(ends[-1]):,} positions, at most {MOST_POSITIONS:,} are read at once: lower "
-            "batch_sessions, or use history = lstm or pw"
+            "batch_sessions or history_window"
         )
     rows = torch.arange(int(ends[-1]) if n_tokens else 0, device=offsets.device)
     rows = rows + torch.repeat_interleave(tokens + 1 - ends, size)

@@ -1,18 +1,14 @@
-"""Earnings of policies, paired differences, which policy to deploy, and the curve of a policy that
-meets new users.
+"""Earnings of policies, paired differences, and which policy to deploy.
 
 Each seed trains every policy once and tests all of them on the same users with the same draws: a
 user's difference between two policies is paired."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 import numpy as np
-import polars as pl
 from scipy.stats import t as student
 
 from fastgaum.arrays import Float64Array, FloatArray, IntArray
@@ -319,64 +315,6 @@ def difference(one: Earned, other: Earned) -> Estimate:
             )
         )
     return Estimate.of(one.by_user - other.by_user)
-
-
-def adaptation(
-    policies: Mapping[str, Sequence[QLearner]],
-    world: World,
-    setting: Setting,
-    *,
-    episodes: int = 10,
-    n_users: int = 100,
-    own: World | None = None,
-    epsilon: float = 0.05,
-) -> pl.DataFrame:
-    """How policies do while they learn from new users: a row per label, seed and episode with its
-    mean return. Each plays `episodes` episodes with `n_users` new users each, exploring with a
-    share `epsilon` of places. In another world than `own` it learns from what a site can see. It is
-    a copy that learns, from these users alone; returns are without pessimism.
-
-    Raises:
-        ConfigError: slates or pools do not fit the world, or a policy was made for another pool.
-        NumericsError: learning diverged.
-    """
-    plain, rows = replace(setting, pessimism=0.0), []
-    plain.pool.check(world.n_items, plain.k)
-    for label, seeds in policies.items():
-        for seed, made in enumerate(seeds):
-            # without what it remembers, of other users
-            policy = copy.deepcopy(made, {id(made.replay): None})
-            policy.learning, policy.fixed_epsilon = True, epsilon
-            player, pool = _player(policy, world, plain, own), plain.pool
-            if isinstance(player, TransferPolicy):
-                pool = pool.pinned(world.n_items)
-                items = player.own_of[list(pool.items)]
-                pool = replace(pool, items=tuple(items[items >= 0].tolist()))
-            policy.require_pool(pool)
-            for episode in range(episodes):
-                outcome = play(
-                    world, player, plain, n_users, JUDGING_SEED + seed, episode * n_users
-                )
-                rows.append(
-                    {
-                        "policy": label,
-                        "seed": seed,
-                        "users": (episode + 1) * n_users,
-                        "return": float(outcome.returns.mean()),
-                        "click_rate": outcome.click_rate,
-                    }
-                )
-    return pl.DataFrame(rows)
-
-
-def adaptation_summary(curve: pl.DataFrame) -> list[dict[str, Any]]:
-    """Means over seeds of an adaptation's frame, with intervals: a row per policy and number of
-    users met."""
-    return [
-        {"policy": label, "users": users, "return": mean.mean, "ci": [mean.low, mean.high]}
-        for (label, users), part in curve.group_by(["policy", "users"], maintain_order=True)
-        for mean in [Estimate.of(part["return"].to_numpy())]
-    ]
 
 
 def _player(policy: Policy, world: World, setting: Setting, own: World | None) -> Policy:

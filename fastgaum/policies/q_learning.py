@@ -81,7 +81,6 @@ class QLearner(Policy):
             learned.
         learning: whether `observe` learns and `act` explores.
         progress: share of the training that is done, which sets epsilon and learning rate.
-        fixed_epsilon: an epsilon that replaces the schedule's, or None.
         loss: mean loss of the last step's updates, NaN before the first.
         decoys: share of decoys in the last evaluation of its training; None before.
     """
@@ -123,7 +122,6 @@ class QLearner(Policy):
         self.optimiser = torch.optim.Adam(self.networks.parameters(), lr=config.lr, fused=True)
         self.rng = np.random.default_rng([config.seed, 1])
         self.replay: ReplayBuffer | None = None
-        self.fixed_epsilon: float | None = None
         self.learning, self.progress = False, float(weights is not None)
         self.loss, self.n_updates = float("nan"), 0
         self.decoys: float | None = None
@@ -146,8 +144,7 @@ class QLearner(Policy):
         if not (pool.draws_as(self.pool) or pool.pinned(n).draws_as(self.pool.pinned(n))):
             raise ConfigError(
                 f"{self.name} was made for pool {self.pool} and cannot learn from {pool}: make it "
-                "for the setting's pool (untrained(name, world, k, setting.pool, config)); in "
-                "another world use one pool for both (shared_pool(pool, own, other))"
+                "for the setting's pool (untrained(name, world, k, setting.pool, config))"
             )
 
     def act(self, observation: Observation, k: int) -> IntArray:
@@ -192,8 +189,7 @@ class QLearner(Policy):
     @property
     def epsilon(self) -> float:
         """Share of places filled at random now."""
-        fixed = self.fixed_epsilon
-        return self.config.epsilon_at(self.progress) if fixed is None else fixed
+        return self.config.epsilon_at(self.progress)
 
     def observe(self, transition: Transition) -> None:
         """Remember the step and take a few gradient steps. Raises NumericsError for a loss that is

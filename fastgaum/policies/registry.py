@@ -123,13 +123,13 @@ class SavedPolicy:
     unknown: tuple[str, ...]
     """reward or leaving, where it was a function"""
 
-    def notes(self, met: Setting, names: Iterable[str] = TERMS) -> list[str]:
-        """A sentence for each of these parts of a setting that differs from its training's, or is
+    def notes(self, met: Setting) -> list[str]:
+        """A sentence for each of horizon, leaving and pool that differs from its training's, or is
         unknown; and why it is not recommended, if its decoys say so."""
         notes = []
         if self.policy.not_recommended:
             notes.append(f"{self.policy.name} is not recommended: {self.policy.not_recommended}")
-        for name in names:
+        for name in ("horizon", "leaving", "pool"):
             before, now = getattr(self.setting, name), getattr(met, name)
             same = now.draws_as(before) if name == "pool" else str(before) == str(now)
             if name in self.unknown:

@@ -42,7 +42,8 @@ def trajectories(
         ConfigError: an unknown policy, one that reads the states of another world, a pool that does
             not fill a slate, no episode, or a negative seed.
     """
-    require_episodes(n_episodes, seed)
+    require_whole("the number of episodes", n_episodes, 1)
+    require_whole("seed", seed)
     if isinstance(policy, str):
         policy = make_policy(policy, popularity_in(world))
     if isinstance(policy, QLearner):
@@ -57,12 +58,6 @@ def trajectories(
         yield recorder.frame(world, first)
         if progress is not None:
             progress(last * setting.horizon, n_episodes * setting.horizon)
-
-
-def require_episodes(n_episodes: int, seed: int) -> None:
-    """Raise ConfigError unless there is an episode, and a seed that is not negative."""
-    require_whole("the number of episodes", n_episodes, 1)
-    require_whole("seed", seed)
 
 
 class _Recorder(Policy):

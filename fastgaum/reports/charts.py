@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastgaum.arrays import Float64Array
 from fastgaum.errors import ConfigError
 from fastgaum.reports.others import rows_of_others
 from fastgaum.reports.plots import Chart, colour, panels_in_file, percent, picture_of
@@ -287,38 +286,21 @@ def draw_leads(result: Json, path: Path, models: Sequence[str], *, narrow: bool 
 
 
 def draw_fidelity(report: Json, path: Path) -> None:
-    """Draw a fidelity report and write it as `panels_in_file`; click rates only where no click is
-    offered."""
-    statistics = {one["name"]: one for one in report["statistics"]}
-    grouped = [
-        (statistics[name]["groups"], across, up)
-        for name, across, up in (
-            ("click rate by event", "event of the session", "click rate, %"),
-            ("popularity, tenths", "training choices of the item", "clicks, %"),
+    """Draw a fidelity report and write it as `panels_in_file`: what simulated differs from logged,
+    as a share of the logged figure, and the reliability of the model on logged histories."""
+    rows = [one for one in report["statistics"] if one["logged"]]
+    with panels_in_file(path, (7.0, 2.7), 2, font=8) as (shares, predicted):
+        for at, one in enumerate(rows):
+            own = percent([value / one["logged"] for value in one["difference_ci"]])
+            shares.hlines(at, *own, color=colour("generator"), linewidth=1)
+            difference = 100 * one["difference"] / one["logged"]
+            shares.plot(difference, at, "o", color=colour("reward"), markersize=3)
+        shares.axvline(0, color=colour("floor"), linewidth=1)
+        shares.set_yticks(range(len(rows)), [one["name"] for one in rows])
+        shares.set(
+            xlabel="world − log, % of the log, 95 % over users", ylim=(len(rows) - 0.5, -0.5)
         )
-        if name in statistics
-    ]
-    n, ours = len(grouped) + 2, "log, 95 % over users"
-    with panels_in_file(path, (2.7 * n, 2.7), n, font=8) as panels:
-        for panel, (groups, across, up) in zip(panels, grouped, strict=False):
-            at, logged, simulated, ends = range(len(groups)), *_both(groups)
-            panel.bar(at, simulated, color=colour("reward"), alpha=0.35, label="world")
-            panel.vlines(at, *ends.T, color=colour("generator"), linewidth=1)
-            panel.plot(at, logged, "o", color=colour("generator"), markersize=3, label=ours)
-            panel.set_xticks(at, [one["label"] for one in groups], rotation=45, ha="right")
-            panel.set(xlabel=across, ylabel=up)
-        curve, (predicted, policies) = report["calibration"]["curve"], panels[-2:]
-        _points(predicted, curve, "generator", "o")
+        shares.set_title(f"{report['log']['name']}, {report['split']} split", loc="left")
+        _points(predicted, report["calibration"]["curve"], "generator", "o")
         predicted.set(xlabel="predicted probability, %", ylabel="chosen in the log, %")
-        logged, simulated, ends = _both(report["policies"]["values"])
-        policies.hlines(simulated, *ends.T, color=colour("generator"), linewidth=1, alpha=0.5)
-        policies.plot(logged, simulated, "o", color=colour("reward"), markersize=3)
-        policies.set(xlabel="value of a policy in the log, %", ylabel="in the world, %")
-        for panel in (predicted, policies):
-            panel.axline((0, 0), slope=1, color=colour("floor"), linewidth=1)
-        panels[0].set_title(f"{report['log']['name']}, {report['split']} split", loc="left")
-
-
-def _both(groups: Sequence[Json]) -> Iterator[Float64Array]:
-    """Logged and simulated shares, and the intervals of the logged ones."""
-    return (percent([one[key] for one in groups]) for key in ("logged", "simulated", "logged_ci"))
+        predicted.axline((0, 0), slope=1, color=colour("floor"), linewidth=1)

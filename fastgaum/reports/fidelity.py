@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,26 +10,26 @@ import numpy as np
 from scipy.special import entr
 
 from fastgaum.arrays import IntArray
-from fastgaum.baselines.registry import make_model
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.features.encoder import Encoder
-from fastgaum.logs.audit_rules import holm
 from fastgaum.logs.cut import pick_rows, slice_sessions
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.metrics.calibration import candidate_outcomes, expected_calibration_error
 from fastgaum.metrics.evaluation import HeadScores
 from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.user_model import UserModel, fits_without
-from fastgaum.reports.behaviour import LogVersions, reliability_curve, score_log, statistics_of
-from fastgaum.reports.permutation_test import compare_sides, draw_users, percentile_interval, sides
-from fastgaum.reports.rank_agreement import agreement, policies_of, values_of
+from fastgaum.reports.behaviour import (
+    LogVersions,
+    compare_sides,
+    reliability_curve,
+    score_log,
+    values_of,
+)
 from fastgaum.reports.table import Json
 from fastgaum.worlds.replay import replay, versions, world_of
 from fastgaum.worlds.world import World
 
 EPISODES, DRAWS = 20_000, 1999
-RIVAL = "logit"
-"""the model of policies that the world's model has no part in"""
 
 
 def fidelity(
@@ -42,13 +42,12 @@ def fidelity(
     episodes: int = EPISODES,
     seed: int = 0,
     draws: int = DRAWS,
-    progress: Callable[[int, int | None], None] | None = None,
 ) -> Json:
     """Replay a split in a world and compare its users with the log.
 
     Args:
-        model: measures surprise, calibration and rank.
-        log: the log, with the split and, for policies of another model, its training split.
+        model: measures surprise and calibration.
+        log: the log, with the split.
         world: the world; None = that of the model over the log's items (`worlds.replay.world_of`).
             Of a model by folds each user lives in the world of one fit, as in `WorldSet`. One that
             trained it lives in that of the fit that left it out, whose counts are of the other
@@ -57,11 +56,10 @@ def fidelity(
         head: whose distribution users choose by; None = the generator where the model has one.
         episodes: simulated sessions, about. Of a split of more sessions, so many are drawn, by
             whole users.
-        seed: seeds users, draws and permutations.
-        draws: of the bootstrap, and permutations of each test.
-        progress: called with steps done and steps in all (None: not known yet).
+        seed: seeds users and draws.
+        draws: of the bootstrap.
 
-    Returns: an object for JSON; `world_tables.fidelity_blocks` prints it.
+    Returns: an object for JSON; `world_tables.fidelity_block` prints it.
 
     Raises:
         ConfigError: an impossible number, a model that does not fit the log, or a world without the
@@ -80,38 +78,11 @@ def fidelity(
     replicas = max(1, episodes // part.n_sessions)
     every = versions(part, _replayed(cohorts, part, replicas, seed))
     context = LogVersions.of(every, 1 + replicas, model.space)
-    tell = progress or (lambda done, total: None)
-    tell(0, None)
     scored = _scored(cohorts, every, 1 + replicas, read_by)
-    statistics = list(statistics_of(context, scored, model.outside))
-    total = len(statistics) + 2
-    compared = []
-    for done, one in enumerate(statistics):
-        tell(done, total)
-        compared.append(compare_sides(one, draws, seed))
-    rows = []
-    adjusted = holm([found["p"] for found in compared])
-    for one, found, p in zip(statistics, compared, adjusted, strict=True):
-        row = {"name": one.name, "what": one.what, "test": one.test, "unit": one.unit}
-        groups = found.pop("groups")
-        if one.test == "mean":
-            # a mean has its one group's figures itself
-            row |= {name: value for name, value in groups.pop().items() if name != "label"}
-        rows.append({**row, **found, "p_holm": p, "groups": groups})
-    others = {}
-    if len(log.sessions_in("train")) and len(log.sessions_in("validation")):
-        rival = make_model(RIVAL, {"protocol": model.space.protocol, "seed": 0})
-        rival.fit(log)
-        others[RIVAL] = score_log(rival, every, "reward")
-    values = values_of(context, policies_of(context, scored, others))
-    calibration = _calibration(context, scored, draws, seed)
-    tell(total - 1, total)
-    valued = compare_sides(values, draws, seed)["groups"]
-    policies = {
-        "values": [{"name": one.pop("label"), **one} for one in valued],
-        **agreement(values, draws, seed),
-    }
-    tell(total, total)
+    rows = [
+        compare_sides(context, name, values, draws, seed)
+        for name, values in values_of(context, scored, model.outside)
+    ]
     known = np.isin(part.item_ids.to_numpy(), model.space.categorical[0].values.to_numpy())
     return {
         "log": {"name": log.name, "fingerprint": log.fingerprint},
@@ -119,7 +90,7 @@ def fidelity(
         "head": read_by,
         "sessions": part.n_sessions,
         "events": part.n_events,
-        "users": context.sums.n_users,
+        "users": context.n_users,
         "left_out_sessions": left_out,
         "folds": model.space.folds if world is None else 0,
         "out_of_fold_sessions": sum(len(one.sessions) for one in cohorts if one.fold >= 0),
@@ -130,8 +101,7 @@ def fidelity(
         "new_items": float(1.0 - known[part.items].mean()),
         "fields_averaged": sorted(part.columns_of("candidate")),
         "statistics": rows,
-        "calibration": calibration,
-        "policies": policies,
+        "calibration": _calibration(context, scored, draws, seed),
     }
 
 
@@ -230,7 +200,7 @@ def _drawn_sessions(
 
 
 def _calibration(context: LogVersions, scored: HeadScores, draws: int, seed: int) -> Json:
-    c, n_versions = context, context.sums.n_versions
+    c, n_versions = context, context.n_versions
     n_events = c.log.n_events // n_versions
     offsets = c.log.display_offsets
     probs, outcomes = np.exp(scored.log_probs), candidate_outcomes(offsets, c.log.choices)
@@ -243,19 +213,11 @@ def _calibration(context: LogVersions, scored: HeadScores, draws: int, seed: int
     ]
     none = np.exp(scored.outside_log_prob)
     entropy = np.add.reduceat(entr(probs), offsets[:-1]) + entr(none)
-    predicted, curve = reliability_curve(c, scored)
-    shares = np.concatenate(
-        [sides(curve, weights)[0] for weights in draw_users(c.sums.n_users, draws, seed)]
-    )
     return {
         "ece": errors[0],
         "ece_simulated": [float(value) for value in np.quantile(errors[1:], [0.025, 0.5, 0.975])],
         "entropy": float(entropy[:n_events].mean()),
         "entropy_simulated": float(entropy[n_events:].mean()),
         "no_click": float(none[:n_events].mean()),
-        "curve": {
-            "predicted": predicted.tolist(),
-            "observed": sides(curve, np.ones((1, c.sums.n_users)))[0][0].tolist(),
-            "ci": percentile_interval(shares).T.tolist(),
-        },
+        "curve": reliability_curve(c, scored, draws, seed),
     }

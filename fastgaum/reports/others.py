@@ -22,8 +22,6 @@ NOT_RELEASED = ("ant-financial",)
 PRESET_ROWS = {
     ("paper-lstm", "reward"): "GAN-LSTM",
     ("paper-pw", "reward"): "GAN-PW",
-    ("report", "reward"): "report: reward greedy",
-    ("report", "generator"): "report: generator",
 }
 """the published row of a preset's head"""
 

@@ -44,11 +44,16 @@ from fastgaum.logs.columns import MOST_NUMBER
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import TEST, TRAIN, Column, Of, SessionLog, SplitName
 from fastgaum.metrics.calibration import choice_nll
-from fastgaum.metrics.intervals import jackknife_error, paired_difference, ratio
+from fastgaum.metrics.intervals import (
+    draw_users,
+    jackknife_error,
+    paired_difference,
+    percentile_interval,
+    ratio,
+)
 from fastgaum.metrics.precision import AnyInts
 from fastgaum.models.choice_model import ChoiceModel, Progress
 from fastgaum.models.user_model import members_of
-from fastgaum.reports.permutation_test import draw_users, percentile_interval
 
 DRAWS = 1000
 NO_WIDTH = 1e-4

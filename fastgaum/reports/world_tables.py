@@ -1,110 +1,80 @@
-"""Tables of worlds from their JSON objects: fidelity reports, policies, adaptation curves."""
+"""Tables of worlds from their JSON objects: fidelity reports and policies."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from fastgaum.policies.evaluation import Recommendation
-from fastgaum.reports.table import Block, Json, TableColumn, blocks_to_markdown, num, span, table_of
+from fastgaum.reports.table import (
+    Block,
+    Json,
+    TableColumn,
+    block_to_markdown,
+    num,
+    table_of,
+)
 
-DIGITS = {"%": 1, "nats": 3, "places": 2, "clicks": 2, "log": 2, "ratio": 2}
-ALPHA = 0.05
-"""below this, an adjusted p-value says that log and world differ"""
+DIGITS = {"%": 1, "nats": 3, "places": 2, "log": 2}
 
 
-def fidelity_blocks(report: Json) -> list[Block]:
-    """The statistics, their groups and the policies of one report."""
+def fidelity_block(report: Json) -> Block:
+    """The statistics of one report, the difference in bold where its interval leaves out 0."""
     title = (
         f"{report['log']['name']}, {report['split']} split: the world ({report['head']}) against "
         "the log"
     )
-    sides = [column.title for column in _sides("%")]
-    heads = ("statistic", "unit", *sides, "test", "p", "p, Holm")
-    rows = tuple(map(_statistic, report["statistics"]))
-    parts = [Block(title, heads, rows, tuple(_fidelity_notes(report)))]
-    for one in report["statistics"]:
-        # dozens of groups are for the figure
-        if one["groups"] and one["test"] == "chi2":
-            note = f"{one['what']}; {'percent' if one['unit'] == '%' else one['unit']}"
-            columns = (TableColumn("group", "label"), *_sides(one["unit"]))
-            parts.append(table_of(one["name"], columns, one["groups"], [note]))
-    policies = report["policies"]
-    columns = (TableColumn("policy", "name"), *_sides("%"))
-    parts.append(table_of("Policies", columns, policies["values"], _policy_notes(report)))
-    return parts
+    rows = tuple(
+        (one["name"], one["unit"], *(column.text(one) for column in _sides(one["unit"])))
+        for one in report["statistics"]
+    )
+    heads = ("statistic", "unit", *(column.title for column in _sides("%")))
+    bold = frozenset((i, 6) for i, one in enumerate(report["statistics"]) if differs(one))
+    return Block(title, heads, rows, tuple(_fidelity_notes(report)), bold)
 
 
 def fidelity_markdown(report: Json) -> str:
     """A fidelity report as markdown."""
-    return blocks_to_markdown(fidelity_blocks(report))
+    return block_to_markdown(fidelity_block(report))
 
 
 def fidelity_summary(reports: Sequence[Json]) -> str:
-    """Several reports as two markdown tables: statistics by log, and how far log and world agree on
-    policies."""
-    names = [report["log"]["name"] for report in reports]
-    order, by_log = _by_name([report["statistics"] for report in reports])
+    """Several reports as a markdown table, a column by log."""
+    by_log = [{one["name"]: one for one in report["statistics"]} for report in reports]
+    # the longest names all, in their order
+    names = list(dict.fromkeys(name for one in sorted(by_log, key=len)[::-1] for name in one))
 
-    def short(one: Json) -> str:
-        arrow = f"{_arrow(one, one['unit'])} " if one["test"] == "mean" else ""
-        return f"{arrow}({num(one['p_holm'], 3)})"
+    def cell(one: Json) -> str:
+        logged, _, simulated, _, _, ends = (column.text(one) for column in _sides(one["unit"]))
+        return f"{logged} → {simulated} ({ends})"
 
-    rows = [(name, *(short(one[name]) if name in one else "" for one in by_log)) for name in order]
-    rows.append(
-        ("calibration error, % (world's own)", *(_ece(report["calibration"]) for report in reports))
-    )
+    rows = [(name, *(cell(one[name]) if name in one else "" for one in by_log)) for name in names]
     bold = frozenset(
         (i, j + 1)
-        for i, name in enumerate(order)
+        for i, name in enumerate(names)
         for j, one in enumerate(by_log)
         if name in one and differs(one[name])
     )
-    notes = [
-        f"{report['log']['name']}, {report['split']} split: {report['events']} events of "
-        f"{report['users']} users, each session replayed {report['replicas']} times; "
-        f"{_verdict(report)}"
-        for report in reports
-    ]
-    first = Block(
-        "Log → world",
-        ("statistic", *names),
-        tuple(rows),
-        ("logged → simulated, (p, Holm); a distribution has its p alone; bold: p < 0.05", *notes),
-        bold,
+    rows.append(
+        ("calibration error, % (world's own)", *(_ece(report["calibration"]) for report in reports))
     )
-    policies, values = _by_name([report["policies"]["values"] for report in reports])
-    lines = [
-        (name, *(_arrow(one[name], "%") if name in one else "" for one in values))
-        for name in policies
+    notes = [
+        "logged → simulated (95 % interval of the difference); bold: it leaves out 0",
+        *(
+            f"{report['log']['name']}, {report['split']} split: {report['events']} events of "
+            f"{report['users']} users, each session replayed {report['replicas']} times"
+            for report in reports
+        ),
     ]
-    lines += [
-        (f"{name}{what}", *(_correlation(report, name)[place] for report in reports))
-        for name in ("spearman", "kendall")
-        for place, what in enumerate(("", ", were the world true", ": p"))
-    ]
-    second = Block("Policies, log → world", ("policy", *names), tuple(lines), _policy_notes(None))
-    return blocks_to_markdown((first, second))
-
-
-def _by_name(parts: Sequence[Sequence[Json]]) -> tuple[list[str], list[dict[str, Json]]]:
-    by_name = [{one["name"]: one for one in part} for part in parts]
-    longest_first = sorted(by_name, key=len, reverse=True)
-    return list(dict.fromkeys(name for part in longest_first for name in part)), by_name
+    logs = (report["log"]["name"] for report in reports)
+    return block_to_markdown(
+        Block("Log → world", ("statistic", *logs), tuple(rows), tuple(notes), bold)
+    )
 
 
 def differs(one: Json) -> bool:
-    """Whether a statistic's adjusted p-value says that log and world differ."""
-    p = one["p_holm"]
-    return p is not None and p < ALPHA
-
-
-def _correlation(report: Json, name: str) -> tuple[str, str, str]:
-    one = report["policies"][name]
-    value, expected = (
-        f"{num(one[key], 2)} ({span(one[ends], 2)})"
-        for key, ends in (("value", "ci"), ("expected", "expected_ci"))
-    )
-    return value, expected, num(one["p"], 3)
+    """Whether the interval of a statistic's difference leaves out 0."""
+    low, high = one["difference_ci"]
+    return low is not None and high is not None and not low <= 0 <= high
 
 
 def _sides(unit: str) -> tuple[TableColumn, ...]:
@@ -116,32 +86,11 @@ def _sides(unit: str) -> tuple[TableColumn, ...]:
     )
 
 
-def _statistic(one: Json) -> tuple[str, ...]:
-    mean = one["test"] == "mean"
-    sides = [column.text(one) if mean else "" for column in _sides(one["unit"])]
-    if one["test"] == "ks":
-        sides[-2] = num(one["distance"], 3)
-    unit = one["unit"] if mean else ""
-    return (one["name"], unit, *sides, one["test"], num(one["p"], 3), num(one["p_holm"], 3))
-
-
-def _arrow(value: Json, unit: str) -> str:
-    columns = _sides(unit)
-    return f"{columns[0].text(value)} → {columns[2].text(value)}"
-
-
 def _ece(calibration: Json) -> str:
     low, middle, high = calibration["ece_simulated"]
     return (
         f"{100 * calibration['ece']:.1f} ({100 * middle:.1f}, {100 * low:.1f} to {100 * high:.1f})"
     )
-
-
-def _verdict(report: Json) -> str:
-    tested = [one for one in report["statistics"] if one["p_holm"] is not None]
-    wrong = [one["name"] for one in tested if differs(one)]
-    names = f": {', '.join(wrong)}" if wrong else ""
-    return f"{len(wrong)} of {len(tested)} tests say that log and world differ{names}"
 
 
 def _fidelity_notes(report: Json) -> Iterator[str]:
@@ -167,15 +116,8 @@ def _fidelity_notes(report: Json) -> Iterator[str]:
             "raise the number of episodes"
         )
     yield (
-        f"95 % intervals: {report['draws']} bootstrap draws of users; p: as many permutations of a "
-        "user's logged and simulated"
-        " sessions, small where the log is no draw of the world; Holm: adjusted for all tests of "
-        "the table"
-    )
-    yield "difference of a distribution (ks): the largest of the cumulated shares, from 0 to 1"
-    yield (
-        f"{_verdict(report)}; what is not told apart is not thereby the same: the interval of the "
-        "difference says how far it may be"
+        f"95 % intervals: {report['draws']} bootstrap draws of users, the same on both sides; "
+        "bold: the interval of the difference leaves out 0"
     )
     calibration = report["calibration"]
     yield (
@@ -194,24 +136,6 @@ def _fidelity_notes(report: Json) -> Iterator[str]:
         yield f"a simulated candidate has its item's mean of {fields}, a logged one its own"
 
 
-def _policy_notes(report: Json | None) -> tuple[str, ...]:
-    what = (
-        "value: percent of events whose choice is the item that the policy recommends of those "
-        "displayed"
-    )
-    if report is None:
-        return (what,)
-    lines = [
-        "{} {}; were the log one more draw of the world {}, as low as here with p = {}".format(
-            name, *_correlation(report, name)
-        )
-        for name in ("spearman", "kendall")
-    ]
-    return (what, *lines)
-
-
-SHOWN_COUNTS = (1, 2, 5, 10)
-"""episodes of an adaptation curve that its table shows, beside the last"""
 POLICY_COLUMNS = (
     TableColumn("policy", "policy"),
     TableColumn("cumulative reward", "return", 3),
@@ -278,27 +202,3 @@ def _with_lead(row: Json) -> Json:
         "lead_ci": versus["ci"],
         "bold": ("return",) if versus["ci"][0] > 0 else (),
     }
-
-
-def adaptation_block(result: Json) -> Block:
-    """The curve of `fastgaum rl adapt`: a row per number of users met, the pre-trained beside the
-    untrained."""
-    players = ("pre-trained", "untrained")
-    met = {(row["policy"], row["users"]): row for row in result["rows"]}
-    users = sorted({users for _, users in met})
-    rows = [
-        {"users": f"{at:,}"}
-        | {name: met[name, at]["return"] for name in players}
-        | {f"{name}_ci": met[name, at]["ci"] for name in players}
-        for at in users
-        if users.index(at) + 1 in (*SHOWN_COUNTS, len(users))
-    ]
-    columns = [
-        TableColumn("users met", "users"),
-        *(
-            TableColumn(title, key, 3)
-            for name in players
-            for title, key in ((name, name), ("95 %", f"{name}_ci"))
-        ),
-    ]
-    return table_of(f"{result['policy']} meets the users of {result['in']}", columns, rows)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.arrays import IntArray, LongArray
+from fastgaum.arrays import BoolArray, IntArray, LongArray
 from fastgaum.errors import ConfigError
 from fastgaum.logs.clicks import refuse_successive
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.models.choice_model import Head
-from fastgaum.models.context import EncodedContext
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_world import ContextPopulation, LearnedWorld, contexts_of
 from fastgaum.worlds.world import NO_ITEM, Population, World
@@ -47,6 +46,47 @@ def replay(
             choices of its displays.
     """
     refuse_successive(log.context, "a replay asks its users for")
+    choices = np.full((replicas, log.n_events), -1, np.int32)
+    rng = np.random.default_rng(seed)
+
+    def users_of(n: int) -> Population:
+        users = world.population(n)
+        if isinstance(users, SetPopulation):
+            # no reset, which may begin within logged sessions
+            keys = rng.integers(0, 2**64, n, dtype=np.uint64)
+            users.members[:] = users.world.members_of(keys)
+        return users
+
+    for users, events, active, slates in live(world, log, users_of, USERS_AT_ONCE, replicas):
+        keys = rng.integers(0, 2**64, users.n, dtype=np.uint64)
+        response = users.step(np.tile(slates, (replicas, 1)), keys, np.tile(active, replicas))
+        choices[:, events[active]] = response.places.reshape(replicas, -1)[:, active]
+    return choices
+
+
+def live(
+    world: World,
+    log: SessionLog,
+    users_of: Callable[[int], Population],
+    at_once: int,
+    replicas: int = 1,
+) -> Iterator[tuple[Population, LongArray, BoolArray, IntArray]]:
+    """Let users live every session of a log, `replicas` of each: the caller shows them a slate, or
+    tells them the logged one, at every step.
+
+    Args:
+        world, log: whose numbers of items, and whose sessions.
+        users_of: makes n users.
+        at_once: users who live beside each other, about.
+        replicas: of each session.
+
+    Yields: users, (replicas × n,), who have the context of their event and know what they did
+        before; the event of each of the n sessions, their last one where they are over; which are
+        not; and the logged slates by the world's numbers, empty where they are, (n, widest).
+
+    Raises:
+        ConfigError: the log displays an item that the world does not have.
+    """
     items = Vocabulary(world.item_ids).codes(log.item_ids)
     rows = items[log.items]
     if len(missing := np.unique(log.items[rows < 0])):
@@ -54,54 +94,26 @@ def replay(
             f"log '{log.name}' displays {len(missing):,} items that the world does not have "
             f"('{log.item_ids[int(missing[0])]}' …): make the world with them (further=…)"
         )
-    contexts = contexts_of(world, log)
-    choices = np.full((replicas, log.n_events), -1, np.int32)
-    rng = np.random.default_rng(seed)
-    lengths = np.diff(log.session_offsets)
+    contexts, sizes = contexts_of(world, log), np.diff(log.display_offsets)
+    all_lengths = np.diff(log.session_offsets)
     # by length: users who stand beside each other end about together
-    order = np.argsort(-lengths, kind="stable")
-    step = max(1, USERS_AT_ONCE // replicas)
+    order = np.argsort(-all_lengths, kind="stable")
+    step = max(1, at_once // replicas)
     for start in range(0, len(order), step):
-        _live(world, log, items, contexts, order[start : start + step], choices, rng)
-    return choices
-
-
-def _live(
-    world: World,
-    log: SessionLog,
-    items: IntArray,
-    contexts: Callable[[LongArray], EncodedContext] | None,
-    sessions: np.ndarray,
-    choices: IntArray,
-    rng: np.random.Generator,
-) -> None:
-    replicas, n, rows = len(choices), len(sessions), items[log.items]
-    first, lengths = log.session_offsets[sessions], np.diff(log.session_offsets)[sessions]
-    sizes = np.diff(log.display_offsets)
-    widest = max(int(sizes[a : a + length].max()) for a, length in zip(first, lengths, strict=True))
-    places = np.arange(widest)
-
-    users = world.population(replicas * n)
-    if isinstance(users, SetPopulation):
-        # no reset, which may begin within logged sessions
-        keys = rng.integers(0, 2**64, users.n, dtype=np.uint64)
-        users.members[:] = users.world.members_of(keys)
-    for t in range(int(lengths.max())):
-        active = lengths > t
-        tell_logged(users, log, items, np.tile(np.where(active, first + t, -1), replicas))
-        events = np.where(active, first + t, 0)
-        # an empty place points at the set's first candidate, and is blanked
-        filled = (places < sizes[events][:, None]) & active[:, None]
-        at = log.display_offsets[events][:, None] + np.where(filled, places, 0)
-        slates = np.where(filled, rows[at], np.int32(NO_ITEM)).astype(np.int32)
-        keys = rng.integers(0, 2**64, users.n, dtype=np.uint64)
-        shown = np.tile(slates, (replicas, 1)), keys, np.tile(active, replicas)
-        if contexts is None:
-            response = users.step(*shown)
-        else:
-            assert isinstance(users, ContextPopulation)
-            response = users.step(*shown, contexts(np.tile(events, replicas)))
-        choices[:, first[active] + t] = response.places.reshape(replicas, n)[:, active]
+        sessions = order[start : start + step]
+        first, lengths = log.session_offsets[sessions], all_lengths[sessions]
+        users = users_of(replicas * len(sessions))
+        for t in range(int(lengths.max())):
+            active, events = lengths > t, first + np.minimum(t, lengths - 1).astype(np.int64)
+            tell_logged(users, log, items, np.tile(np.where(active, events, -1), replicas))
+            if contexts is not None:
+                assert isinstance(users, ContextPopulation)
+                users.take(contexts(np.tile(events, replicas)))
+            # an empty place points at the set's first candidate, and is blanked
+            places = np.arange(int(sizes[events].max()))
+            filled = (places < sizes[events][:, None]) & active[:, None]
+            at = log.display_offsets[events][:, None] + np.where(filled, places, 0)
+            yield users, events, active, np.where(filled, rows[at], NO_ITEM).astype(np.int32)
 
 
 def tell_logged(

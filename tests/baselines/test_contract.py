@@ -143,7 +143,6 @@ def test_trees_read_place_and_category_together() -> None:
         ("iknn", {"decay": 1.5}),
         ("iknn", {"repeat": float("nan")}),
         ("iknn", {"popularity": "fame"}),
-        ("linucb", {"ridge": 0.0}),
         ("xgboost", {"depth": 0}),
         ("xgboost-rank", {"eta": 2.0}),
         ("logit", {"penalty": 0.0}),

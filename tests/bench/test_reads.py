@@ -38,8 +38,7 @@ NO_TEST_FIGURES = {
     **dict.fromkeys(
         (
             *("policies/search_clicks", "policies/taobao", "policies/yelp"),
-            *("policies/yelp-adapt", "policies/yelp-agents", "policies/yelp-own"),
-            *("policies/yoochoose", "policies/yoochoose-adapt"),
+            *("policies/yelp-agents", "policies/yelp-own", "policies/yoochoose"),
         ),
         "policies, judged by learned worlds of the other half of the users",
     ),

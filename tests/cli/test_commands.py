@@ -116,7 +116,7 @@ def test_train_reads_a_run_s_own_config(
     assert config == former | {"seed": 5, "lr": 0.01}
     # the file has all keys: another preset would be a name alone
     argv[3] = str(tmp_path / "other")
-    assert "report is asked for: leave one" in fails([*argv, "--preset", "report"])
+    assert "paper-pw is asked for: leave one" in fails([*argv, "--preset", "paper-pw"])
 
 
 def test_train_prints_a_plain_line_per_epoch_and_setting(
@@ -183,13 +183,13 @@ def test_train_says_how_it_read_the_log(tmp_path: Path, capsys: pytest.CaptureFi
             at = f"2026-03-{visit % 28 + 1:02} 06:0{display}:00+01:00"
             clicks = {0: "110", 1: "010", 2: "000"}[display]
             lines += [
-                f"{visit};{at};i{(visit + place) % 7};{place},5;9;{clicks[place]}"
+                f"{visit};{at};i{(visit + place) % 7};{place}.5;9;{clicks[place]}"
                 for place in range(3)
             ]
     (tmp_path / "shop.csv").write_text("\n".join(lines) + "\n")
     named = ["session=visit", "event=at", "chosen=clicked"]
     roles = [part for name in named for part in ("--column", name)]
-    read = ["--decimal", ",", "--candidate-field", "price", "--clicks", "first"]
+    read = ["--candidate-field", "price", "--clicks", "first"]
     argv = ["train", str(tmp_path / "shop.csv"), "-o", str(tmp_path / "run"), *QUICK]
     assert main([*argv, *roles, *read]) == 0
     err = capsys.readouterr().err

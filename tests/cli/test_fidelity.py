@@ -28,5 +28,4 @@ def test_report(
     for one in report["statistics"]:
         assert one["name"] in out
         assert f"| {one['name']} |" in files["markdown"].read_text()
-    assert "spearman" in out
     assert files["plot"].read_text().startswith("<?xml")

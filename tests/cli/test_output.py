@@ -21,7 +21,7 @@ OUTPUTS = {
     "simulate RUN -o new.csv": ["--json"],
     "simulate RUN": ["-o"],
     "fidelity RUN LOG": ["--json", "--markdown", "--plot"],
-    "ope LOG --policy random": ["--json", "--markdown"],
+    "ope LOG --policy random --run RUN": ["--json", "--markdown"],
     "report RUN -o new.html": ["--json"],
     "report RUN": ["-o"],
     "reproduce": ["--json", "--markdown", "--figure"],
@@ -40,7 +40,6 @@ OUTPUTS = {
     "data synth": ["-o", "-o folder"],
     "rl train RUN -o new": ["--json"],
     "rl evaluate RUN": ["--json", "--markdown"],
-    "rl adapt POLICY RUN": ["--json"],
 }
 SUFFIXES = {"--json": ".json", "--markdown": ".md", "--plot": ".svg", "--figure": ".svg"}
 

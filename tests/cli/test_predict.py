@@ -19,8 +19,8 @@ MADE = ["known", "utility", "probability", "no_click_probability", "trained_on"]
 
 @pytest.fixture(scope="module")
 def export() -> pl.DataFrame:
-    """A messy export: rows of several users in no order, times with offsets, decimal commas, a
-    column that nobody reads, an item in two rows."""
+    """A messy export: rows of several users in no order, times with offsets, a column that
+    nobody reads, an item in two rows."""
     rows = []
     for visit in range(60):
         for display in range(2):
@@ -32,7 +32,7 @@ def export() -> pl.DataFrame:
                     at,
                     f"i{(visit + place) % 9}",
                     int(place == clicked),
-                    f"{place},5",
+                    f"{place}.5",
                 )
                 for place in range(4)
             ]
@@ -44,7 +44,7 @@ def export() -> pl.DataFrame:
 
 OPTIONS = [
     *("--column", "session=visit", "--column", "event=at", "--column", "chosen=clicked"),
-    *("--candidate-field", "price", "--decimal", ","),
+    *("--candidate-field", "price"),
 ]
 
 
@@ -64,7 +64,7 @@ def test_rows_order_columns_and_clock_are_those_of_the_file(
 ) -> None:
     log, out = tmp_path / f"log{kind}", tmp_path / f"out{suffix}"
     if kind == ".ndjson":
-        export = export.with_columns(pl.col("price").str.replace(",", ".").cast(pl.Float64))
+        export = export.with_columns(pl.col("price").cast(pl.Float64))
         export.write_ndjson(log)
     elif kind == ".csv":
         export.write_csv(log, separator=";")
@@ -151,7 +151,7 @@ def test_what_has_no_place_is_refused(
     export.with_columns(utility=pl.lit("mine")).write_csv(log, separator=";")
     argv = ["predict", str(run), str(log), "-o", out]
     assert "has a column 'utility', as predictions have: rename" in fails(argv)
-    typed = export.with_columns(pl.col("price").str.replace(",", ".").cast(pl.Float64))
+    typed = export.with_columns(pl.col("price").cast(pl.Float64))
     typed = typed.with_columns(tags=pl.concat_list("note"))
     typed.write_parquet(tmp_path / "log.parquet")
     argv[2] = str(tmp_path / "log.parquet")

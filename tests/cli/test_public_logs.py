@@ -30,4 +30,4 @@ def test_a_raw_file_becomes_a_run_in_one_command(
         # the column that is read for the propensities replaces none that the model reads
         value = ["--propensity", "propensity_score", "--json", str(tmp_path / "v.json")]
         assert main(["ope", str(path), "--policy", "greedy", "--run", str(run), *value]) == 0
-        assert json.loads((tmp_path / "v.json").read_text())["propensities"] == "logged"
+        assert json.loads((tmp_path / "v.json").read_text())["propensity"] == value[1]

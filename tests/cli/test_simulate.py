@@ -12,9 +12,7 @@ import pytest
 
 from fastgaum.cli.app import main
 from fastgaum.models.user_model import UserModel
-from fastgaum.policies import minari_export
-from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.registry import load_policy, save_policy, untrained
+from fastgaum.policies.registry import load_policy
 from fastgaum.policies.rollout import Setting, play
 from fastgaum.worlds.learned_world import LearnedWorld
 
@@ -52,25 +50,6 @@ def test_the_same_seed_writes_the_same_file(plain: tuple[str, str], tmp_path: Pa
         frames.append(pl.read_parquet(out))
     assert frames[0].equals(frames[1])
     assert not frames[0].equals(frames[2])
-
-
-def test_a_folder_for_minari_is_written_whole_and_replaces_no_other(
-    plain: tuple[str, str], tmp_path: Path
-) -> None:
-    minari = pytest.importorskip("minari", reason="install fastgaum[minari]")
-    out = tmp_path / "e.minari"
-    argv = ["simulate", plain[1], "-o", str(out), "--slate-size", "3", "--horizon", "4"]
-    assert main([*argv, "--episodes", "0"]) == 2
-    assert not any(tmp_path.iterdir())
-    assert main([*argv, "--episodes", "7"]) == 0
-    assert main([*argv, "--episodes", "8"]) == 2
-    assert minari.MinariDataset(out).total_episodes == 7
-    assert main([*argv, "--episodes", "8", "--overwrite"]) == 0
-    assert minari.MinariDataset(out).total_steps == 8 * 4
-    assert [one.name for one in tmp_path.iterdir()] == ["e.minari"]
-    (out / "metadata.json").unlink()
-    assert main([*argv, "--overwrite"]) == 2
-    assert (out / "main_data.hdf5").is_file()
 
 
 def test_users_may_begin_within_a_logged_session(
@@ -144,30 +123,13 @@ def test_a_trained_policy_makes_the_slates_it_was_trained_for(
     assert "pool fixed of 5, seed 3 and meets pool fixed of 4, seed 3" in capsys.readouterr().err
 
 
-def test_a_reward_that_a_policy_s_file_does_not_say_is_said(
-    plain: tuple[str, str],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Where rewards are written."""
-    monkeypatch.setattr(minari_export, "write_minari", lambda *_: 12)
-    world, file = LearnedWorld(UserModel.load(Path(plain[1]))), tmp_path / "policy.safetensors"
-    setting = Setting(2, 4, reward=lambda response, slates, states: slates[:, 0])
-    save_policy(untrained("slateq", world, 2, setting.pool, PolicyConfig()), file, setting)
-    for out, said in (("t.minari", True), ("t.parquet", False)):
-        simulate = f"simulate {plain[1]} -o {tmp_path / out} --episodes 3 --policy {file}"
-        assert main(simulate.split()) == 0
-        assert ("it meets reward utility" in capsys.readouterr().err) == said
-
-
 def test_what_was_explored_has_values_off_policy(plain: tuple[str, str], tmp_path: Path) -> None:
     """`ope` reads the propensities that `simulate` writes."""
     out, values = tmp_path / "explored.parquet", tmp_path / "values.json"
     simulate = f"simulate {plain[1]} -o {out} --episodes 400 --slate-size 2 --horizon 5"
     assert main([*simulate.split(), "--policy", "popular", "--explore", "0.5"]) == 0
     assert pl.read_parquet(out)["propensity"].n_unique() == 2
-    ask = f"ope {out} --policy random --propensity propensity --split all --json {values}"
+    ask = f"ope {out} --policy random --run {plain[1]} --propensity propensity --split all --json {values}"
     assert main(ask.split()) == 0
     found = {one["estimator"]: one for one in json.loads(values.read_text())["estimates"]}
-    assert found["ips"]["value"] is not None
+    assert found["snips"]["value"] is not None

@@ -200,7 +200,6 @@ def test_dropout_has_its_rate_and_repeats() -> None:
     "changes",
     [
         {},
-        {"history": "bilstm"},
         {"history": "pw"},
         {"regulariser": "l2"},
         {"regulariser": "tsallis"},

@@ -30,7 +30,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "fastgaum-exact": {"hidden": [16]},
     "paper-lstm": {},
     "paper-pw": {},
-    "report": {"history_dim": 8, "history_layers": 2, "hidden": [8, 8]},
 }
 """every preset at a small size"""
 

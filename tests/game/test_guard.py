@@ -36,7 +36,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("engine", {"activation": "elu", "history_layers": 2}),
     ("engine", {"wide": False}),
     ("autograd", {}),
-    ("autograd", {"history": "bilstm", "regulariser": "l2"}),
+    ("autograd", {"history": "pw", "regulariser": "l2"}),
     ("autograd", {"table_optimiser": "adagrad"}),
 ]
 

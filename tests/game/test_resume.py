@@ -36,7 +36,7 @@ from tests.game.interrupted import (
 from tests.logs.test_context import navigation
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
-    *((preset, {}) for preset in ("paper-lstm", "paper-pw", "report")),
+    *((preset, {}) for preset in ("paper-lstm", "paper-pw")),
     ("fastgaum", {"regulariser": "tsallis", "dropout": 0.3}),
     ("fastgaum", {"patience": 1, "lr_drops": 2, "epochs": 6, "lr": 0.5}),
     ("fastgaum", {"warm_start": 0, "table_optimiser": "adagrad"}),

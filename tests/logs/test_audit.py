@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.audit import AuditReport, Fact, Finding, audit
@@ -15,6 +17,7 @@ from fastgaum.logs.audit_displays import display_dependence
 from fastgaum.logs.audit_rules import (
     excess_test,
     fold_events,
+    holm,
     net_wins,
     rules_of_log,
     rules_of_rows,
@@ -621,3 +624,12 @@ def test_a_field_that_tells_the_choice_is_flagged(field, flagged) -> None:
     fact = fact_of(log, f"choices of the item that is usual under their {field}")
     assert fact.action.startswith("FLAG: ") == flagged
     assert (fact.percent == 100) == flagged
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_against_its_definition(values: list[float]) -> None:
+    adjusted = holm(values)
+    order = sorted(range(len(values)), key=lambda i: values[i])
+    for rank, i in enumerate(order):
+        steps = [min(1.0, (len(values) - j) * values[order[j]]) for j in range(rank + 1)]
+        assert adjusted[i] == pytest.approx(max(steps))

@@ -62,11 +62,11 @@ def test_users_by_number_and_choices_in_time_order(name: str, tmp_path: Path) ->
     ("name", "line", "says"),
     [
         ("ratings.dat", "7::8::5\n", "row 4 has no time: column 'timestamp' is empty"),
-        ("ratings.dat", "7::8::5::later\n", "'timestamp', which orders events"),
+        ("ratings.dat", "7::8::5::later\n", "row 4 has 'timestamp' = 'later', and orders"),
         ("ratings.dat", "::8::5::978300760\n", "row 4 has no user"),
         ("u.data", "7\t\t3\t881250949\n", "row 4 has no item"),
         ("ratings.csv", "7,31,3.0\n", "row 4 has no time"),
-        (LASTFM, "user_000009\t4 May 2009\tx\ty\tz\tw\n", "'timestamp', which orders events"),
+        (LASTFM, "user_000009\t4 May 2009\tx\ty\tz\tw\n", "row 4 has 'timestamp' = '4 May"),
     ],
 )
 def test_a_damaged_row_is_named(name: str, line: str, says: str, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from fastgaum.metrics.intervals import (
     Interval,
     bootstrap_mean,
     bootstrap_means,
+    cut,
     jackknife_error,
     paired_difference,
 )
@@ -137,3 +138,17 @@ def test_the_jackknife_s_error_on_known_numbers() -> None:
     """√((n − 1) / n · Σ (θ_g − θ)²), each column on its own: here the sums are 5 and 20."""
     values = np.array([[1.0, 2.0], [2.0, 4.0], [3.0, 6.0], [4.0, 8.0]])
     np.testing.assert_allclose(jackknife_error(values, 4), np.sqrt(0.75 * np.array([5.0, 20.0])))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=30), st.integers(1, 8))
+def test_cuts_keep_equals_together_and_leave_no_group_empty(levels: list[int], n: int) -> None:
+    values = np.array(levels)
+    edges, labels = cut(values, n)
+    groups = np.searchsorted(edges, values)
+    assert set(groups.tolist()) == set(range(len(labels)))
+    assert len(labels) <= n
+    for group, label in enumerate(labels):
+        low, _, high = label.partition("–")
+        assert values[groups == group].min() == int(low)
+        assert values[groups == group].max() == int(high or low)

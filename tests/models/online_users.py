@@ -44,7 +44,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "relations, two layers": ("plain", {"relations": True, "history_layers": 2, "eta": 2.0}),
     "identity, sparse": ("plain", {**IDENTITY, "regulariser": "tsallis", "history_layers": 2}),
     "position weights": ("plain", {**IDENTITY, "history": "pw", "history_window": 3}),
-    "bilstm": ("plain", {"history": "bilstm", "regulariser": "l2", "relations": False}),
+    "l2": ("plain", {"regulariser": "l2", "relations": False}),
     "fields, views, positions": ("fields", {"protocol": "views", "examination": False}),
     "a grid": ("grid", {"examination": False, "relations": False}),
     "a grid, position weights": ("grid", {**IDENTITY, "examination": False, "history": "pw"}),

@@ -115,14 +115,13 @@ def test_a_saved_model_reads_vectors_of_the_log(
         again.evaluate(put(log, vector={}))
 
 
-def test_a_fit_goes_on_with_the_projection(
-    cold: tuple[SessionLog, np.ndarray], model: UserModel, tmp_path: Path
+def test_a_fit_starts_with_the_projection(
+    cold: tuple[SessionLog, np.ndarray], model: UserModel
 ) -> None:
     """On a further log of the same items."""
-    model.save(tmp_path / "user.safetensors")
     further, _ = cold_log(100, draws=2)
-    later = UserModel.from_run(tmp_path / "user.safetensors", epochs=1)
-    table = later.fit(further)
+    later = UserModel(model.config.replace(epochs=1, folds=0, search=()))
+    table = later.fit(further, start=model)
     assert table["val_loss"].min() < 1.3 < np.log(N_SHOWN)
     assert later.networks is not None
     assert later.networks.player.items is not None

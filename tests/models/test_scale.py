@@ -72,7 +72,7 @@ TOWERS: dict[str, Any] = {"tower_dim": 4, "relations": False, "set_context": Fal
         {"players": "exact", "protocol": "identity"},
         {"folds": 2},
         TOWERS,
-        {**TOWERS, "history": "bilstm"},
+        {**TOWERS, "history": "pw"},
         {"regulariser": "l2", "eta": 2.0},
     ],
     ids=str,

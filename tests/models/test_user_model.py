@@ -34,7 +34,6 @@ SMALL: dict[str, Any] = {
         {"regulariser": "l2"},
         {"regulariser": "tsallis"},
         {"history": "pw"},
-        {"history": "bilstm"},
         {"history_layers": 2},
         {"warm_start": 0},
         {"protocol": "identity"},

@@ -1,5 +1,5 @@
-"""Policies of which a share is random, and several side by side: what they show, and whether they
-know how probable it was."""
+"""Policies of which a share of the slates is random: what they show, and whether they know how
+probable it was."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from scipy.stats import chisquare
 from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.logs.read import read_log
-from fastgaum.ope.replay import Target
-from fastgaum.ope.values import off_policy_values
+from fastgaum.ope import Target, off_policy_values
 from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.explore import Explore
@@ -33,27 +32,22 @@ from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.world import NO_ITEM, Past
 from tests.policies.contract import check_policy
 from tests.policies.small_world import TiringWorld, keys_of
+from tests.test_ope import FollowedWorld
 
-BYS: Any = ("place", "slate", "session")
 
-
-@pytest.mark.parametrize(
-    "make", [*(lambda world, k, by=by: Explore(Greedy(), 0.4, by) for by in BYS)], ids=BYS
-)
-def test_contract(make: Any) -> None:
-    check_policy(make)
+def test_contract() -> None:
+    check_policy(lambda world, k: Explore(Greedy(), 0.4))
 
 
 @given(
     st.integers(1, 4),
     st.integers(0, 4),
     st.floats(0, 1),
-    st.sampled_from(BYS),
     st.sampled_from(["popular", "random", "explore"]),
     st.integers(0, 99),
 )
 def test_propensities_of_all_sets_sum_to_one(
-    k: int, more: int, share: float, by: Any, within: str, seed: int
+    k: int, more: int, share: float, within: str, seed: int
 ) -> None:
     """Over all sets of a pool, whatever is within."""
     world = TiringWorld(k + more)
@@ -67,7 +61,7 @@ def test_propensities_of_all_sets_sum_to_one(
     users = world.population(len(sets))
     # one key for all: the same draws within
     keys = np.repeat(keys_of(seed, 1), len(sets))
-    explorer = Explore(policy, share, by)
+    explorer = Explore(policy, share)
     explorer.start(len(sets))
     seen = Observation(users, np.arange(k + more, dtype=np.int32), keys, 1.0)
     own = explorer.act(seen, k)
@@ -76,17 +70,15 @@ def test_propensities_of_all_sets_sum_to_one(
     assert (found >= 0).all()
 
 
-@pytest.mark.parametrize("by", [*BYS, "in another world"])
+@pytest.mark.parametrize("elsewhere", [False, True])
 @pytest.mark.parametrize("share", [0.3, 0.8])
-def test_propensities_are_frequencies(by: Any, share: float) -> None:
+def test_propensities_are_frequencies(elsewhere: bool, share: float) -> None:
     """How often each sequence of two sets is shown, against the product of its propensities."""
     world = TiringWorld(5)
     popular, rare = Popular(world.appeal), Popular(-world.appeal)
-    policy: Policy
-    if by == "in another world":
-        policy = TransferPolicy(Explore(popular, share, "session"), Followed(5), world)
-    else:
-        policy = Explore(Turns(popular, rare), share, by)
+    policy: Policy = Explore(Turns(popular, rare), share)
+    if elsewhere:
+        policy = TransferPolicy(policy, Followed(5), world)
     frame = pl.concat(trajectories(world, policy, Setting(2, 2), 40_000, 1))
     events = frame.group_by("session", "event", maintain_order=True).agg(
         pl.col("item").sort().str.join("+"), pl.col("propensity").unique()
@@ -108,43 +100,9 @@ def test_propensities_are_frequencies(by: Any, share: float) -> None:
     assert chisquare(seen, told * seen.sum() / told.sum()).pvalue > 1e-4
 
 
-class Noted(Policy):
-    """Another policy; keeps what it chose last."""
-
-    name = "noted"
-
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-
-    def start(self, n: int, past: Iterable[Past] = ()) -> None:
-        self.policy.start(n, past)
-
-    def act(self, observation: Observation, k: int) -> IntArray:
-        self.own = self.policy.act(observation, k)
-        return self.own
-
-
-@pytest.mark.parametrize("within", [RandomPolicy(), Explore(RandomPolicy(), 0.5, "place")])
-def test_random_places_do_not_follow_the_draws_of_the_policy_within(within: Policy) -> None:
-    """After each set that the policy within draws, all sets are as frequent as their propensities
-    say."""
-    n, pool, sets = 60_000, np.arange(5, dtype=np.int32), [*combinations(range(5), 2)]
-    noted = Noted(within)
-    explorer = Explore(noted, 0.5, "place")
-    explorer.start(n)
-    seen = Observation(TiringWorld(5).population(n), pool, keys_of(0, n), 1.0)
-    shown = np.sort(explorer.act(seen, 2))
-    own = np.sort(noted.own)
-    every = [explorer.propensities(seen, own, np.tile(one, (n, 1))) for one in sets]
-    for first in sets:
-        mine = (own == first).all(axis=1)
-        counts = [(shown[mine] == one).all(axis=1).sum() for one in sets]
-        assert chisquare(counts, [one[mine].sum() for one in every]).pvalue > 1e-4
-
-
 def test_a_share_of_the_slates_is_random() -> None:
     """The others are the policy's own; random ones are those of a random policy with the same
-    keys. By session all slates of a user are one or the other; by place, so many places."""
+    keys."""
     world, setting = TiringWorld(), Setting(3, 4)
     popular = Popular(world.appeal)
 
@@ -153,55 +111,35 @@ def test_a_share_of_the_slates_is_random() -> None:
 
     plain, chance = shown(popular), shown(RandomPolicy())
     for share in (0.0, 0.3, 1.0):
-        by = {name: shown(Explore(popular, share, name)) for name in BYS}
-        for name in ("slate", "session"):
-            own, random = (by[name] == plain).all(axis=2), (by[name] == chance).all(axis=2)
-            assert (own | random).all()
-            # a random slate is the popular one in 1 of 1,320 events
-            assert abs(random.mean() - share) < 0.04
-        own = (by["session"] == plain).all(axis=2)
-        if share < 1:
-            assert set(own.sum(axis=0).tolist()) <= {0, 1, 4}
-            assert own.all(axis=0).mean() == pytest.approx(1 - share, abs=0.04)
-        # of 12 items a random place holds its own in 1 of 10 draws or so
-        assert (by["place"] != plain).mean() == pytest.approx(share * 0.9, abs=0.03)
+        found = shown(Explore(popular, share))
+        own, random = (found == plain).all(axis=2), (found == chance).all(axis=2)
+        assert (own | random).all()
+        # a random slate is the popular one in 1 of 1,320 events
+        assert abs(random.mean() - share) < 0.04
 
 
-@pytest.mark.parametrize("by", BYS)
-def test_a_log_of_it_gives_the_right_values(by: Any) -> None:
+def test_a_log_of_it_gives_the_right_values() -> None:
     """`ope` with the column against the known users' own chances in the logged states."""
     world = TiringWorld(6)
     targets = {"popular": Popular(world.appeal), "random": RandomPolicy()}
-    watched = Watched(Explore(Greedy(), 0.5, by), targets)
+    watched = Watched(Explore(Greedy(), 0.5), targets)
     frame = pl.concat(trajectories(world, watched, Setting(2, 5), 4000, 2))
     log = read_log(frame, context_fields=("propensity",))
     told = np.asarray(log.columns_of("event")["propensity"].values, np.float64)
     log = dataclasses.replace(log, columns={})
     for name, target in targets.items():
-        result = off_policy_values(log, Target(target), propensities=told)
-        values = {one["estimator"]: one for one in result["estimates"]}
-        truth = float(np.mean(watched.worth[name]))
-        for estimator in ("ips", "snips"):
-            if by == "session" and name == "random":
-                # sessions that are not random say nothing of random slates, and this is said
-                assert values[estimator]["value"] is None
-                continue
-            low, high = values[estimator]["ci"]
-            assert high - low < 0.07
-            # within twice the interval: the seed is fixed, the last bits are not
-            assert abs(values[estimator]["value"] - truth) < high - low
+        # the items of the followed world stand in another order
+        own = Popular(world.appeal[::-1]) if name == "popular" else target
+        row = off_policy_values(log, Target(own), FollowedWorld(), told).row(0, named=True)
+        assert row["estimator"] == "snips"
+        assert (width := row["high"] - row["low"]) < 0.07
+        # within twice the interval: the seed is fixed, the last bits are not
+        assert abs(row["value"] - float(np.mean(watched.worth[name]))) < width
 
 
-@pytest.mark.parametrize(
-    ("make", "says"),
-    [
-        (lambda: Explore(Greedy(), 1.5), "a share from 0 to 1 is explored, got 1.5"),
-        (lambda: Explore(Greedy(), 0.5, "slat"), "did you mean 'slate'"),  # type: ignore[arg-type]
-    ],
-)
-def test_what_is_refused(make: Any, says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
-        make()
+def test_an_impossible_share_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"a share from 0 to 1 is explored, got 1\.5"):
+        Explore(Greedy(), 1.5)
 
 
 def test_states_of_another_world_are_refused() -> None:
@@ -230,7 +168,7 @@ def test_a_policy_that_does_not_say_how_it_draws_has_no_propensity() -> None:
         found = pl.concat(trajectories(world, policy, setting, 4))["propensity"]
         assert found.is_nan().all(), policy.name
     learning.learning = False
-    for policy in (learning, Greedy(), Explore(Drawing(), 0.5, "place")):
+    for policy in (learning, Greedy()):
         found = pl.concat(trajectories(world, policy, setting, 4))["propensity"]
         assert found.is_between(0, 1, closed="right").all(), policy.name
 
@@ -244,21 +182,15 @@ class Twice(Greedy):
 
 
 def test_a_slate_that_repeats_an_item_is_no_random_set() -> None:
-    for by in BYS:
-        frames = trajectories(TiringWorld(), Explore(Twice(), 0.25, by), Setting(3, 1), 400)
-        shown = pl.concat(frames).group_by("session").agg("item", pl.col("propensity").first())
-        own = shown.filter(pl.col("item").list.len() == 2)["propensity"]
-        assert len(own) > 100
-        assert own.is_nan().all() if by == "place" else (own == 0.75).all()
-    with pytest.raises(ConfigError, match=r"call start\(n\)"):
-        Explore(Greedy(), 0.5).act(None, 3)  # type: ignore[arg-type]
+    frames = trajectories(TiringWorld(), Explore(Twice(), 0.25), Setting(3, 1), 400)
+    shown = pl.concat(frames).group_by("session").agg("item", pl.col("propensity").first())
+    own = shown.filter(pl.col("item").list.len() == 2)["propensity"]
+    assert len(own) > 100
+    assert (own == 0.75).all()
 
 
-@pytest.mark.parametrize("by", ["slate", "session"])
 @pytest.mark.parametrize("first", [[0, 0, 1], [1, 0, NO_ITEM]])
-def test_a_slate_with_a_gap_is_the_policy_s_own(by: Any, first: list[int]) -> None:
-    """A session that begins with it is no random one; another one is."""
-
+def test_a_slate_with_a_gap_is_the_policy_s_own(first: list[int]) -> None:
     class Opens(Policy):
         name, deterministic = "opens", True
 
@@ -266,29 +198,15 @@ def test_a_slate_with_a_gap_is_the_policy_s_own(by: Any, first: list[int]) -> No
             own = first if observation.left == 1 else [0, 1, 2]
             return np.tile(np.array(own, np.int32), (observation.users.n, 1))
 
-    explorer, setting = Explore(Opens(), 0.5, by), Setting(3, 2, Pool(items=(0, 1, 2, 3)))
+    explorer, setting = Explore(Opens(), 0.5), Setting(3, 2, Pool(items=(0, 1, 2, 3)))
     frame = pl.concat(trajectories(TiringWorld(), explorer, setting, 400))
     shown = frame.group_by("session", "event", maintain_order=True).agg(
         pl.col("item").sort().str.join(), pl.col("propensity").first()
     )
-    begun, then = (shown.filter(pl.col("event") == event) for event in (0, 1))
-    for event in (begun, then) if by == "slate" else (begun,):
-        one_each = event.unique("item")["propensity"]
+    for event in (0, 1):
+        one_each = shown.filter(event=event).unique("item")["propensity"]
         assert one_each.sum() == pytest.approx(1)
-    assert (begun.filter(item="i00i01")["propensity"] == 0.5).all()
-    if by == "session":
-        opened = begun["item"] == "i00i01"
-        assert (then.filter(opened)["propensity"] == 1).all()
-        assert then.filter(~opened)["propensity"].to_numpy() == pytest.approx(1 / 4)
-
-
-def test_by_place_nothing_is_known_of_a_slate_with_a_gap() -> None:
-    class Short(Greedy):
-        def act(self, observation: Observation, k: int) -> IntArray:
-            return np.where(np.arange(k) < k - 1, super().act(observation, k), NO_ITEM)
-
-    frames = trajectories(TiringWorld(), Explore(Short(), 0.5, "place"), Setting(3, 1), 40)
-    assert pl.concat(frames)["propensity"].is_nan().all()
+    assert (shown.filter(event=0, item="i00i01")["propensity"] == 0.5).all()
 
 
 class Turns(Policy):

@@ -17,16 +17,14 @@ from fastgaum.checkpoint import State, load_state, save_state
 from fastgaum.errors import CheckpointError, ConfigError, NumericsError
 from fastgaum.policies.cascade_dqn import CascadeDqn
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.evaluation import Estimate, adaptation, difference, judge
+from fastgaum.policies.evaluation import Estimate, difference, judge
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.q_learning import Steps, explore
 from fastgaum.policies.registry import LEARNERS, POLICY_FORMAT, load_policy, save_policy, untrained
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.policies.slateq import SlateQ, SlateSteps, best_slates
 from fastgaum.policies.training import train_policy
-from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool, draw_distinct
-from fastgaum.worlds.world_set import WorldSet
 from tests.policies.contract import check_policy
 from tests.policies.small_world import TiringWorld, keys_of
 
@@ -291,47 +289,6 @@ def test_impossible_configurations_are_named(values: dict[str, object]) -> None:
         PolicyConfig.from_mapping(values)
 
 
-def test_adaptation_starts_from_what_was_learned() -> None:
-    world, setting = TiringWorld(), Setting(3, 20)
-    trained = SlateQ(world, 3, setting.pool, PolicyConfig(episodes=6, users=64, evaluations=1))
-    train_policy(trained, world, setting)
-    fresh = SlateQ(world, 3, setting.pool, PolicyConfig(seed=1))
-    curve = adaptation(
-        {"pre-trained": [trained], "untrained": [fresh]}, world, setting, episodes=2, n_users=100
-    )
-    first = {row["policy"]: row["return"] for row in curve.rows(named=True) if row["users"] == 100}
-    assert first["pre-trained"] > first["untrained"] + 3
-    assert curve["users"].to_list() == [100, 200] * 2
-
-
-@pytest.mark.parametrize("name", LEARNERS)
-def test_adaptation_leaves_the_policy_as_it_was(name: str) -> None:
-    """A policy that is given twice begins twice, and what it remembers of its training is no
-    matter."""
-    world, setting = TiringWorld(), Setting(3, 5)
-    policy = untrained(name, world, 3, setting.pool, TINY)
-    train_policy(policy, world, setting)
-    before = judge([policy], world, setting, 50).returns
-    curve = adaptation({"a": [policy], "b": [policy]}, world, setting, episodes=3, n_users=40)
-    assert (policy.fixed_epsilon, policy.learning) == (None, False)
-    assert judge([policy], world, setting, 50).returns == before
-    policy.replay = None
-    again = adaptation({"c": [policy]}, world, setting, episodes=3, n_users=40)
-    returns = curve["return"].to_list()
-    assert returns[:3] == returns[3:] == again["return"].to_list()
-
-
-def test_adaptation_pays_without_pessimism(learned: LearnedWorld) -> None:
-    """As everywhere else: the penalty is of the training."""
-    world = WorldSet([learned, LearnedWorld(learned.model, head="reward")])
-    policy = CascadeDqn(world, 3, Pool(), TINY)
-    paid = [
-        adaptation({"one": [policy]}, world, setting, episodes=2, n_users=40)["return"].to_list()
-        for setting in (Setting(3, 4), Setting(3, 4, pessimism=5.0))
-    ]
-    assert paid[0] == paid[1]
-
-
 def test_intervals_of_seeds() -> None:
     estimate = Estimate.of([1.0, 2.0, 4.0])
     # t(0.975, 2) = 4.3027, sd = 1.5275
@@ -382,8 +339,6 @@ def test_it_learns_from_its_own_pool_alone(name: str) -> None:
         setting = Setting(2, 5, met)
         with pytest.raises(ConfigError, match="was made for pool fixed of all of 3 items"):
             train_policy(policy, world, setting)
-        with pytest.raises(ConfigError, match="cannot learn from"):
-            adaptation({"one": [policy]}, world, setting)
 
 
 def test_a_file_says_what_the_policy_was_trained_with(tmp_path: Path) -> None:
@@ -397,19 +352,20 @@ def test_a_file_says_what_the_policy_was_trained_with(tmp_path: Path) -> None:
     assert saved.setting == setting
     assert saved.notes(setting) == []
     other = dataclasses.replace(setting, horizon=20, reward="utility", pool=Pool())
-    assert saved.notes(other, ("horizon", "reward", "leaving", "pool")) == [
+    assert saved.notes(other) == [
         "the policy was trained with horizon 5 and meets horizon 20",
-        "the policy was trained with reward contrast and meets reward utility",
         "the policy was trained with pool per_user of 6 and meets pool fixed of all",
     ]
-    assert saved.notes(dataclasses.replace(setting, pool=Pool("per_user", 7)), ["pool"])
-    save_policy(
-        policy, file, Setting(2, 5, setting.pool, lambda response, slates, states: slates[:, 0])
+    assert saved.notes(dataclasses.replace(setting, pool=Pool("per_user", 7)))
+    own = Setting(
+        *(2, 5, setting.pool),
+        reward=lambda response, slates, states: slates[:, 0],
+        leaving=lambda response, steps, states: steps > 3,
     )
-    assert load_policy(file, world).unknown == ("reward",)
-    assert load_policy(file, world).notes(Setting(2, 5)) == [
-        "the policy's file does not say the reward that it was trained with: it meets reward "
-        "utility"
+    save_policy(policy, file, own)
+    assert load_policy(file, world).unknown == ("reward", "leaving")
+    assert load_policy(file, world).notes(Setting(2, 5, setting.pool)) == [
+        "the policy's file does not say the leaving that it was trained with: it meets leaving None"
     ]
     for another in (Setting(3, 5, setting.pool), Setting(2, 5)):
         with pytest.raises(ConfigError, match="save it with the setting of its training"):

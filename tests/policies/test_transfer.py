@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,10 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies.base import Observation, Transition
-from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.evaluation import adaptation, judge
+from fastgaum.policies.evaluation import judge
 from fastgaum.policies.explore import Explore
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.rollout import Setting, play, rollout
-from fastgaum.policies.slateq import SlateQ
 from fastgaum.policies.transfer import TransferPolicy, shared_items, shared_pool
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import POOL, Pool
@@ -262,26 +259,6 @@ def test_a_function_is_told_the_numbers_of_the_items_that_are_met(learned: Learn
     setting = Setting(3, 4, Pool(items=shared_items(learned, other)), price)
     paid = [step.rewards for step in rollout(other, follower, setting, 30, seed=1)]
     np.testing.assert_array_equal(told, paid)
-
-
-@pytest.mark.parametrize("pool", [Pool(), Pool("fixed", 6), Pool("per_user", 6)])
-def test_a_policy_learns_elsewhere_from_its_own_pool(learned: LearnedWorld, pool: Pool) -> None:
-    """The same items in the same order, though another world has other numbers for them; not where
-    one number stands for two items, or where the order is another's."""
-    other = reversed_world(learned)
-    mine, theirs = shared_pool(pool, learned, other)
-    policy = SlateQ(learned, 3, mine, PolicyConfig(warm_up=16, batch=16))
-
-    def learn(met: Pool, made: SlateQ = policy) -> None:
-        setting = Setting(3, 4, met, "click")
-        adaptation({"one": [made]}, other, setting, episodes=1, n_users=20, own=learned)
-
-    learn(theirs)
-    as_named = SlateQ(learned, 3, pool, policy.config)
-    learn(theirs, as_named)
-    for met in (replace(theirs, items=theirs.items[::-1]), Pool("per_step", 5), Pool("fixed", 5)):
-        with pytest.raises(ConfigError, match="shared_pool"):
-            learn(met)
 
 
 def test_a_world_of_unlearned_users_cannot_follow(learned: LearnedWorld) -> None:

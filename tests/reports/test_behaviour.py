@@ -14,10 +14,13 @@ from fastgaum.baselines.registry import make_model
 from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
 from fastgaum.metrics.evaluation import HeadScores
-from fastgaum.metrics.intervals import Statistic, cut
-from fastgaum.reports.behaviour import LogVersions, reliability_curve, score_log, statistics_of
-from fastgaum.reports.permutation_test import sides
-from fastgaum.reports.rank_agreement import policies_of, values_of
+from fastgaum.reports.behaviour import (
+    LogVersions,
+    compare_sides,
+    reliability_curve,
+    score_log,
+    values_of,
+)
 from fastgaum.worlds.replay import versions
 from tests.builders import random_log
 
@@ -112,104 +115,72 @@ def mean_of(events: list[dict[str, Any]], value: str, counted: str) -> list[floa
     return [float(np.mean(kept[version])) for version in range(1 + REPLICAS)]
 
 
-def ratios(statistic: Statistic) -> np.ndarray:
-    return statistic.sums.sum(axis=1) / statistic.counts.sum(axis=1)
+def ratios(context: LogVersions, values: np.ndarray) -> np.ndarray:
+    sums, counts = context.sums(values)
+    return np.asarray(sums.sum(axis=1) / counts.sum(axis=1))
 
 
 def test_means_are_those_told_event_by_event(
     setting: tuple[SessionLog, LogVersions, HeadScores, bool],
 ) -> None:
     log, context, scored, outside = setting
-    found = {one.name: one for one in statistics_of(context, scored, outside)}
+    found = dict(values_of(context, scored, outside))
     events = told(log, scored)
     for event in events:
-        event |= {
-            "never chosen": event["choices"] == 0,
-            "never displayed": event["displays"] == 0,
-            "log": math.log1p(event["choices"]),
-        }
+        event["log"] = math.log1p(event["choices"])
     for name, value, counted in (
         ("repeat rate", "again", "later"),
         ("new to the session", "new", "later"),
         ("surprise", "surprise", "all"),
-        ("never chosen in training", "never chosen", "clicks"),
-        ("never displayed in training", "never displayed", "clicks"),
         ("popularity, mean log", "log", "clicks"),
-        ("rank by utility", "rank", "clicks"),
     ):
-        assert ratios(found[name])[:, 0] == pytest.approx(
+        assert ratios(context, found[name]) == pytest.approx(
             mean_of(events, value, counted), abs=1e-5
         ), name
     assert ("click rate" in found) == outside
     if outside:
-        assert ratios(found["click rate"])[:, 0] == pytest.approx(mean_of(events, "clicked", "all"))
-        by_event = found["click rate by event"]
-        assert by_event.labels == ("1", "2", "3", "4", "5", "6+")
-        for group in range(6):
-            some = [e for e in events if min(e["number"], 5) == group]
-            assert ratios(by_event)[:, group] == pytest.approx(mean_of(some, "clicked", "all"))
-
-
-def test_depths_are_counted_session_by_session(
-    setting: tuple[SessionLog, LogVersions, HeadScores, bool],
-) -> None:
-    """Clicks per session where no click is offered, places where displays have an order."""
-    log, context, scored, outside = setting
-    unordered = {one.name for one in statistics_of(context, scored, outside)}
-    assert ("clicks per session" in unordered) == outside
-    assert "place of the click" not in unordered
+        clicks = ratios(context, found["click rate"])
+        assert clicks == pytest.approx(mean_of(events, "clicked", "all"))
+    assert "place of the click" not in found
+    for event in events:
+        event["place"] = event["choice"] + 1
     ordered = dataclasses.replace(context, log=dataclasses.replace(log, ordered=True))
-    found = {one.name: one for one in statistics_of(ordered, scored, outside)}
-    depths: dict[str, list[list[int]]] = {"place of the click": [[] for _ in range(1 + REPLICAS)]}
-    if outside:
-        depths["clicks per session"] = [[] for _ in range(1 + REPLICAS)]
-    for session in range(log.n_sessions):
-        version = session // (log.n_sessions // (1 + REPLICAS))
-        choices = log.choices[log.session_offsets[session] : log.session_offsets[session + 1]]
-        places = [int(choice) + 1 for choice in choices if choice >= 0]
-        depths["place of the click"][version] += places
-        if outside:
-            depths["clicks per session"][version].append(len(places))
-    for name, by_version in depths.items():
-        assert ratios(found[name])[:, 0] == pytest.approx([np.mean(part) for part in by_version])
-        spread = found[f"{name}, distribution"]
-        assert spread.test == "ks"
-        edges, labels = cut(np.concatenate(by_version), 50)
-        assert spread.labels == labels
-        for version, part in enumerate(by_version):
-            groups = [int(np.searchsorted(edges, depth)) for depth in part]
-            shares = [groups.count(group) / len(part) for group in range(len(labels))]
-            assert ratios(spread)[version] == pytest.approx(shares), name
+    places = dict(values_of(ordered, scored, outside))["place of the click"]
+    assert ratios(context, places) == pytest.approx(mean_of(events, "place", "clicks"))
 
 
-def test_distributions(setting: tuple[SessionLog, LogVersions, HeadScores, bool]) -> None:
-    log, context, scored, outside = setting
-    found = {one.name: one for one in statistics_of(context, scored, outside)}
-    events = [event for event in told(log, scored) if event["clicked"]]
-    n = int(log.display_offsets[log.n_events // (1 + REPLICAS)])
-    for name, most in (("popularity, tenths", 10), ("popularity, distribution", 50)):
-        edges, labels = cut(context.training_choices[:n], most)
-        assert found[name].labels == labels
-        for version in range(1 + REPLICAS):
-            levels = [event["choices"] for event in events if event["version"] == version]
-            shares = [
-                np.mean([int(np.searchsorted(edges, level)) == group for level in levels])
-                for group in range(len(labels))
-            ]
-            assert ratios(found[name])[version] == pytest.approx(shares)
-
-
-def test_calibration_counts_what_happened_per_what_was_expected(
+def test_intervals_are_those_of_drawn_users(
     setting: tuple[SessionLog, LogVersions, HeadScores, bool],
 ) -> None:
-    log, context, scored, outside = setting
-    found = next(
-        one for one in statistics_of(context, scored, outside) if one.name == "calibration"
-    )
-    events = told(log, scored)
+    _, context, scored, outside = setting
+    values = dict(values_of(context, scored, outside))["surprise"]
+    found = compare_sides(context, "surprise", values, 4000, 3)
+    (sums, counts), n = context.sums(values), context.n_users
+    assert found["logged"] == pytest.approx(sums[0].sum() / counts[0].sum())
+    assert found["simulated"] == pytest.approx(sums[1:].sum() / counts[1:].sum())
+    assert found["difference"] == pytest.approx(found["simulated"] - found["logged"])
+    rng = np.random.default_rng(9)
+    naive = []
+    for _ in range(4000):
+        users = rng.integers(n, size=n)
+        logged = sums[0, users].sum() / counts[0, users].sum()
+        simulated = sums[1:, users].sum() / counts[1:, users].sum()
+        naive.append((logged, simulated, simulated - logged))
+    for i, name in enumerate(("logged_ci", "simulated_ci", "difference_ci")):
+        wanted = np.quantile([one[i] for one in naive], [0.025, 0.975])
+        assert found[name] == pytest.approx(wanted, abs=0.03)
+    nothing = compare_sides(context, "surprise", np.full(len(values), np.nan), 9, 0)
+    assert np.isnan([nothing["logged"], nothing["difference"], *nothing["difference_ci"]]).all()
+
+
+def test_the_curve_counts_what_happened_in_tenths_of_what_was_expected(
+    setting: tuple[SessionLog, LogVersions, HeadScores, bool],
+) -> None:
+    log, context, scored, _ = setting
     cases = sorted(
-        (p, e["version"], i == e["choice"])
-        for e in events
+        (p, i == e["choice"])
+        for e in told(log, scored)
+        if e["version"] == 0
         for i, p in enumerate(e["probs"].tolist())
     )
     total, reached = sum(case[0] for case in cases), 0.0
@@ -219,45 +190,14 @@ def test_calibration_counts_what_happened_per_what_was_expected(
         bins[level] = min(int((reached + mass / 2) / total * 10), 9)
         reached += mass
     order = sorted(set(bins.values()))
-    happened = np.zeros((1 + REPLICAS, len(order), 2))
-    for p, version, came in cases:
-        happened[version, order.index(bins[p])] += (came, p)
-    assert found.sums.sum(axis=1) == pytest.approx(happened[:, :, 0])
-    assert found.counts.sum(axis=1) == pytest.approx(happened[:, :, 1], rel=1e-4)
-    predicted, curve = reliability_curve(context, scored)
-    observed = sides(curve, np.ones((1, context.sums.n_users)))[0][0]
-    n_cases = curve.counts[0].sum(axis=0)
-    assert predicted @ n_cases == pytest.approx(
-        sum(p for p, version, _ in cases if version == 0), rel=1e-4
-    )
-    assert observed @ n_cases == pytest.approx(
-        sum(came for _, version, came in cases if version == 0)
-    )
-
-
-def test_values_of_policies(setting: tuple[SessionLog, LogVersions, HeadScores, bool]) -> None:
-    log, context, scored, _ = setting
-    policies = policies_of(context, scored, {"other": scored})
-    values = ratios(values_of(context, policies))
-    chance = {name: [0.0] * (1 + REPLICAS) for name in policies}
-    per_version = log.n_events // (1 + REPLICAS)
-    for event in range(log.n_events):
-        a, b = log.display_offsets[event : event + 2]
-        for name, recommended in policies.items():
-            assert recommended[a:b].sum() == pytest.approx(1.0)
-            if log.choices[event] >= 0:
-                chance[name][event // per_version] += (
-                    recommended[a + log.choices[event]] / per_version
-                )
-    for column, name in enumerate(policies):
-        assert values[:, column] == pytest.approx(chance[name]), name
-    clicked = log.choices >= 0
-    uniform = (
-        np.where(clicked, 1 / np.diff(log.display_offsets), 0)
-        .reshape(1 + REPLICAS, -1)
-        .mean(axis=1)
-    )
-    assert values[:, 0] == pytest.approx(uniform)
+    groups = [[case for case in cases if bins[case[0]] == one] for one in order]
+    curve = reliability_curve(context, scored, 99, 0)
+    for at, group in enumerate(groups):
+        assert curve["predicted"][at] == pytest.approx(np.mean([p for p, _ in group]))
+        assert curve["observed"][at] == pytest.approx(np.mean([came for _, came in group]))
+        low, high = curve["ci"][at]
+        assert low <= curve["observed"][at] <= high
+    assert len(curve["predicted"]) == len(groups)
 
 
 def test_no_click_without_a_probability_is_refused() -> None:
@@ -270,4 +210,4 @@ def test_no_click_without_a_probability_is_refused() -> None:
     with pytest.raises(
         ConfigError, match="which the model does not offer: train with no_click = always"
     ):
-        list(statistics_of(context, score_log(model, every, "reward"), model.outside))
+        list(values_of(context, score_log(model, every, "reward"), model.outside))

@@ -27,8 +27,7 @@ from fastgaum.reports.facts import CURVE_POINTS, EDGES, SplitScores, report_fact
 from fastgaum.reports.page import to_html
 from fastgaum.reports.trained_run import open_run
 from fastgaum.reports.what_if import importance, response_curve
-from tests.builders import put, random_log
-from tests.features.test_grown import in_two
+from tests.builders import put
 from tests.reports.workshop import QUICK, Workshop
 
 
@@ -326,28 +325,6 @@ def test_a_run_that_was_interrupted_is_read_from_its_lines(
     (copy / "metrics.jsonl").unlink()
     with pytest.raises(CheckpointError, match=r"no metrics\.parquet and no metrics\.jsonl"):
         open_run(copy)
-
-
-def test_a_run_that_went_on_was_trained_on_both_logs(tmp_path: Path) -> None:
-    first, second = in_two(random_log(4, n_sessions=160, n_items=60, no_click=0.2), 110, 0)
-    train_run(UserModel.from_preset("fastgaum", **QUICK), first, tmp_path / "former")
-    further = UserModel.from_run(tmp_path / "former", device="cpu")
-    train_run(further, second, tmp_path / "run")
-    (run,) = report_facts([open_run(tmp_path / "run")], [second])["runs"]
-    shown, chosen = set[str](), set[str]()
-    for log in (first, second):
-        for _, _, items, choice in events_of(log, TRAIN):
-            shown |= {*items}
-            chosen |= {items[choice]} if choice >= 0 else set()
-    met = [
-        item for _, _, items, _ in events_of(second, VALIDATION) for item in items if len(items) > 1
-    ]
-    wanted = {
-        "never displayed": sum(item not in shown for item in met),
-        "displayed, never chosen": sum(item in shown - chosen for item in met),
-        "chosen": sum(item in chosen for item in met),
-    }
-    assert {one["label"]: one["n"] for one in run["learned"]["in_training"]} == wanted
 
 
 @pytest.mark.parametrize("folds", [0, 3])

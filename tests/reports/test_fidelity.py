@@ -27,9 +27,8 @@ from fastgaum.reports.charts import draw_fidelity
 from fastgaum.reports.fidelity import _scored, fidelity
 from fastgaum.reports.table import finite
 from fastgaum.reports.world_tables import (
-    adaptation_block,
     differs,
-    fidelity_blocks,
+    fidelity_block,
     fidelity_markdown,
     fidelity_summary,
 )
@@ -67,19 +66,18 @@ def found(report: dict[str, Any]) -> list[str]:
 
 
 def test_true_users_are_not_told_from_their_log(true: dict[str, Any]) -> None:
-    p_values = [one["p"] for one in true["statistics"]]
-    assert found(true) == []
-    assert len(p_values) == 14
-    assert min(p_values) > 0.05 / 14
-    assert all(one["p_holm"] >= one["p"] for one in true["statistics"])
-    policies = true["policies"]
-    names = [value["name"] for value in policies["values"]]
-    assert {"the model, greedy", "the model, as it chooses", "uniform"} <= set(names)
-    assert all("_" not in name for name in names), "a name of the code is in the table"
-    assert policies["spearman"]["value"] > 0.95
-    assert policies["kendall"]["p"] > 0.05
-    for value in policies["values"]:
-        assert value["difference_ci"][0] - 0.01 <= 0 <= value["difference_ci"][1] + 0.01
+    assert [one["name"] for one in true["statistics"]] == [
+        "click rate",
+        "repeat rate",
+        "new to the session",
+        "popularity, mean log",
+        "surprise",
+    ]
+    # each interval leaves out 0 in one of twenty logs
+    assert len(found(true)) <= 1
+    for one in true["statistics"]:
+        low, high = one["difference_ci"]
+        assert low - 0.02 <= 0 <= high + 0.02
 
 
 def test_a_wrong_world_is_found(log: SessionLog, reader: ChoiceModel) -> None:
@@ -88,13 +86,7 @@ def test_a_wrong_world_is_found(log: SessionLog, reader: ChoiceModel) -> None:
     wrong.base = np.random.default_rng(0).permutation(wrong.base)
     wrong.law = wrong.law._replace(utility=wrong.law.utility._replace(base=wrong.base))
     report = fidelity(reader, log, world=wrong, split="test", **FAST)  # type: ignore[arg-type]
-    assert {"popularity, tenths", "popularity, distribution", "surprise", "rank by utility"} <= set(
-        found(report)
-    )
-    assert (
-        report["policies"]["spearman"]["value"] < report["policies"]["spearman"]["expected_ci"][0]
-    )
-    assert report["policies"]["spearman"]["p"] < 0.05
+    assert {"popularity, mean log", "surprise"} <= set(found(report))
 
 
 @pytest.mark.slow
@@ -102,9 +94,8 @@ def test_a_model_of_much_data_passes_most(log: SessionLog) -> None:
     model = UserModel.from_preset("fastgaum", search=(), folds=0, epochs=20, warm_start=10, seed=0)
     model.fit(log)
     report = fidelity(model, log, split="test", **FAST)  # type: ignore[arg-type]
-    assert len(found(report)) <= 3, found(report)
+    assert len(found(report)) <= 2, found(report)
     assert report["head"] == "generator"
-    assert report["policies"]["spearman"]["value"] > 0.95
     by_reward = fidelity(model, log, split="validation", head="reward", episodes=100, draws=9)
     assert (by_reward["head"], by_reward["split"]) == ("reward", "validation")
 
@@ -136,37 +127,27 @@ def test_of_a_large_split_whole_users_are_drawn(reader: ChoiceModel, log: Sessio
     assert 98 <= report["sessions"] <= 101
     assert report["left_out_sessions"] == n - report["sessions"]
     assert report["replicas"] == 1
-    assert any("users who were not drawn" in note for note in fidelity_blocks(report)[0].notes)
+    assert any("users who were not drawn" in note for note in fidelity_block(report).notes)
 
 
 def test_tables_and_figure(true: dict[str, Any], tmp_path: Path) -> None:
     report = json.loads(json.dumps(finite(true), allow_nan=False))
-    table, *groups, policies = fidelity_blocks(report)
+    table = fidelity_block(report)
     assert len(table.rows) == len(report["statistics"])
-    assert all(
-        len(row) == len(block.columns) for block in (table, *groups, policies) for row in block.rows
-    )
-    assert [block.title for block in groups] == [
-        "click rate by event",
-        "popularity, tenths",
-        "calibration",
-    ]
+    assert all(len(row) == len(table.columns) for row in table.rows)
     rate = report["statistics"][0]
     assert table.rows[0][2] == f"{100 * rate['logged']:.1f}"
     text = fidelity_markdown(report)
     assert f"| {rate['name']} | % | {100 * rate['logged']:.1f} |" in text
-    assert "0 of 14 tests say that log and world differ" in text
-    assert f"({rate['p_holm']:.3f})" in fidelity_summary([report, report])
+    assert f"{100 * rate['logged']:.1f} → " in fidelity_summary([report, report])
+    told = {**report, "statistics": [{**rate, "difference_ci": [0.1, 0.2]}]}
+    assert "(+10.0 to +20.0)**" in fidelity_summary([told])
+    assert fidelity_block(told).bold == {(0, 6)}
     pytest.importorskip("matplotlib", reason="figures: install fastgaum[plots]")
     path = tmp_path / "f.svg"
     draw_fidelity(report, path)
     first = path.read_text()
-    for label in (
-        "event of the session",
-        "predicted probability, %",
-        "training choices of the item",
-        "world",
-    ):
+    for label in ("world − log, % of the log, 95 % over users", "predicted probability, %"):
         assert f">{label}</text>" in first
     draw_fidelity(report, path)
     assert path.read_text() == first
@@ -184,18 +165,6 @@ def test_bad_input(reader: ChoiceModel, log: SessionLog) -> None:
     empty = random_log(0).with_split(np.zeros(60, np.int8))
     with pytest.raises(LogFormatError, match="no session in split 'test'"):
         fidelity(reader, empty, world=TrueWorld(WORLD))
-
-
-@pytest.mark.parametrize("episodes", [1, 3, 5, 12])
-def test_an_adaptation_table_ends_with_the_last_users(episodes: int) -> None:
-    rows = [
-        {"policy": name, "users": 50 * (at + 1), "return": at, "ci": [0, 1]}
-        for name in ("pre-trained", "untrained")
-        for at in range(episodes)
-    ]
-    block = adaptation_block({"policy": "slateq", "in": "other", "rows": rows})
-    shown = [at for at in (1, 2, 5, 10) if at < episodes] + [episodes]
-    assert [row[0] for row in block.rows] == [f"{50 * at}" for at in shown]
 
 
 FOLDS = 3
@@ -258,7 +227,7 @@ def test_all_folds_worlds_are_played(
     )
     assert len(first) > 20
     assert np.abs(shares - probs).max() < 4 * 0.5 / np.sqrt(len(chosen))
-    assert any("of one of the model's 3 fits" in note for note in fidelity_blocks(report)[0].notes)
+    assert any("of one of the model's 3 fits" in note for note in fidelity_block(report).notes)
 
 
 @pytest.mark.parametrize("split", ["validation", "train", "all"])
@@ -298,6 +267,6 @@ def test_who_trained_lives_in_the_world_that_left_it_out(
     assert scored is not None
     wanted = frame["generator_probability"].to_numpy()
     np.testing.assert_allclose(np.exp(scored.log_probs[: len(wanted)]), wanted, atol=2e-5)
-    notes = " ".join(fidelity_blocks(report)[0].notes)
+    notes = " ".join(fidelity_block(report).notes)
     assert "out of fold" in notes
     assert ("of one of the model's 3 fits" in notes) == (split == "all")

@@ -101,7 +101,7 @@ def test_a_row_by_folds_is_the_mean_of_the_fits_that_leave_one_out() -> None:
             r"key 'epocs': no model of the grid \(fastgaum, logit\) has it; did you mean",
         ),
         (["random"], {"epochs": 3}, 1, "unknown configuration key 'epochs'"),
-        (["fastgaum"], {"preset": "report"}, 1, "use --models"),
+        (["fastgaum"], {"preset": "paper-pw"}, 1, "use --models"),
         (["fastgaum"], {"protocol": "views"}, 1, "use --protocol"),
         (["fastgaum"], {"eta": 0}, 1, "eta must be a number greater than 0"),
         (["logit"], {"seed": "x"}, 1, "seed must be a whole number"),

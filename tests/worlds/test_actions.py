@@ -60,7 +60,6 @@ CASES = [
     {"history_layers": 2, "tower_dim": 4},
     {"history": "lstm", "tower_dim": 4, "vectors": True},
     {"history": "pw", "history_window": 3},
-    {"history": "bilstm"},
     {"protocol": "bags", "fields": True},
     {"protocol": "bags", "fields": True, "history": "pw"},
 ]

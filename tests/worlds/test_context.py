@@ -58,7 +58,6 @@ VARIANTS: list[dict[str, Any]] = [
     {"tower_dim": 5, "history_layers": 2, "relations": False},
     {"relations": True},
     {"history": "pw", "set_context": False},
-    {**IDENTITY, "history": "bilstm"},
 ]
 
 
@@ -249,8 +248,8 @@ def test_a_replay_is_in_the_logged_contexts(
     said: list[float] = []
     step = LearnedPopulation.step
 
-    def overheard(users: LearnedPopulation, slates: Any, keys: Any, active: Any, given: Any) -> Any:
-        response = step(users, slates, keys, active, given)
+    def overheard(users: LearnedPopulation, slates: Any, keys: Any, active: Any) -> Any:
+        response = step(users, slates, keys, active)
         said.extend(response.utilities[response.places >= 0].tolist())
         return response
 

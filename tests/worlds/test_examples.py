@@ -22,7 +22,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "cleanrl_ppo": {"updates": 8},
     "policy_gradient": {"updates": 30, "n": 512},
 }
-OTHERS = {"ray_train", "sb3_table"}
+OTHERS = {"ray_train", "sb3_table", "minari_episodes"}
 """tested elsewhere: tests/parallel/test_ray.py, and below"""
 
 
@@ -57,3 +57,12 @@ def test_agents_stand_in_the_table_of_policies(monkeypatch: pytest.MonkeyPatch) 
     earned = {row["policy"]: row["return"] for row in result["rows"]}
     assert list(earned) == ["random", "slateq", "ppo", "maskableppo"]
     assert min(earned[name] for name in ("ppo", "maskableppo")) > earned["random"]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_minari_reads_the_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("minari", reason="pip install 'minari[create,hdf5]'")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    data = module_of("minari_episodes").main(episodes=3, world=true_world())
+    assert (data.total_episodes, data.total_steps) == (3, 30)
+    assert [float(episode.rewards.sum()) != 0 for episode in data] == [True] * 3

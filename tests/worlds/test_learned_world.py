@@ -99,7 +99,6 @@ VARIANTS: list[dict[str, Any]] = [
     {"relations": True},
     {"relations": True, "set_context": False, "history_layers": 2},
     {"history": "pw", "history_window": 3},
-    {"history": "bilstm"},
     {"regulariser": "l2"},
     {"regulariser": "tsallis"},
     {"eta": 2.0, "history_layers": 2},
@@ -195,7 +194,7 @@ def test_a_reward_has_no_part_of_the_place() -> None:
         np.testing.assert_allclose(found.utilities[clicked], paid, atol=1e-6)
 
 
-@pytest.mark.parametrize("changes", [{"history": "bilstm"}, {"history": "pw"}, {"tower_dim": 6}])
+@pytest.mark.parametrize("changes", [{"history": "pw"}, {"tower_dim": 6}])
 def test_changing_the_model_afterwards_changes_no_world(changes: dict[str, Any]) -> None:
     model = fitted(random_log(4, n_sessions=60, no_click=0.3), **changes)
     world, mark = LearnedWorld(model), LearnedWorld(deepcopy(model)).fingerprint

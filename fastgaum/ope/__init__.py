@@ -1,1 +1,0 @@
-"""Off-policy values: what a policy would have earned, from a log that another one made."""
