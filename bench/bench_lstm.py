@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_sequence
 
 from fastgaum.bench.races import Bar, Group, Race, check
-from fastgaum.ops.lstm import LstmLayer
-from fastgaum.ops.tables import Named, NamedRoom, SparseTable
 from fastgaum.logs.synthetic import synthesise
+from fastgaum.ops.lstm import LstmLayer
+from fastgaum.ops.tables import OfBags, Table
 
 Step = Callable[[], dict[str, Tensor] | None]
 N_ITEMS = 10_000
@@ -113,17 +113,16 @@ def ours(work: Work) -> Step:
 
 
 class FromItems:
-    """The first layer of the engine's history encoder, and the sum of each named row's gradient."""
+    """The first layer of our history encoder, and the sum of each named row's gradient."""
 
     def __init__(self, work: Work) -> None:
-        self.work, self.room = work, NamedRoom()
+        self.work = work
         w_ih, self.w_hh, b_ih, b_hh = (value.detach().numpy() for value in work.module.parameters())
         assert work.embedding is not None
         self.embedding = work.embedding.weight.detach().numpy()
         self.w_ih, self.bias = w_ih, b_ih + b_hh
         table = nn.Parameter(torch.from_numpy(self.embedding @ w_ih.T))
-        self.table = SparseTable(table, N_ITEMS)
-        self.slot_of = np.full(N_ITEMS, -1, np.int32)
+        self.table = Table(table)
         self.ids, self.ones = work.items.int().numpy(), np.arange(work.n_tokens + 1, dtype=np.int32)
         self.offsets, self.grad = work.offsets.numpy(), work.grad.numpy()
         self.lstm = LstmLayer(work.grad.shape[1])
@@ -134,13 +133,15 @@ class FromItems:
             self.offsets, self.w_hh, self.bias, self.table.values, self.ids
         )
         sums, _ = self.lstm.backward(self.grad, self.grad_weight, self.grad_bias)
-        self.named = Named(self.ids, self.ones, self.slot_of, self.room)
-        self.table.add(self.named, sums)
+        self.table.give(OfBags(self.ids, self.ones, sums))
+        self.gradient = self.table.take()
 
     def found(self) -> dict[str, Tensor]:
         """Gradients of torch's parameters: the table is embedding · W_ihᵀ."""
         of_table = np.zeros_like(self.table.values)
-        of_table[self.named.rows[: self.named.count]] = self.table.grad
+        assert self.gradient is not None
+        rows, grad = self.gradient
+        of_table[rows] = grad
         found = {
             "states": self.states,
             "weight_ih_l0": of_table.T @ self.embedding,
@@ -153,7 +154,7 @@ class FromItems:
 
 
 class FromArray:
-    """An upper layer of the engine's history encoder: its projection is part of the recurrence."""
+    """An upper layer of our history encoder: its projection is part of the recurrence."""
 
     def __init__(self, work: Work) -> None:
         w_ih, w_hh, b_ih, b_hh = (value.detach().numpy() for value in work.module.parameters())

@@ -31,9 +31,9 @@ from fastgaum.baselines.registry import make_model
 from fastgaum.bench.races import SOONER, Group, Race, SkippedError, times_as_soon
 from fastgaum.bench.rivals.peers import PEERS, conditional_logit
 from fastgaum.bench.rivals.two_towers import BATCH, Displays, Training
-from fastgaum.game.game import Game
 from fastgaum.features.batches import Batch, batches
 from fastgaum.features.encoder import Encoder
+from fastgaum.game.game import Game
 from fastgaum.game.observers import EpochRow, Observer
 from fastgaum.logs.datasets import find_log
 from fastgaum.logs.log import SessionLog

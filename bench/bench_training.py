@@ -18,10 +18,10 @@ from fastgaum.bench.races import Bar, Group, Race
 from fastgaum.bench.rivals.flops import round_flops
 from fastgaum.bench.rivals.stock_torch import StockTorch
 from fastgaum.config import Config
-from fastgaum.game.game import Game
 from fastgaum.features.batches import Batch, batches
 from fastgaum.features.fitting import fit_training
 from fastgaum.features.sessions import EncodedSessions
+from fastgaum.game.game import Game
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of

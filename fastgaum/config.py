@@ -204,8 +204,6 @@ class Config(CheckedSettings):
     """generator steps per reward step (one round)"""
     weight_decay: NotNegative = 0.1
     """decoupled weight decay of the reward player"""
-    table_optimiser: Literal["adam", "adagrad"] = "adam"
-    """of tables over ids: lazy AdamW, or row-wise Adagrad (a third of the memory)"""
     dropout: Probability = 0.5
     """dropout in the reward player's scorer"""
     id_dropout: Probability = 0.5

@@ -120,7 +120,7 @@ CHOSEN_KEYS = (
 TRAINING_KEYS = (
     *("warm_start", "catch_up", "epochs", "patience", "lr_drops", "select", "batch_sessions"),
     *("local_steps", "lr", "rounds_lr", "generator_lr", "generator_steps"),
-    *("weight_decay", "table_optimiser", "dropout", "id_dropout", "clip", "seed"),
+    *("weight_decay", "dropout", "id_dropout", "clip", "seed"),
 )
 """keys that say how networks are trained, not what they are: a fit with another model's weights may
 change these"""

@@ -13,15 +13,19 @@ import numpy as np
 import polars as pl
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from torch import Tensor
 
+from fastgaum import ops
 from fastgaum.arrays import FloatArray
 from fastgaum.checkpoint import content_sha256
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.number_code import Moments, standardised
 from fastgaum.features.ordered_counts import ONCE, TrainingOrder
 from fastgaum.features.sessions import Selection
+from fastgaum.game.game import Game
 from fastgaum.logs.actions import Actions
 from fastgaum.logs.log import Column, Of, SessionLog
+from fastgaum.nets.tensors import BatchTensors
 
 NARROW: dict[str, Any] = {"preset": "paper-lstm", "players": "adversarial"}
 """settings of three networks over identities, in which no number is"""
@@ -254,3 +258,23 @@ def change_table(folder: Path, name: str, change: Callable[[pl.DataFrame], pl.Da
     change(pl.read_parquet(path)).write_parquet(path)
     about["tables"][name]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     (folder / "log.json").write_text(json.dumps(about))
+
+
+class PlainGame(Game):
+    """The game with every operator as its twin in torch."""
+
+    def exact_step(self, batch: BatchTensors) -> float:
+        with ops.plain():
+            return super().exact_step(batch)
+
+    def round(self, batch: BatchTensors) -> float:
+        with ops.plain():
+            return super().round(batch)
+
+    def generator_turn(self, batch: BatchTensors, steps: int) -> None:
+        with ops.plain():
+            super().generator_turn(batch, steps)
+
+    def outputs(self, batch: BatchTensors) -> tuple[Tensor, Tensor | None]:
+        with ops.plain():
+            return super().outputs(batch)

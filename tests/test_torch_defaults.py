@@ -78,7 +78,7 @@ MODELS: dict[str, Callable[[], ChoiceModel]] = {
     "exact": small("fastgaum-exact"),
     "paper-lstm": small("paper-lstm"),
     "paper-pw": small("paper-pw", epochs=1),
-    "by autograd": small(regulariser="tsallis", table_optimiser="adagrad"),
+    "by autograd": small(regulariser="tsallis", history="pw"),
     "own encoder": small(history=OwnEncoder),
     **{
         name: lambda name=name: make_model(name, {"epochs": 2}, "cpu")  # type: ignore[misc]

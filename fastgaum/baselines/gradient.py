@@ -31,7 +31,8 @@ from fastgaum.errors import NumericsError
 from fastgaum.features.batches import batches
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.game.game import AVERAGES, averaged_share, exact_loss
+from fastgaum.game.game import AVERAGES, averaged_share
+from fastgaum.game.losses import exact_loss
 from fastgaum.nets.bags import IdDropout
 from fastgaum.nets.regularisers import Shannon
 from fastgaum.nets.segments import segment_sum

@@ -1,9 +1,8 @@
-"""The game: the players' losses, exact steps, and rounds of generator steps and one reward step.
+"""The game: exact steps, and rounds of generator steps and one reward step.
 
     min_θ max_α  E_t [ Σ_a φ_α(a|s_t,A_t) r_θ(s_t,a) − Ω(φ_α)/η − r_θ(s_t,a_t) ]
 
-(Chen et al., ICML 2019). Losses are functions of ragged display sets: utilities (n_candidates,),
-display offsets (n_events + 1,), results (n_events,). No click has utility 0."""
+(Chen et al., ICML 2019); the losses stand in `game.losses`."""
 
 from __future__ import annotations
 
@@ -18,18 +17,17 @@ from fastgaum import ops, threads
 from fastgaum.arrays import FloatArray
 from fastgaum.config import Config
 from fastgaum.errors import StepRefusedError
+from fastgaum.game.losses import exact_loss, mirror_loss
 from fastgaum.kernels.choice import CHOICES, TARGETS, Loss, choice_probs
 from fastgaum.nets.bags import BagLinear, IdDropout, random_key
 from fastgaum.nets.examination import Examination
 from fastgaum.nets.histories import PositionWeight
 from fastgaum.nets.networks import Networks, Scorer
 from fastgaum.nets.regularisers import (
-    ChoiceDistribution,
     Regulariser,
     Shannon,
-    best_value,
 )
-from fastgaum.nets.segments import expand_to_candidates, segment_sum
+from fastgaum.nets.segments import expand_to_candidates
 from fastgaum.nets.tensors import BatchTensors
 from fastgaum.ops.displays import parts_of
 from fastgaum.ops.optimiser import LazyAdamW
@@ -42,83 +40,10 @@ AVERAGED_EPOCHS, AVERAGES = 3, 8
 """exact epochs that a moving average of weights reaches back, and how often an epoch enters it"""
 
 
-def logged_utility(utility: Tensor, batch: BatchTensors) -> Tensor:
-    """r(a_t): the utility of the logged choice, 0 for no click, (n_events,)."""
-    zeros = utility.new_zeros(batch.n_events)
-    return zeros.index_copy(0, batch.clicked, utility[batch.chosen])
-
-
 def averaged_share(n_averaged: int, a_epoch: int) -> float:
     """The share of the newest weights in a moving average of weights that `a_epoch` enter an epoch,
     and `n_averaged` have entered (Polyak & Juditsky, SIAM J. Control Optim. 1992)."""
     return max(1 / n_averaged, 1 / (a_epoch * AVERAGED_EPOCHS))
-
-
-def exact_loss(
-    utility: Tensor, batch: BatchTensors, regulariser: Regulariser, eta: float, outside: bool
-) -> Tensor:
-    """max_φ [⟨φ, r⟩ − Ω(φ)/η] − r(a_t) per event: the reward's loss against the best response, with
-    gradient φ* − onehot(a_t).
-
-    A Fenchel–Young loss over eta, up to the constant Ω(onehot): 0 for Shannon, of which it is the
-    conditional-logit NLL over eta, and Tsallis, ½ for L2."""
-    return best_value(
-        regulariser, eta * utility, batch.display_offsets, outside
-    ) / eta - logged_utility(utility, batch)
-
-
-def generator_value(
-    dist: ChoiceDistribution,
-    utility: Tensor,
-    batch: BatchTensors,
-    regulariser: Regulariser,
-    eta: float,
-) -> Tensor:
-    """⟨φ_α, r⟩ − Ω(φ_α)/η per event: what the generator maximises."""
-    mean_utility = segment_sum(dist.probs * utility, batch.display_offsets)
-    return mean_utility - regulariser.omega(dist, batch.display_offsets) / eta
-
-
-def mirror_loss(
-    logits: Tensor,
-    utility: Tensor,
-    batch: BatchTensors,
-    regulariser: Regulariser,
-    eta: float,
-    outside: bool,
-) -> Tensor:
-    """Ω*(g) − ⟨φ*, g⟩ per event, φ* the best response to the utilities: its gradient is φ_α − φ*,
-    φ_α the link of the logits.
-
-    The generator's ascent in the mirror geometry of Ω. Both distributions come from one function:
-    where equal, the gradient is 0 to the last bit, which Adam would otherwise blow up to a whole
-    step."""
-    offsets = batch.display_offsets
-    with torch.no_grad():
-        best = regulariser.best_response(eta * utility, offsets, outside)
-        own = regulariser.link(logits.detach(), offsets, outside)
-        omega = regulariser.omega(own, offsets)
-    return segment_sum((own.probs - best.probs) * logits, offsets) - omega
-
-
-def reward_loss(probs: Tensor, utility: Tensor, batch: BatchTensors) -> Tensor:
-    """⟨φ_α, r⟩ − r(a_t) per event, φ_α fixed."""
-    mean_utility = segment_sum(probs * utility, batch.display_offsets)
-    return mean_utility - logged_utility(utility, batch)
-
-
-def optimality_gap(
-    dist: ChoiceDistribution,
-    utility: Tensor,
-    batch: BatchTensors,
-    regulariser: Regulariser,
-    eta: float,
-    outside: bool,
-) -> Tensor:
-    """max_φ [⟨φ, r⟩ − Ω(φ)/η] − [⟨φ_α, r⟩ − Ω(φ_α)/η] ≥ 0 per event, in nats for Shannon with eta
-    1."""
-    best = best_value(regulariser, eta * utility, batch.display_offsets, outside) / eta
-    return (best - generator_value(dist, utility, batch, regulariser, eta)).clamp(min=0)
 
 
 class Game:
@@ -219,7 +144,8 @@ class Game:
         grad.index_add_(0, batch.chosen, grad.new_full((), -1 / n).expand(len(batch.chosen)))
         if batch.weights is not None:
             grad *= expand_to_candidates(batch.weights, batch.display_offsets, len(grad))
-        loss = float(torch.dot(grad.double(), utility.detach().double()))
+        # numpy adds up in one order, whatever torch's threads
+        loss = float((grad * utility.detach()).cpu().numpy().sum(dtype=np.float64))
         if not math.isfinite(loss):
             raise StepRefusedError(f"the loss is {loss}")
         torch.autograd.backward(utility, grad)
@@ -245,7 +171,8 @@ class Game:
         key: int | None,
     ) -> None:
         generator, optimiser = self.networks.generator, self.generator_optimiser
-        assert generator is not None and optimiser is not None
+        assert generator is not None
+        assert optimiser is not None
         states, utility, eta = states.detach(), utility.detach(), self.config.eta
         of = self._kernels(generator, dropped, states)
         if of is not None:
@@ -261,9 +188,7 @@ class Game:
             else:
                 _set_random_state(draws, states.device)
                 logits = self.networks.logits(dropped, states)
-                losses = mirror_loss(
-                    logits, utility, dropped, self.regulariser, eta, self.outside
-                )
+                losses = mirror_loss(logits, utility, dropped, self.regulariser, eta, self.outside)
                 torch.autograd.backward(dropped.weighted(losses).mean())
             optimiser.step()
 
@@ -290,15 +215,11 @@ class Game:
         # times as much
         parts = parts_of(offsets) if len(values) > SHARED_SCORES else [(0, batch.n_events)]
         fixed = values, np.float32(eta)
-        calls = [
-            (*fixed, offsets[a : b + 1], self.outside, probs, totals[a:b]) for a, b in parts
-        ]
+        calls = [(*fixed, offsets[a : b + 1], self.outside, probs, totals[a:b]) for a, b in parts]
         threads.run(choice_probs, calls)
         return probs, totals
 
-    def _kernels(
-        self, scorer: Scorer, batch: BatchTensors, states: Tensor
-    ) -> ScorerKernels | None:
+    def _kernels(self, scorer: Scorer, batch: BatchTensors, states: Tensor) -> ScorerKernels | None:
         """The kernels of the fused loss, which is Shannon's."""
         if type(self.regulariser) is not Shannon:
             return None

@@ -14,7 +14,7 @@ from torch import Tensor
 from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.features.batches import assemble
 from fastgaum.features.sessions import EncodedSessions, blocks
-from fastgaum.game.game import exact_loss, optimality_gap
+from fastgaum.game.losses import exact_loss, optimality_gap
 from fastgaum.metrics.evaluation import HeadScores
 from fastgaum.metrics.precision import precision_at_k
 from fastgaum.nets.regularisers import Regulariser

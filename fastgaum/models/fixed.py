@@ -10,8 +10,14 @@ from torch import Tensor
 
 from fastgaum import threads
 from fastgaum.arrays import FloatArray, IntArray
-from fastgaum.ops.lstm import NO_SOURCE, gate_blocks, plan
+from fastgaum.kernels import bag_linear, lstm, towers
+from fastgaum.kernels import scorer as kernels
+from fastgaum.kernels.examination import examine
+from fastgaum.nets.bags import BagLinear
+from fastgaum.nets.histories import Recurrent
+from fastgaum.nets.networks import Scorer
 from fastgaum.ops.displays import DisplayBatch
+from fastgaum.ops.lstm import NO_SOURCE, gate_blocks, plan
 from fastgaum.ops.scorer import (
     KINDS,
     NO_DROPOUT,
@@ -24,12 +30,6 @@ from fastgaum.ops.scorer import (
     widths_of,
 )
 from fastgaum.ops.towers import dense_of, weights_of
-from fastgaum.kernels import bag_linear, lstm, towers
-from fastgaum.kernels import scorer as kernels
-from fastgaum.kernels.examination import examine
-from fastgaum.nets.bags import BagLinear
-from fastgaum.nets.histories import Recurrent
-from fastgaum.nets.networks import Scorer
 
 Vectors = Callable[[slice], FloatArray]
 """standardised vectors of some rows of items, (n, dim)"""

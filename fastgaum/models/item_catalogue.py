@@ -17,7 +17,6 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.arrays import FloatArray, IntArray
-from fastgaum.models.fixed import Vectors
 from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.features.coded_log import check_columns
 from fastgaum.features.fields import OF_PLACE, ids_of_items
@@ -34,6 +33,7 @@ from fastgaum.kernels.candidate_formulas import TRAINING_NUMBERS
 from fastgaum.logs.columns import show
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import Vocabulary
+from fastgaum.models.fixed import Vectors
 
 NO_VALUE = -2
 """instead of a category's row: the display has to give the category"""

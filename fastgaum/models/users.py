@@ -11,8 +11,6 @@ import numpy.typing as npt
 import torch
 
 from fastgaum.arrays import FloatArray, IntArray
-from fastgaum.models.fixed import FixedRecurrent, FixedScorer, Vectors, rows_of_table
-from fastgaum.ops.displays import DisplayBatch, parts_of
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import bags_of_candidates
 from fastgaum.features.fields import ids_of_places
@@ -23,10 +21,12 @@ from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.kernels.choice import choice_probs
 from fastgaum.models.choice_model import Head
 from fastgaum.models.context import EncodedContext
+from fastgaum.models.fixed import FixedRecurrent, FixedScorer, Vectors, rows_of_table
 from fastgaum.models.networks_model import NetworksModel
 from fastgaum.nets.histories import Carry, HistoryEncoder, Recurrent
 from fastgaum.nets.regularisers import Shannon
 from fastgaum.nets.tensors import Bags
+from fastgaum.ops.displays import DisplayBatch, parts_of
 
 
 class FixedNetworks:

@@ -40,7 +40,7 @@ class IdDropout:
         from fastgaum.kernels.draws import drop_ids
 
         dropped, key = torch.empty_like(ids), random_key()
-        threshold = np.uint32(self.rate * 2**32)
+        threshold = np.uint32(min(int(self.rate * 2**32), 2**32 - 1))
         drop_ids(ids.numpy(), self.unknown_of_id.numpy(), key, threshold, dropped.numpy())
         return replace(bags, ids=dropped)
 

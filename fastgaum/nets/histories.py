@@ -114,6 +114,37 @@ class Recurrent(HistoryEncoder):
         self.weight_ih = nn.ParameterList(_uniform(bound, 4 * dim, dim) for _ in range(layers - 1))
         self.bias_ih = nn.ParameterList(_uniform(bound, 4 * dim) for _ in range(layers - 1))
 
+    def forward(self, batch: BatchTensors) -> Tensor:
+        """State before each event, (n_events, state_dim)."""
+        source, tokens = self.input, batch.tokens
+        # a subclass may say by itself what comes after tokens
+        stock = type(self) is Recurrent and type(source) is BagLinear
+        own = stock and source.projection is None
+        learned = own and (source.sparse_grad or not torch.is_grad_enabled())
+        if not learned or not ops.takes(source.table) or len(batch.later_events) == 0:
+            return super().forward(batch)
+        from fastgaum.kernels.bag_linear import BagArrays
+        from fastgaum.ops.history import states_of_events
+
+        numbers, bias = source.numbers, source.bias
+        matrix = source.table.new_empty(source.table.shape[1], 0)
+        if numbers is not None:
+            matrix, bias = numbers.weight, numbers.bias
+        assert bias is not None
+        layers = zip(self.weight_hh[1:], self.weight_ih, self.bias_ih, strict=True)
+        weights = [source.table, matrix, bias, self.weight_hh[0]]
+        weights += [one for layer in layers for one in layer]
+        of_numbers = (
+            tokens.numbers.numpy() if numbers is not None else tokens.numbers.numpy()[:, :0]
+        )
+        read = None if batch.read_tokens is None else batch.read_tokens.numpy()
+        return states_of_events(
+            weights,
+            BagArrays(tokens.ids.numpy(), tokens.offsets.numpy(), of_numbers),
+            batch.token_offsets.numpy(),
+            (batch.n_events, batch.later_events.numpy(), read),
+        )
+
     def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
         """State after each token."""
         gates = self.input(tokens)

@@ -79,8 +79,9 @@ class Scorer(nn.Module):
 
     def kernels_for(self, candidates: Bags, states: Tensor) -> ScorerKernels | None:
         """The kernels that score these candidates and learn from them, or None: torch does."""
-        learned = self.first.sparse_grad or not torch.is_grad_enabled()
-        if not (learned and ops.takes(states) and type(self.first) is BagLinear):
+        if type(self.first) is not BagLinear or not ops.takes(states):
+            return None
+        if torch.is_grad_enabled() and not self.first.sparse_grad:
             return None
         if candidates.width is None or type(self.act) not in ACTIVATIONS.values():
             return None

@@ -16,9 +16,9 @@ from torch.autograd.function import once_differentiable
 
 from fastgaum import threads
 from fastgaum.arrays import FloatArray, IntArray
-from fastgaum.ops.tables import Buffer
 from fastgaum.kernels import lstm as lstm_kernels
 from fastgaum.kernels import packing
+from fastgaum.ops.tables import Buffer
 
 SEQUENCES_OF_TILE = 28
 """sequences of a tile; 16 to 28 take the same time"""
@@ -198,8 +198,8 @@ class _States(torch.autograd.Function):
         return torch.from_numpy(sums), torch.from_numpy(of_weight), None
 
 
-def lstm_states(gates: Tensor, offsets: Tensor, weight_hh: Tensor) -> Tensor:
+def lstm_states(gates_x: Tensor, offsets: Tensor, weight_hh: Tensor) -> Tensor:
     """h after each token, (n_tokens, H), of sequences that begin at zero; arguments as of
-    `nets.sequences.lstm`, its twin. The array of `gates` is overwritten."""
-    states: Tensor = _States.apply(gates, weight_hh, offsets)  # type: ignore[no-untyped-call]
+    `nets.sequences.lstm`, its twin. The array of `gates_x` is overwritten."""
+    states: Tensor = _States.apply(gates_x, weight_hh, offsets)  # type: ignore[no-untyped-call]
     return states

@@ -106,6 +106,9 @@ class LazyAdamW:
         """Give each parameter an array of its own again, without a gradient."""
         for one in self.parameters:
             one.data, one.grad = one.data.clone(), None
+        for table in self.tables:
+            table.forget()
+            del table.parameter.learned  # type: ignore[attr-defined]
 
     def _norm(self, parts: Sequence[Tensor]) -> float:
         """The norm of the whole gradient; not finite only where the gradient is not."""

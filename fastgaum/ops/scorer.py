@@ -174,9 +174,7 @@ class ScorerPass:
         table = table_of(of.tables[0])
         assert table is not None
         named = self.shown.named(table.slot_of)
-        rows = [
-            room(f"rows {i}", named.count, one.shape[1]) for i, one in enumerate(of.tables)
-        ]
+        rows = [room(f"rows {i}", named.count, one.shape[1]) for i, one in enumerate(of.tables)]
         blocks = of.grad[None]
         if len(parts) > 1:
             blocks = room("blocks", len(parts), len(of.grad))
@@ -291,7 +289,8 @@ def learn(
         assert made.grad_vectors is not None
         going_on.append((vectors, torch.from_numpy(made.grad_vectors)))
     if going_on:
-        torch.autograd.backward(*map(list, zip(*going_on, strict=True)))
+        values, grads = zip(*going_on, strict=True)
+        torch.autograd.backward(values, grads)
     return made
 
 

@@ -154,18 +154,14 @@ class Table:
 
     def __init__(self, parameter: nn.Parameter) -> None:
         self.parameter = parameter
-        parameter.learned = self
+        parameter.learned = self  # type: ignore[attr-defined]
         self.n_ids, self.width = parameter.shape
         self.slot_of = np.full(self.n_ids, -1, np.int32)
         self.given: list[OfParts | OfBags] = []
         self.after: FloatArray = np.empty((0, self.width), np.float32)
         self.room = NamedRoom()
-        self._total, self._ids, self._offsets, self._rows = (
-            Buffer(),
-            Buffer(np.int32),
-            Buffer(np.int32),
-            Buffer(),
-        )
+        self._total, self._rows = Buffer(), Buffer()
+        self._ids, self._offsets = Buffer(np.int32), Buffer(np.int32)
 
     @property
     def values(self) -> FloatArray:
@@ -198,7 +194,9 @@ class Table:
             self.parameter.grad = None
             sparse = sparse.coalesce()
             rows = sparse.indices()[0].numpy().astype(np.int32)
-            given.append(OfBags(rows, np.arange(len(rows) + 1, dtype=np.int32), sparse.values().numpy()))
+            given.append(
+                OfBags(rows, np.arange(len(rows) + 1, dtype=np.int32), sparse.values().numpy())
+            )
         if not given:
             return None
         if len(given) == 1:
@@ -208,7 +206,9 @@ class Table:
                     return one.named.rows, one.rows
                 return self._sum(one.named.whole, one.rows)
             return self._sum(Named(one.ids, one.offsets, self.slot_of, self.room), one.rows)
-        ids = [one.named.rows if isinstance(one, OfParts) else one.ids for one in given]
+        ids: list[IntArray] = [
+            one.named.rows if isinstance(one, OfParts) else one.ids for one in given
+        ]
         sizes = [
             np.ones(len(one.rows), np.int32) if isinstance(one, OfParts) else np.diff(one.offsets)
             for one in given
@@ -217,9 +217,9 @@ class Table:
         np.concatenate(ids, out=all_ids)
         offsets[0] = 0
         np.cumsum(np.concatenate(sizes), out=offsets[1:])
-        rows = self._rows(len(offsets) - 1, self.width)
-        np.concatenate([one.rows for one in given], out=rows)
-        return self._sum(Named(all_ids, offsets, self.slot_of, self.room), rows)
+        grads = self._rows(len(offsets) - 1, self.width)
+        np.concatenate([one.rows for one in given], out=grads)
+        return self._sum(Named(all_ids, offsets, self.slot_of, self.room), grads)
 
     def _sum(self, named: Named, grad: FloatArray) -> tuple[IntArray, FloatArray]:
         total = self._total(named.count, self.width)
@@ -233,6 +233,6 @@ class Table:
         return named.rows[: named.count], total
 
 
-def table_of(parameter: Tensor) -> Table | None:
+def table_of(parameter: Tensor | None) -> Table | None:
     """The table that an optimiser made of a parameter, if one did."""
     return getattr(parameter, "learned", None)

@@ -16,7 +16,6 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray, LongArray
-from fastgaum.models.fixed import rows_of_table
 from fastgaum.errors import ConfigError, require_known, require_type
 from fastgaum.features.fields import OF_PLACE
 from fastgaum.features.item_vectors import SAMPLE, principal_axes
@@ -28,6 +27,7 @@ from fastgaum.logs.clicks import refuse_successive
 from fastgaum.logs.log import SessionLog, SplitName, require_log
 from fastgaum.models.choice_model import Head
 from fastgaum.models.context import ContextRows, EncodedContext
+from fastgaum.models.fixed import rows_of_table
 from fastgaum.models.item_catalogue import ActionIds, Catalogue
 from fastgaum.models.user_model import UserModel
 from fastgaum.models.users import FixedNetworks, ShownDisplays, Users

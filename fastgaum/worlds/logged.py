@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.arrays import BoolArray, IntArray, KeyArray, LongArray
-from fastgaum.ops.displays import DisplayBatch, parts_of
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.features.encoder import N_RESERVED, Encoder
 from fastgaum.kernels.draws import uniforms
@@ -18,6 +17,7 @@ from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.models.context import ContextRows, EncodedContext
 from fastgaum.models.item_catalogue import Catalogue
 from fastgaum.models.users import ShownDisplays, Users
+from fastgaum.ops.displays import DisplayBatch, parts_of
 from fastgaum.worlds.world import NO_ITEM, Past
 
 _SESSION, _LENGTH = np.uint64(1), np.uint64(2)

@@ -7,7 +7,6 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.engine.scorer import parts_of
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
 from fastgaum.features.number_code import BEND, Moments, made_robust, standardised
@@ -17,6 +16,7 @@ from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.models.item_catalogue import Catalogue
+from fastgaum.ops.displays import parts_of
 from tests.builders import put, random_log
 from tests.worlds.simulated import Within
 

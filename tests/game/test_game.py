@@ -10,25 +10,21 @@ import pytest
 import torch
 from torch import Tensor
 
+from fastgaum import ops
 from fastgaum.config import Config
-from fastgaum.engine import game as engine_module
-from fastgaum.engine.game import EngineGame
 from fastgaum.features.batches import batches
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
-from fastgaum.game import game as game_module
-from fastgaum.game.game import ReferenceGame
+from fastgaum.game.game import Game
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import Custom, regulariser_of
 from fastgaum.nets.segments import segment_sum
 from fastgaum.nets.tensors import to_tensors
-from tests.builders import random_log
+from tests.builders import PlainGame, random_log
 
 
-def _game(
-    kind: type[ReferenceGame] | type[EngineGame] = ReferenceGame, **changes: Any
-) -> tuple[ReferenceGame | EngineGame, list[Any]]:
+def _game(kind: type[Game] = PlainGame, **changes: Any) -> tuple[Game, list[Any]]:
     torch.manual_seed(0)
     still = {"dropout": 0.0, "id_dropout": 0.0}
     config = Config.from_preset("fastgaum", hidden=[16, 16], **{**still, **changes})
@@ -95,14 +91,14 @@ def test_rounds_after_a_warm_start_stay_near_the_best_response() -> None:
 def factors(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What learning rates are multiplied by, as often as they are set."""
     found: list[float] = []
-    original = EngineGame.set_learning_rates
+    original = Game.set_learning_rates
 
-    def recorded(game: EngineGame, factor: float, reward_share: float = 1.0) -> None:
+    def recorded(game: Game, factor: float, reward_share: float = 1.0) -> None:
         found.append(factor)
         original(game, factor, reward_share)
-        assert game.reward.optimiser.lr == pytest.approx(game.config.lr * factor * reward_share)
+        assert game.reward_optimiser.lr == pytest.approx(game.config.lr * factor * reward_share)
 
-    monkeypatch.setattr(EngineGame, "set_learning_rates", recorded)
+    monkeypatch.setattr(Game, "set_learning_rates", recorded)
     return found
 
 
@@ -137,17 +133,17 @@ def test_a_generator_that_cannot_be_the_best_response_catches_up() -> None:
     assert gaps[-1] < gaps[0]
 
 
-KINDS: list[tuple[type[ReferenceGame] | type[EngineGame], dict[str, Any]]] = [
-    (ReferenceGame, {}),
-    (ReferenceGame, {"tower_dim": 6, "history": "pw"}),
-    (EngineGame, {"wide": False}),
-    (EngineGame, {"tower_dim": 6}),
+KINDS: list[tuple[type[Game], dict[str, Any]]] = [
+    (PlainGame, {}),
+    (PlainGame, {"tower_dim": 6, "history": "pw"}),
+    (Game, {"wide": False}),
+    (Game, {"tower_dim": 6}),
 ]
 
 
 @pytest.mark.parametrize(("kind", "changes"), KINDS, ids=str)
 def test_a_best_response_stays_one_whatever_is_dropped(
-    changes: dict[str, Any], kind: type[ReferenceGame] | type[EngineGame]
+    changes: dict[str, Any], kind: type[Game]
 ) -> None:
     game, tensors = _game(kind, dropout=0.5, id_dropout=0.5, **changes)
     for batch in tensors:
@@ -162,12 +158,12 @@ def test_a_best_response_stays_one_whatever_is_dropped(
 
 @pytest.mark.parametrize(
     ("kind", "changes"),
-    [*KINDS, *((kind, {"id_dropout": 0.0}) for kind in (ReferenceGame, EngineGame))],
+    [*KINDS, *((kind, {"id_dropout": 0.0}) for kind in (PlainGame, Game))],
     ids=str,
 )
 def test_the_reward_meets_the_generator_with_nothing_dropped(
     changes: dict[str, Any],
-    kind: type[ReferenceGame] | type[EngineGame],
+    kind: type[Game],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Against a choice under drops, a whole reward learns to be too sure of itself."""
@@ -176,24 +172,19 @@ def test_the_reward_meets_the_generator_with_nothing_dropped(
         game.round(batch)
     game.settle()
     met: list[Tensor] = []
-    loss_of, mean_loss = game_module.reward_loss, engine_module._mean_loss
+    choice = Game._whole_choice
 
-    def loss(probs: Tensor, *rest: Any) -> Tensor:
-        met.append(probs.clone())
-        return loss_of(probs, *rest)
+    def whole_choice(*inputs: Any) -> Tensor:
+        met.append(choice(*inputs))
+        return met[0]
 
-    def mean(values: Any, *rest: Any) -> float:
-        if len(values) == len(rest[1]):
-            met.append(torch.from_numpy(values.copy()))
-        return mean_loss(values, *rest)
-
-    monkeypatch.setattr(game_module, "reward_loss", loss)
-    monkeypatch.setattr(engine_module, "_mean_loss", mean)
+    monkeypatch.setattr(Game, "_whole_choice", whole_choice)
     batch = tensors[0]
-    with torch.no_grad():
+    with torch.no_grad(), ops.plain():
         states = game.networks.eval().player.states(batch).clone()
     game.round(batch)
-    logits = game.networks.eval().logits(batch, states).detach()
+    with ops.plain():
+        logits = game.networks.eval().logits(batch, states).detach()
     whole = game.regulariser.link(logits, batch.display_offsets, False).probs
     torch.testing.assert_close(met[0], whole, rtol=1e-4, atol=1e-5)
 

@@ -12,32 +12,30 @@ import torch
 from torch import nn
 
 from fastgaum.config import Config
-from fastgaum.engine.game import EngineGame
-from fastgaum.engine.optimiser import PlayerOptimiser
-from fastgaum.engine.tables import Named, SparseTable
 from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.features.batches import assemble, batches
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
 from fastgaum.features.sessions import EncodedSessions
-from fastgaum.game.game import ReferenceGame
+from fastgaum.game.game import Game
 from fastgaum.game.loop import Trainer, TrainingData, require_finite_weights
-from fastgaum.game.optimisers import StockOptimiser
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
 from fastgaum.nets.tensors import to_tensors
-from tests.builders import put, random_log
+from fastgaum.ops.optimiser import LazyAdamW
+from fastgaum.ops.tables import OfBags, table_of
+from tests.builders import PlainGame, put, random_log
 
-GAMES = {"engine": EngineGame, "autograd": ReferenceGame}
+GAMES = {"kernels": Game, "torch": PlainGame}
 CASES: list[tuple[str, dict[str, Any]]] = [
-    ("engine", {}),
-    ("engine", {"activation": "elu", "history_layers": 2}),
-    ("engine", {"wide": False}),
-    ("autograd", {}),
-    ("autograd", {"history": "pw", "regulariser": "l2"}),
-    ("autograd", {"table_optimiser": "adagrad"}),
+    ("kernels", {}),
+    ("kernels", {"activation": "elu", "history_layers": 2}),
+    ("kernels", {"wide": False}),
+    ("torch", {}),
+    ("torch", {"history": "pw", "regulariser": "l2"}),
+    ("kernels", {"history": "pw", "regulariser": "tsallis"}),
 ]
 
 
@@ -64,20 +62,9 @@ def poisoned(encoded: EncodedSessions, session: int, value: float) -> EncodedSes
 def everything(game: Any) -> list[np.ndarray]:
     """Copies of all weights and of all that the optimisers hold."""
     held = [value.detach().numpy().copy() for value in game.networks.state_dict().values()]
-    if isinstance(game, EngineGame):
-        for player in (game.reward, game.generator):
-            assert player is not None
-            o = player.optimiser
-            held += [o.m.copy(), o.v.copy(), np.array([o.step_number, o.log_decay])]
-            held += [part.copy() for table in o.tables for part in (table.shrunk, table.m, table.v)]
-    else:
-        for o in (game.reward_optimiser, game.generator_optimiser):
-            state = o.adam.state_dict()["state"].values()
-            held += [value.numpy().copy() for one in state for value in one.values()]
-            held += [
-                part.numpy().copy() for table in o.tables for part in (table.shrunk, *table.moments)
-            ]
-            held.append(np.array([o.steps, o.log_decay]))
+    for optimiser in game.optimisers().values():
+        held += [value.numpy().copy() for value in optimiser.state().values()]
+        held.append(np.array(optimiser.counters))
     return held
 
 
@@ -100,18 +87,11 @@ def test_a_refused_step_moves_nothing(number: int) -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, -math.inf])
 def test_a_gradient_that_is_not_finite_is_refused_where_the_loss_is(bad: float) -> None:
-    fused, stock = (made(kind)[0] for kind in GAMES)
-    batch = to_tensors(assemble(made("engine")[1], np.arange(4, dtype=np.int32)))
-    for game in (fused, stock):
-        game.exact_step(batch)
-    fused.reward.optimiser.grad[3] = bad
-    gradient = stock.reward_optimiser.dense[0].grad
-    assert gradient is not None
-    gradient.view(-1)[0] = bad
-    for game, optimiser in (
-        (fused, fused.reward.optimiser),
-        (stock, stock.reward_optimiser),
-    ):
+    for kind in GAMES:
+        game, encoded = made(kind)
+        game.exact_step(to_tensors(assemble(encoded, np.arange(4, dtype=np.int32))))
+        optimiser = game.reward_optimiser
+        optimiser.grad[3] = bad
         before = everything(game)
         with pytest.raises(StepRefusedError, match=r"the norm of the gradient is (nan|inf)"):
             optimiser.step()
@@ -152,7 +132,7 @@ def test_training_stops_and_names_the_batch(kind: str) -> None:
 
 
 def test_weights_that_overflow_are_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = train("engine")
+    trainer = train("kernels")
     weight = trainer.networks.player.reward.from_state.weight
     batch = to_tensors(next(batches(trainer.data.train, 8)))
     weight.data[0] = math.inf
@@ -177,7 +157,7 @@ def test_a_learning_rate_beyond_all_bounds_ends_in_a_named_error_and_a_good_stat
 
 @pytest.mark.parametrize("clip", [5.0, 1e-3])
 @pytest.mark.parametrize("size", [1e-30, 1e-3, 1.0, 1e18, 1e30, 1e33])
-def test_clipping_is_torchs_in_both_paths(size: float, clip: float) -> None:
+def test_clipping_is_torchs_by_kernels_and_in_torch(size: float, clip: float) -> None:
     """Against clip_grad_norm_ in float64, which huge gradients do not overflow; Adam's first moment
     shows the gradient."""
     n, width, rng = 4, 3, np.random.default_rng(0)
@@ -187,31 +167,22 @@ def test_clipping_is_torchs_in_both_paths(size: float, clip: float) -> None:
     twins = [nn.Parameter(torch.zeros(grad.shape, dtype=torch.float64)) for grad in grads]
     for twin, grad in zip(twins, grads, strict=True):
         twin.grad = torch.from_numpy(grad).double()
-    norm = float(torch.nn.utils.clip_grad_norm_(twins, clip))
-    layer, rows = BagLinear(n, 0, width, 0.0), np.arange(n + 1, dtype=np.int32)
-    assert layer.bias is not None
-    table = SparseTable(layer.table, n)
-    ours = PlayerOptimiser([layer.bias], [table], 0.01, 0.0, clip)
-    ours.grad_of(layer.bias)[:] = grads[1]
-    table.add(Named(rows[:-1], rows, np.full(n, -1, np.int32)), grads[0])
-    assert ours.norm() == pytest.approx(norm, rel=1e-5, abs=1e-18)
-    ours.step()
-    other = BagLinear(n, 0, width, 0.0)
-    theirs = StockOptimiser(other, 0.01, 0.0, clip, "adam")
-    assert other.bias is not None
-    other.table.grad = torch.from_numpy(grads[0]).to_sparse(1)
-    other.bias.grad = torch.from_numpy(grads[1].copy())
-    theirs.step()
-    of_torch = theirs.adam.state[other.bias]["exp_avg"].numpy()
-    for twin, found in (
-        (twins[0], (table.m, theirs.tables[0].moments[0].numpy())),
-        (twins[1], (ours.m, of_torch)),
-    ):
-        assert twin.grad is not None
-        expected = 0.1 * twin.grad.numpy()
-        at_most = max(np.abs(expected).max(), 1e-37)
-        for moment in found:
-            np.testing.assert_allclose(moment, expected, atol=1e-4 * at_most)
+    torch.nn.utils.clip_grad_norm_(twins, clip)
+    for by_kernels in (True, False):
+        layer, rows = BagLinear(n, 0, width, 0.0), np.arange(n + 1, dtype=np.int32)
+        assert layer.bias is not None
+        ours = LazyAdamW([layer.bias], [layer.table], 0.01, 0.0, clip)
+        ours.by_kernels = by_kernels
+        ours.grad[:] = torch.from_numpy(grads[1])
+        table = table_of(layer.table)
+        assert table is not None
+        table.give(OfBags(rows[:-1], rows, grads[0]))
+        ours.step()
+        for twin, moment in zip(twins, (ours.tables[0].m, ours.m), strict=True):
+            assert twin.grad is not None
+            expected = 0.1 * twin.grad.numpy()
+            at_most = max(np.abs(expected).max(), 1e-37)
+            np.testing.assert_allclose(moment.numpy(), expected, atol=1e-4 * at_most)
 
 
 def test_a_score_that_is_not_finite_names_its_event() -> None:

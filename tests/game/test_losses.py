@@ -10,7 +10,13 @@ from scipy.optimize import minimize_scalar
 from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
-from fastgaum.game.game import exact_loss, generator_value, mirror_loss, optimality_gap, reward_loss
+from fastgaum.game.losses import (
+    exact_loss,
+    generator_value,
+    mirror_loss,
+    optimality_gap,
+    reward_loss,
+)
 from fastgaum.game.scoring import figures
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.regularisers import L2, Custom, Regulariser, Shannon, Tsallis, sample_candidates

@@ -39,7 +39,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((preset, {}) for preset in ("paper-lstm", "paper-pw")),
     ("fastgaum", {"regulariser": "tsallis", "dropout": 0.3}),
     ("fastgaum", {"patience": 1, "lr_drops": 2, "epochs": 6, "lr": 0.5}),
-    ("fastgaum", {"warm_start": 0, "table_optimiser": "adagrad"}),
+    ("fastgaum", {"warm_start": 0, "regulariser": "l2"}),
     # autograd trains this
     ("fastgaum", {"regulariser": "l2", "history_layers": 2, "patience": 1}),
 ]

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.engine.tables import Named
 from fastgaum.kernels import optimiser as kernels
+from fastgaum.ops.tables import Named
 
 
 @settings(max_examples=40, deadline=None)

@@ -9,8 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.engine.tables import NamedParts, NamedRoom
-from fastgaum.engine.towers import dense_of, weights_of
 from fastgaum.kernels import towers as kernels
 from fastgaum.kernels._jit import jit_fast
 from fastgaum.kernels.draws import DropoutRule, drop
@@ -18,6 +16,8 @@ from fastgaum.kernels.scorer import ScorerInputs, ScorerPass
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.tensors import Bags
 from fastgaum.nets.towers import TwoTower
+from fastgaum.ops.tables import NamedParts, NamedRoom
+from fastgaum.ops.towers import dense_of, weights_of
 
 N_IDS, D, STATE, N_NUMBERS = 7, 5, 3, 4
 SIZES = st.lists(st.integers(0, 6), min_size=1, max_size=6)

@@ -1,5 +1,5 @@
 """A history encoder and a regulariser of one's own: the contract, files, simulated users, and the
-engine that stands back."""
+kernels that stand back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from fastgaum.cli.app import main
 from fastgaum.config import Config
-from fastgaum.engine.dispatch import runs_by_hand
 from fastgaum.errors import CheckpointError, ConfigError
 from fastgaum.logs.fold import to_frame
 from fastgaum.models.user_model import UserModel
@@ -82,9 +81,6 @@ def test_an_encoder_of_ones_own_keeps_the_contract(encoder: Any) -> None:
     check_user_model(model)
     assert model.networks is not None
     assert type(model.networks.player.history) is encoder
-    # the engine stands back
-    cpu = torch.device("cpu")
-    assert not runs_by_hand(model.networks, model.config, model.regulariser, cpu)
 
 
 @pytest.mark.parametrize("encoder", [SumOfThree, Louder])

@@ -11,11 +11,11 @@ from fastgaum.config import Config
 from fastgaum.features.batches import batches
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
-from fastgaum.game.game import ReferenceGame
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
 from fastgaum.nets.tensors import to_tensors
+from tests.builders import PlainGame
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device at hand")
@@ -35,7 +35,7 @@ def test_a_step_on_the_card_is_the_step_on_the_cpu(
     batch = next(batches(Encoder(space, log).encode(log.sessions_in("train")), 10_000))
     for device in ("cpu", "cuda"):
         own = copy.deepcopy(networks).to(device)
-        game = ReferenceGame(
+        game = PlainGame(
             own,
             config,
             regulariser_of(config),

@@ -3,12 +3,8 @@ float64; and bags that carry them."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from fastgaum.engine.towers import with_entries
 from fastgaum.nets.bags import BagSizes, IdDropout, SharedBagLinear
 from fastgaum.nets.tensors import Bags, BagVectors
 from fastgaum.nets.towers import TwoTower, vector_table
@@ -72,17 +68,3 @@ def test_bags_that_drop_ids_keep_their_vectors() -> None:
     dropped = IdDropout(torch.zeros(5, dtype=torch.int32), rate=1.0)(bags)
     assert dropped.ids.tolist() == [0, 0, 0]
     assert dropped.vectors is bags.vectors
-
-
-@given(
-    bags=st.lists(st.lists(st.integers(0, 9), max_size=4), min_size=1, max_size=6),
-    data=st.data(),
-)
-def test_entries_end_their_bags(bags: list[list[int]], data: st.DataObject) -> None:
-    more = [data.draw(st.integers(-1, 9)) for _ in bags]
-    ids = np.array([id_ for bag in bags for id_ in bag], np.int32)
-    offsets = np.cumsum([0, *map(len, bags)]).astype(np.int32)
-    found, starts = with_entries(ids, offsets, np.array(more, np.int32))
-    wanted = [[*bag, entry] if entry >= 0 else bag for bag, entry in zip(bags, more, strict=True)]
-    assert np.split(found, starts[1:-1])[0].tolist() == wanted[0]
-    assert [part.tolist() for part in np.split(found, starts[1:-1])] == wanted

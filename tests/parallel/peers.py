@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from fastgaum.config import Config
-from fastgaum.engine.game import EngineGame
 from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.game.averaging import Averaging, Processes, launched
+from fastgaum.game.game import Game
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.tensors import BatchTensors
@@ -29,10 +29,10 @@ SMALL |= {"warm_start": 1, "catch_up": 1, "batch_sessions": 32, "local_steps": 3
 ONE: dict[str, Any] = {"search": [], "folds": 0}
 CONFIGS: dict[str, Config] = {
     # of two settings and two folds
-    "engine": Config.from_preset(
+    "kernels": Config.from_preset(
         "fastgaum", **SMALL, epochs=3, dropout=0.1, search=["relations"], folds=2
     ),
-    # autograd trains this
+    # torch takes the loss of this
     "stock": Config.from_preset("fastgaum", **SMALL, **ONE, epochs=1, regulariser="l2"),
     "alone": Config.from_preset("fastgaum", **{**SMALL, "local_steps": 100}, **ONE, epochs=2),
 }
@@ -82,21 +82,21 @@ def fitted(processes: Processes, name: str) -> dict[str, Any]:
 
 def refused(processes: Processes) -> list[Any]:
     """The last process meets losses that are not finite: all stop."""
-    step, said = EngineGame.exact_step, ""
+    step, said = Game.exact_step, ""
 
-    def bad(game: EngineGame, batch: BatchTensors) -> float:
+    def bad(game: Game, batch: BatchTensors) -> float:
         if processes.rank == processes.size - 1 and batch.source.rows.min() < 40:
             raise StepRefusedError("made up")
         return step(game, batch)
 
-    EngineGame.exact_step = bad  # type: ignore[method-assign]
+    Game.exact_step = bad  # type: ignore[method-assign]
     log = synthesise(600, preset="sample", seed=1)[0]
     try:
         config = CONFIGS["alone"].replace(players="exact")
         UserModel(config, device="cpu").fit(log, processes=processes)
     except NumericsError as error:
         said = str(error)
-    EngineGame.exact_step = step  # type: ignore[method-assign]
+    Game.exact_step = step  # type: ignore[method-assign]
     return processes.agree(said)
 
 
@@ -106,7 +106,7 @@ def main() -> None:
     with launched(torch.device("cpu")) as processes:
         found = {
             "averaged": averaged(processes),
-            "engine": fitted(processes, "engine"),
+            "kernels": fitted(processes, "kernels"),
             "stock": fitted(processes, "stock"),
             "refused": refused(processes),
         }

@@ -46,7 +46,7 @@ def test_the_mean_of_a_row_is_over_those_who_moved_it(found: dict[str, Any]) -> 
     np.testing.assert_allclose(vector, [1 + np.mean(range(N))] * 3)
 
 
-@pytest.mark.parametrize("name", ["engine", "stock"])
+@pytest.mark.parametrize("name", ["kernels", "stock"])
 def test_all_end_with_the_same_weights_and_about_the_loss_of_one(
     found: dict[str, Any], name: str
 ) -> None:
@@ -57,7 +57,8 @@ def test_all_end_with_the_same_weights_and_about_the_loss_of_one(
     assert [row["phase"] for row in table] == [row["phase"] for row in alone]
     # some ten steps each: means of weights are near, not equal
     assert table[-1]["val_loss"] == pytest.approx(alone[-1]["val_loss"], rel=0.05)
-    assert table[-1]["val_loss"] <= table[0]["val_loss"] + 1e-6
+    # of a dozen steps, whose drops are drawn
+    assert table[-1]["val_loss"] <= table[0]["val_loss"] + 1e-3
 
 
 def test_a_refused_step_stops_all(found: dict[str, Any]) -> None:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import linear
 
-from fastgaum.engine import recurrence
-from fastgaum.engine.recurrence import NO_SOURCE, LstmLayer
 from fastgaum.nets.sequences import lstm
+from fastgaum.ops import lstm as recurrence
+from fastgaum.ops.lstm import NO_SOURCE, LstmLayer
 
 OFFSETS = [0, 0, 3, 4, 12, 12, 17, 18, 18]
 REGIMES: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""Many candidates are scored by the engine, with copies of the networks as they are."""
+"""Many candidates are scored by kernels, with the networks as they are."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from fastgaum.engine import dispatch
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.splits import resplit
 from fastgaum.models import networks_model
 from fastgaum.models.user_model import UserModel
+from fastgaum.ops import scorer
 from tests.builders import random_log
 
 SETTINGS: dict[str, dict[str, object]] = {
@@ -38,16 +38,16 @@ def log() -> SessionLog:
 
 
 @pytest.fixture
-def by_hand(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The networks of which the engine's copies are asked for, one for each copy."""
+def by_kernels(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The scorers whose kernels are asked."""
     asked: list[Any] = []
-    found = dispatch.outputs_by_hand
+    found = scorer.score
 
-    def outputs(networks: Any, *rest: Any) -> Any:
-        asked.append(networks)
-        return found(networks, *rest)
+    def score(of: Any, *rest: Any) -> Any:
+        asked.append(of)
+        return found(of, *rest)
 
-    monkeypatch.setattr(dispatch, "outputs_by_hand", outputs)
+    monkeypatch.setattr(scorer, "score", score)
     return asked
 
 
@@ -59,12 +59,13 @@ def fitted(log: SessionLog, **settings: object) -> UserModel:
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_scores_are_those_of_the_networks(
-    log: SessionLog, monkeypatch: pytest.MonkeyPatch, by_hand: list[Any], name: str
+    log: SessionLog, monkeypatch: pytest.MonkeyPatch, by_kernels: list[Any], name: str
 ) -> None:
     model = fitted(log, **SETTINGS[name])
+    by_kernels.clear()
     assert model.examination() is not None
     expected = [model.predict(log, at_place=place) for place in ("own", None)]
-    assert not by_hand
+    assert not by_kernels
     monkeypatch.setattr(networks_model, "MANY", 0)
     for place, those in zip(("own", None), expected, strict=True):
         found = model.predict(log, at_place=place)
@@ -74,11 +75,11 @@ def test_scores_are_those_of_the_networks(
                 np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
             else:
                 assert ours.equals(theirs)
-    assert by_hand
+    assert by_kernels
 
 
-def test_changed_networks_are_copied_anew_and_large_ones_not_at_all(
-    log: SessionLog, monkeypatch: pytest.MonkeyPatch, by_hand: list[Any]
+def test_changed_networks_score_as_they_are_now(
+    log: SessionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = fitted(log, search=(), folds=0)
     before = model.predict(log)["utility"].to_numpy()
@@ -89,18 +90,15 @@ def test_changed_networks_are_copied_anew_and_large_ones_not_at_all(
             one.mul_(1.5)
     changed = model.predict(log)["utility"].to_numpy()
     assert not np.allclose(changed, before)
-    assert len(by_hand) == 2
-    monkeypatch.setattr(dispatch, "MOST_COPIED", 10)
-    expected = model.predict(log)["utility"].to_numpy()
     monkeypatch.setattr(networks_model, "MANY", 1 << 62)
-    assert np.array_equal(model.predict(log)["utility"].to_numpy(), expected)
+    expected = model.predict(log)["utility"].to_numpy()
     np.testing.assert_allclose(changed, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_parts_on_several_threads_have_the_same_bits(
     log: SessionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each thread has a copy of its own; a copy used by two would mix their batches."""
+    """Passes share no memory: one that two threads wrote would mix their batches."""
     model = fitted(log, search=(), folds=0)
     monkeypatch.setattr(networks_model, "MANY", 0)
     monkeypatch.setattr("fastgaum.models.choice_model.SCORING_SESSIONS", 4)

@@ -1,5 +1,4 @@
-"""The engine against the reference: the same networks, the same batches, autograd there and kernels
-here."""
+"""Kernels against their twins in torch: the same networks, the same batches."""
 
 from __future__ import annotations
 
@@ -12,25 +11,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import fastgaum
 from fastgaum.config import Config
-from fastgaum.engine.dispatch import game_for, runs_by_hand
-from fastgaum.engine.game import EngineGame
 from fastgaum.features.batches import batches
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
 from fastgaum.features.item_vectors import BatchVectors, rows_of_chosen
 from fastgaum.features.space import FeatureSpace
-from fastgaum.game.game import ReferenceGame
+from fastgaum.game.game import Game
 from fastgaum.game.scoring import score
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.metrics.precision import precision_at_k
+from fastgaum.nets.bags import BagLinear
+from fastgaum.nets.histories import HistoryEncoder, history_encoder
 from fastgaum.nets.networks import ContextSizes, Networks
-from fastgaum.nets.regularisers import Shannon, regulariser_of
-from fastgaum.nets.tensors import BatchTensors, to_tensors
-from tests.builders import with_drawn_actions
+from fastgaum.nets.regularisers import regulariser_of
+from fastgaum.nets.tensors import Bags, BatchTensors, to_tensors
+from fastgaum.ops.scorer import dropout_rule
+from tests.builders import PlainGame, with_drawn_actions
 
 CASES: list[dict[str, Any]] = [
     {},
@@ -66,7 +67,7 @@ def contenders(
     vector_dim: int = 0,
     n_own: int = 0,
     **changes: Any,
-) -> tuple[ReferenceGame, EngineGame, FeatureSpace, Config]:
+) -> tuple[Game, Game, FeatureSpace, Config]:
     """Both games over equal networks, nothing drawn; so many context fields, and a number for
     each; so many places examined apart; so many numbers are the log's own."""
     space = fit_space(log, protocol, set_context=False)
@@ -87,8 +88,8 @@ def contenders(
     twin, unknown = copy.deepcopy(networks), torch.from_numpy(space.unknown_of_id)
     rule, outside = regulariser_of(config), log.has_no_click
     return (
-        ReferenceGame(networks, config, rule, unknown, outside),
-        EngineGame(twin, config, rule, unknown, outside),
+        PlainGame(networks, config, rule, unknown, outside),
+        Game(twin, config, rule, unknown, outside),
         space,
         config,
     )
@@ -187,7 +188,7 @@ def test_dropout_has_its_rate_and_repeats() -> None:
     batch = next(whole(log, space))
     torch.manual_seed(3)
     first = fused.exact_step(batch)
-    rule = fused.reward.scorer.dropout
+    rule = dropout_rule(0.4, 5)
     assert rule.threshold == int(0.4 * 2**32)
     assert rule.scale == np.float32(1 / 0.6)
     torch.manual_seed(3)
@@ -196,26 +197,43 @@ def test_dropout_has_its_rate_and_repeats() -> None:
     assert again.exact_step(batch) == first
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"history": "pw"},
-        {"regulariser": "l2"},
-        {"regulariser": "tsallis"},
-        {"table_optimiser": "adagrad"},
-    ],
-    ids=str,
-)
-def test_what_the_engine_leaves_to_autograd(changes: dict[str, Any]) -> None:
-    unknown = torch.zeros(9, dtype=torch.int32)
-    config = Config.from_preset("paper-lstm", **changes)
-    game = game_for(Networks(config, 9, 0), config, regulariser_of(config), unknown, False)
-    assert isinstance(game, EngineGame if changes == {} else ReferenceGame)
-    if changes == {}:
-        networks, cpu = Networks(config, 9, 0), torch.device("cpu")
-        assert not runs_by_hand(networks, config, Shannon(), torch.device("cuda"))
-        assert not runs_by_hand(networks.double(), config, Shannon(), cpu)
+@pytest.mark.parametrize("history", ["pw", "own"])
+@pytest.mark.parametrize("regulariser", ["shannon", "l2", "tsallis"])
+def test_each_operator_chooses_for_itself(history: str, regulariser: str) -> None:
+    """Under an encoder or a regulariser that no kernel knows, the scorer keeps its kernels, and the
+    steps are those of torch alone."""
+    log, _ = synthesise(300, preset="sample", n_items=30)
+    space = fit_space(log, "identity", set_context=False)
+    config = Config.from_preset(
+        "paper-lstm",
+        players="adversarial",
+        id_dropout=0.0,
+        regulariser=regulariser,
+        history="pw" if history == "pw" else "lstm",
+    )
+    encoder = LastChoice if history == "own" else history_encoder
+    torch.manual_seed(0)
+    networks = Networks(config, space.n_ids, space.n_numbers, encoder)
+    twin, unknown = copy.deepcopy(networks), torch.from_numpy(space.unknown_of_id)
+    batch, losses = next(whole(log, space)), []
+    for kind, own in ((Game, networks), (PlainGame, twin)):
+        game = kind(own, config, regulariser_of(config), unknown, log.has_no_click)
+        states = game.networks.player.states(batch)
+        assert own.player.reward.kernels_for(batch.candidates, states)
+        losses.append([game.exact_step(batch), game.round(batch), game.exact_step(batch)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4, abs=2e-5)
+
+
+class LastChoice(HistoryEncoder):
+    """The state is a map of the last choice."""
+
+    def __init__(self, config: Config, n_ids: int, n_numbers: int) -> None:
+        super().__init__()
+        self.state_dim = 7
+        self.input = BagLinear(n_ids, n_numbers, 7, 0.1)
+
+    def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
+        return torch.tanh(self.input(tokens))
 
 
 @pytest.mark.parametrize("file", ["yelp.txt", "tb.txt", "rsc.txt"])
@@ -234,7 +252,7 @@ def test_fifty_steps_on_public_files(file: str, shared_data: Callable[[str], Pat
     train = Encoder(space, log).encode(log.sessions_in("train"))
     held = Encoder(space, log).encode(log.sessions_in("validation"))
     losses, precisions = [], []
-    for contender in (ReferenceGame, EngineGame):
+    for contender in (PlainGame, Game):
         unknown = torch.from_numpy(space.unknown_of_id)
         game = contender(copy.deepcopy(networks), config, regulariser_of(config), unknown, False)
         order = np.random.default_rng(0)
