@@ -73,7 +73,7 @@ def bag_linear(
     out = table.shape[1]
     if bias is None:
         # the node of autograd is made for an argument that wants a gradient
-        bias = torch.zeros(out, requires_grad=table.requires_grad)
+        bias = table.new_zeros(out).requires_grad_(table.requires_grad)
     if weight is None:
         weight, numbers = table.new_empty(out, 0), numbers[:, :0]
     found: Tensor = _BagLinear.apply(bias, weight, table, ids, offsets, numbers)  # type: ignore[no-untyped-call]
