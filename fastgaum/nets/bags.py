@@ -39,10 +39,13 @@ class IdDropout:
             return replace(bags, ids=torch.where(keep, ids, self.unknown_of_id[ids.long()]))
         from fastgaum.kernels.draws import drop_ids
 
-        dropped, key = torch.empty_like(ids), random_key()
+        values, key = ids.numpy(), random_key()
+        dropped = np.empty_like(values)
         threshold = np.uint32(min(int(self.rate * 2**32), 2**32 - 1))
-        drop_ids(ids.numpy(), self.unknown_of_id.numpy(), key, threshold, dropped.numpy())
-        return replace(bags, ids=dropped)
+        drop_ids(values, self.unknown_of_id.numpy(), key, threshold, dropped)
+        return Bags(
+            torch.from_numpy(dropped), bags.offsets, bags.numbers, bags.vectors, bags.width
+        )
 
 
 def bag_sum(

@@ -131,12 +131,14 @@ class Recurrent(HistoryEncoder):
         if numbers is not None:
             matrix, bias = numbers.weight, numbers.bias
         assert bias is not None
-        layers = zip(self.weight_hh[1:], self.weight_ih, self.bias_ih, strict=True)
-        weights = [source.table, matrix, bias, self.weight_hh[0]]
-        weights += [one for layer in layers for one in layer]
-        of_numbers = (
-            tokens.numbers.numpy() if numbers is not None else tokens.numbers.numpy()[:, :0]
-        )
+        first, *others = self.weight_hh
+        weights = [source.table, matrix, bias, first]
+        if others:
+            layers = zip(others, self.weight_ih, self.bias_ih, strict=True)
+            weights += [one for layer in layers for one in layer]
+        of_numbers = tokens.numbers.numpy()
+        if numbers is None:
+            of_numbers = of_numbers[:, :0]
         read = None if batch.read_tokens is None else batch.read_tokens.numpy()
         return states_of_events(
             weights,

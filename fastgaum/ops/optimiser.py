@@ -50,6 +50,8 @@ class LazyAdamW:
             at = end
         self.tables = [_Rows(table) for table in tables]
         self.by_kernels = self.flat.dtype is torch.float32 and self.flat.device.type == "cpu"
+        if self.by_kernels:
+            self.arrays = tuple(one.numpy() for one in (self.flat, self.m, self.v, self.grad))
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
@@ -57,24 +59,67 @@ class LazyAdamW:
         for table in self.tables:
             table.forget()
 
-    @torch.no_grad()
     def step(self, loss: float = 0.0) -> float:
         """Take a step; return the loss. Raises StepRefusedError, with nothing moved, for a gradient
         that is not finite."""
-        named = [table.take() for table in self.tables]
-        parts = [self.grad, *(grad for _, grad in filter(None, named))]
-        norm = self._norm(parts)
+        if self.by_kernels:
+            self._step_by_kernels()
+        else:
+            self._step()
+        return loss
+
+    def _begin(self, norm: float) -> tuple[float, tuple[float, float]]:
+        """Count a step; return what scales its gradient, and Adam's corrections."""
         if not math.isfinite(norm):
             raise StepRefusedError(f"the norm of the gradient is {norm}")
         self.steps += 1
-        shrink = min(1.0, self.clip / (norm + 1e-6))
         self.log_decay += math.log1p(-self.lr * self.weight_decay)
         corrections = 1 - BETA1**self.steps, math.sqrt(1 - BETA2**self.steps)
-        if self.by_kernels:
-            self._move_by_kernels(named, parts, shrink, corrections)
-        else:
-            self._move(named, shrink, corrections)
-        return loss
+        return min(1.0, self.clip / (norm + 1e-6)), corrections
+
+    def _step_by_kernels(self) -> None:
+        named = [table.table.take() for table in self.tables]
+        grad = self.arrays[3]
+        parts = [grad, *(one[1].reshape(-1) for one in named if one is not None)]
+        squares = _squares(parts)
+        if not squares < math.inf:
+            # squares of float32 overflow from 1e19 on
+            squares = sum(float(np.square(one, dtype=np.float64).sum()) for one in parts)
+        shrink, corrections = self._begin(math.sqrt(squares) if squares >= 0 else math.nan)
+        small, end = np.float32, self.n_decayed
+        decay = small(self.lr * self.weight_decay)
+        fixed = small(BETA1), small(BETA2), small(corrections[0]), small(corrections[1]), small(EPS)
+        rates = kernels.AdamRates(small(shrink), small(self.lr), decay, *fixed)
+        calls: list[threads.Call] = []
+        of_rows = rates._replace(decay=self.log_decay)
+        for table, one in zip(self.tables, named, strict=True):
+            if one is not None:
+                calls += table.moves(*one, of_rows)
+        cuts = [
+            (slice(at, min(at + SHARED_FLOATS, end)), rates) for at in range(0, end, SHARED_FLOATS)
+        ]
+        if end < len(grad):
+            cuts.append((slice(end, None), rates._replace(decay=small(0))))
+        for cut, of_cut in cuts:
+            calls.append((kernels.adam_dense, (*(one[cut] for one in self.arrays), of_cut)))
+        _run_worth(calls, sum(map(len, parts)))
+
+    @torch.no_grad()
+    def _step(self) -> None:
+        """What the kernels do, in torch."""
+        named = [table.take() for table in self.tables]
+        parts = [self.grad, *(grad for _, grad in filter(None, named))]
+        norm = float(torch.nn.utils.get_total_norm(parts))
+        if not math.isfinite(norm):
+            norm = float(torch.nn.utils.get_total_norm([one.double() for one in parts]))
+        shrink, corrections = self._begin(norm)
+        keep = torch.ones_like(self.flat)
+        keep[: self.n_decayed] -= self.lr * self.weight_decay
+        grad = self.grad * shrink
+        self.flat.mul_(keep).sub_(_adam(self.m, self.v, grad, self.lr, corrections))
+        for table, one in zip(self.tables, named, strict=True):
+            if one is not None:
+                table.move(one[0].long(), one[1] * shrink, self.lr, self.log_decay, corrections)
 
     def settle(self) -> None:
         """Give every table row the weight decay that it has waited for."""
@@ -110,59 +155,6 @@ class LazyAdamW:
             table.forget()
             del table.parameter.learned  # type: ignore[attr-defined]
 
-    def _norm(self, parts: Sequence[Tensor]) -> float:
-        """The norm of the whole gradient; not finite only where the gradient is not."""
-        if self.by_kernels:
-            squares = _squares([one.numpy().reshape(-1) for one in parts])
-            norm = math.sqrt(squares) if squares >= 0 else math.nan
-        else:
-            norm = float(torch.nn.utils.get_total_norm(parts))
-        if not math.isfinite(norm):
-            # squares of float32 overflow from 1e19 on
-            norm = float(torch.nn.utils.get_total_norm([one.double() for one in parts]))
-        return norm
-
-    def _move_by_kernels(
-        self,
-        named: Sequence[tuple[Tensor, Tensor] | None],
-        parts: Sequence[Tensor],
-        shrink: float,
-        corrections: tuple[float, float],
-    ) -> None:
-        small, end = np.float32, self.n_decayed
-        decay = small(self.lr * self.weight_decay)
-        fixed = small(BETA1), small(BETA2), *map(small, corrections), small(EPS)
-        rates = kernels.AdamRates(small(shrink), small(self.lr), decay, *fixed)
-        calls: list[threads.Call] = []
-        of_rows = rates._replace(decay=self.log_decay)
-        for table, one in zip(self.tables, named, strict=True):
-            if one is not None:
-                calls += table.moves(*one, of_rows)
-        cuts = [
-            (slice(at, min(at + SHARED_FLOATS, end)), rates) for at in range(0, end, SHARED_FLOATS)
-        ]
-        if end < self.flat.numel():
-            cuts.append((slice(end, None), rates._replace(decay=small(0))))
-        flat = [one.numpy() for one in (self.flat, self.m, self.v, self.grad)]
-        for cut, of_cut in cuts:
-            calls.append((kernels.adam_dense, (*(one[cut] for one in flat), of_cut)))
-        _run_worth(calls, sum(one.numel() for one in parts))
-
-    def _move(
-        self,
-        named: Sequence[tuple[Tensor, Tensor] | None],
-        shrink: float,
-        corrections: tuple[float, float],
-    ) -> None:
-        """What the kernels do, in torch."""
-        keep = torch.ones_like(self.flat)
-        keep[: self.n_decayed] -= self.lr * self.weight_decay
-        grad = self.grad * shrink
-        self.flat.mul_(keep).sub_(_adam(self.m, self.v, grad, self.lr, corrections))
-        for table, one in zip(self.tables, named, strict=True):
-            if one is not None:
-                table.move(one[0].long(), one[1] * shrink, self.lr, self.log_decay, corrections)
-
 
 def _adam(
     m: Tensor, v: Tensor, grad: Tensor, lr: float, corrections: tuple[float, float]
@@ -182,6 +174,8 @@ class _Rows:
         self.shrunk = torch.zeros(len(values), dtype=torch.float64, device=values.device)
         """logarithm of each row's weight decay so far, (n_rows,)"""
         self.m, self.v = torch.zeros_like(values), torch.zeros_like(values)
+        if not values.is_cuda:
+            self.arrays = self.m.numpy(), self.v.numpy(), self.shrunk.numpy()
 
     def forget(self) -> None:
         """Forget the gradient."""
@@ -198,15 +192,15 @@ class _Rows:
         found = self.table.take()
         return found and (torch.from_numpy(found[0]), torch.from_numpy(found[1]))
 
-    def moves(self, rows: Tensor, grad: Tensor, rates: kernels.AdamRates) -> list[threads.Call]:
+    def moves(
+        self, rows: IntArray, grad: FloatArray, rates: kernels.AdamRates
+    ) -> list[threads.Call]:
         """The calls that move the named rows."""
         count, width = grad.shape
         size = count if count * width <= SHARED_FLOATS else math.ceil(count / 8)
-        named: IntArray = rows.numpy().astype(np.int32, copy=False)
-        of_rows: FloatArray = grad.numpy()
-        arrays = [one.numpy() for one in (self.parameter.detach(), self.m, self.v, self.shrunk)]
+        arrays = self.table.values, *self.arrays
         cuts = [slice(at, min(at + size, count)) for at in range(0, count, max(size, 1))]
-        return [(kernels.adam_rows, (*arrays, named[cut], of_rows[cut], rates)) for cut in cuts]
+        return [(kernels.adam_rows, (*arrays, rows[cut], grad[cut], rates)) for cut in cuts]
 
     def move(
         self,
