@@ -31,7 +31,7 @@ from fastgaum.nets.segments import expand_to_candidates
 from fastgaum.nets.tensors import BatchTensors
 from fastgaum.ops.displays import parts_of
 from fastgaum.ops.optimiser import LazyAdamW
-from fastgaum.ops.scorer import ScorerKernels, dense_of, learn
+from fastgaum.ops.scorer import ScorerKernels, ScorerPass, dense_of, go_on, learn
 
 SHARED_SCORES = 1 << 16
 """scores of a softmax that two threads share"""
@@ -115,16 +115,19 @@ class Game:
         self._train()
         self.reward_optimiser.zero_grad()
         dropped, reward, eta = self._dropped(batch), self.networks.player.reward, self.config.eta
-        states = self.networks.player.states(dropped)
+        states, way_back = self.networks.player.states_and_way_back(dropped)
         of = self._kernels(reward, dropped, states)
         if of is None:
-            utility = reward(dropped.candidates, states, dropped.display_offsets)
+            if way_back is not None:
+                states = self.networks.player.states(dropped)
+            key = self._key_of(reward, dropped, states)
+            utility = reward(dropped.candidates, states, dropped.display_offsets, key)
             losses = exact_loss(utility, batch, self.regulariser, eta, self.outside)
             return self._reward_update(batch.weighted(losses).mean())
         shown, vectors = reward.inputs(of, dropped.candidates, dropped.display_offsets)
         choices = batch.source.choices
         rule = Loss(CHOICES, np.float32(eta), self.outside, choices, NOTHING, _weights_of(batch))
-        made = learn(of, shown, states, rule, self._key(reward), vectors)
+        made = learn(of, shown, states, rule, self._key(reward), vectors, way_back)
         found = _mean_loss(made.log_totals, 1 / eta, made.scores, batch)
         return self.reward_optimiser.step(found)
 
@@ -134,9 +137,19 @@ class Game:
         self._train()
         self.reward_optimiser.zero_grad()
         player, dropped = self.networks.player, self._dropped(batch)
-        states = player.states(dropped)
-        draws, key = _random_state(states.device), self._key_of(player.reward, dropped, states)
-        utility = player.reward(dropped.candidates, states, dropped.display_offsets, key)
+        states, way_back = player.states_and_way_back(dropped)
+        of, offsets = player.reward.kernels_for(dropped.candidates, states), batch.display_offsets
+        draws, key = _random_state(states.device) if of is None else None, None
+        if of is None:
+            if way_back is not None:
+                states = player.states(dropped)
+            utility = player.reward(dropped.candidates, states, offsets)
+        else:
+            key = self._key(player.reward)
+            shown, vectors = player.reward.inputs(of, dropped.candidates, offsets)
+            of_vectors = None if vectors is None else vectors.detach().numpy()
+            scored = ScorerPass(of, of.room, shown, states.detach().numpy(), key, of_vectors)
+            utility = torch.from_numpy(scored.forward())
         steps = self.config.generator_steps
         self._generator_steps(dropped, states, utility, draws, steps, key)
         n, probs = batch.n_events, self._whole_choice(batch, states)
@@ -148,7 +161,11 @@ class Game:
         loss = float((grad * utility.detach()).cpu().numpy().sum(dtype=np.float64))
         if not math.isfinite(loss):
             raise StepRefusedError(f"the loss is {loss}")
-        torch.autograd.backward(utility, grad)
+        if of is None:
+            torch.autograd.backward(utility, grad)
+        else:
+            scored.backward(grad.numpy(), states.requires_grad or way_back is not None)
+            go_on(scored, states, vectors, way_back)
         return self.reward_optimiser.step(loss)
 
     def generator_turn(self, batch: BatchTensors, steps: int) -> None:
@@ -166,7 +183,7 @@ class Game:
         dropped: BatchTensors,
         states: Tensor,
         utility: Tensor,
-        draws: Tensor,
+        draws: Tensor | None,
         steps: int,
         key: int | None,
     ) -> None:
@@ -186,8 +203,9 @@ class Game:
                 shown, vectors = generator.inputs(of, dropped.candidates, dropped.display_offsets)
                 learn(of, shown, states, rule, key, vectors)
             else:
-                _set_random_state(draws, states.device)
-                logits = self.networks.logits(dropped, states)
+                if draws is not None:
+                    _set_random_state(draws, states.device)
+                logits = generator(dropped.candidates, states, dropped.display_offsets, key)
                 losses = mirror_loss(logits, utility, dropped, self.regulariser, eta, self.outside)
                 torch.autograd.backward(dropped.weighted(losses).mean())
             optimiser.step()

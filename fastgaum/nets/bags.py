@@ -43,9 +43,7 @@ class IdDropout:
         dropped = np.empty_like(values)
         threshold = np.uint32(min(int(self.rate * 2**32), 2**32 - 1))
         drop_ids(values, self.unknown_of_id.numpy(), key, threshold, dropped)
-        return Bags(
-            torch.from_numpy(dropped), bags.offsets, bags.numbers, bags.vectors, bags.width
-        )
+        return Bags(torch.from_numpy(dropped), bags.offsets, bags.numbers, bags.vectors, bags.width)
 
 
 def bag_sum(

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ from fastgaum.nets.bags import (
 from fastgaum.nets.segments import has_triton, segment_ids
 from fastgaum.nets.sequences import lstm, prefixes
 from fastgaum.nets.tensors import Bags, BatchTensors, gather_bags, join_bags
+
+if TYPE_CHECKING:
+    from fastgaum.ops.history import HistoryKernels, HistoryPass, Tokens
 
 Carry = tuple[Tensor, ...]
 
@@ -86,6 +89,11 @@ class HistoryEncoder(nn.Module, ABC):
             return next(self.parameters()).new_zeros(len(offsets) - 1, self.state_dim)
         return self.last_states(Bags(ids, bag_offsets, numbers), offsets)
 
+    def pass_of(self, batch: BatchTensors) -> HistoryPass | None:
+        """A pass that makes the states and takes their gradient back by itself; None: autograd
+        does."""
+        return None
+
     def forward(self, batch: BatchTensors) -> Tensor:
         """State before each event, (n_events, state_dim)."""
         states = next(self.parameters()).new_zeros(batch.n_events, self.state_dim)
@@ -113,39 +121,60 @@ class Recurrent(HistoryEncoder):
         self.weight_hh = nn.ParameterList(_uniform(bound, 4 * dim, dim) for _ in range(layers))
         self.weight_ih = nn.ParameterList(_uniform(bound, 4 * dim, dim) for _ in range(layers - 1))
         self.bias_ih = nn.ParameterList(_uniform(bound, 4 * dim) for _ in range(layers - 1))
+        self._kernels: HistoryKernels | None = None
+
+    def kernels_for(self, batch: BatchTensors) -> tuple[HistoryKernels, Tokens] | None:
+        """The kernels that make the states of this batch, and its tokens, or None: torch does."""
+        source = self.input
+        # a subclass may say by itself what comes after tokens
+        if type(self) is not Recurrent or type(source) is not BagLinear:
+            return None
+        if torch.is_grad_enabled() and not source.sparse_grad:
+            return None
+        if source.projection is not None or not ops.takes(source.table):
+            return None
+        if len(batch.later_events) == 0:
+            return None
+        from fastgaum.kernels.bag_linear import BagArrays
+        from fastgaum.ops.history import HistoryKernels, Tokens
+
+        if self._kernels is None:
+            numbers, bias, (first, *hh) = source.numbers, source.bias, self.weight_hh
+            matrix = None
+            if numbers is not None:
+                matrix, bias = numbers.weight, numbers.bias
+            assert bias is not None
+            layers = [[first], *zip(hh, self.weight_ih, self.bias_ih, strict=True)]
+            self._kernels = HistoryKernels(source.table, matrix, bias, layers)
+        tokens, read = batch.tokens, batch.read_tokens
+        of_numbers = tokens.numbers.numpy()
+        if source.numbers is None:
+            of_numbers = of_numbers[:, :0]
+        return self._kernels, Tokens(
+            BagArrays(tokens.ids.numpy(), tokens.offsets.numpy(), of_numbers),
+            batch.token_offsets.numpy(),
+            batch.n_events,
+            batch.later_events.numpy(),
+            None if read is None else read.numpy(),
+        )
+
+    def pass_of(self, batch: BatchTensors) -> HistoryPass | None:
+        """As the base says."""
+        found = self.kernels_for(batch)
+        if found is None:
+            return None
+        from fastgaum.ops.history import HistoryPass
+
+        return HistoryPass(*found, alone=True)
 
     def forward(self, batch: BatchTensors) -> Tensor:
         """State before each event, (n_events, state_dim)."""
-        source, tokens = self.input, batch.tokens
-        # a subclass may say by itself what comes after tokens
-        stock = type(self) is Recurrent and type(source) is BagLinear
-        own = stock and source.projection is None
-        learned = own and (source.sparse_grad or not torch.is_grad_enabled())
-        if not learned or not ops.takes(source.table) or len(batch.later_events) == 0:
+        found = self.kernels_for(batch)
+        if found is None:
             return super().forward(batch)
-        from fastgaum.kernels.bag_linear import BagArrays
         from fastgaum.ops.history import states_of_events
 
-        numbers, bias = source.numbers, source.bias
-        matrix = source.table.new_empty(source.table.shape[1], 0)
-        if numbers is not None:
-            matrix, bias = numbers.weight, numbers.bias
-        assert bias is not None
-        first, *others = self.weight_hh
-        weights = [source.table, matrix, bias, first]
-        if others:
-            layers = zip(others, self.weight_ih, self.bias_ih, strict=True)
-            weights += [one for layer in layers for one in layer]
-        of_numbers = tokens.numbers.numpy()
-        if numbers is None:
-            of_numbers = of_numbers[:, :0]
-        read = None if batch.read_tokens is None else batch.read_tokens.numpy()
-        return states_of_events(
-            weights,
-            BagArrays(tokens.ids.numpy(), tokens.offsets.numpy(), of_numbers),
-            batch.token_offsets.numpy(),
-            (batch.n_events, batch.later_events.numpy(), read),
-        )
+        return states_of_events(*found)
 
     def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
         """State after each token."""

@@ -33,6 +33,7 @@ from fastgaum.nets.towers import NO_NUMBERS, TwoTower, vector_table
 
 if TYPE_CHECKING:
     from fastgaum.ops.displays import DisplayBatch
+    from fastgaum.ops.history import HistoryPass
     from fastgaum.ops.scorer import ScorerKernels
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU}
@@ -269,6 +270,13 @@ class RewardPlayer(nn.Module):
         if self.context is None:
             return states
         return torch.cat([states, self.context(batch.context, batch.context_numbers)], 1)
+
+    def states_and_way_back(self, batch: BatchTensors) -> tuple[Tensor, HistoryPass | None]:
+        """States as of `states`, and what takes their gradient back; None: autograd does."""
+        made = None if self.context is not None else self.history.pass_of(batch)
+        if made is None:
+            return self.states(batch), None
+        return torch.from_numpy(made.states), made
 
     def forward(self, batch: BatchTensors) -> tuple[Tensor, Tensor]:
         """Utilities (n_candidates,) and the states (n_events, state_dim)."""

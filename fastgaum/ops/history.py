@@ -4,7 +4,7 @@ and the places where events read them."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fastgaum import threads
-from fastgaum.arrays import FloatArray, IntArray
+from fastgaum.arrays import FloatArray, IntArray, LongArray
 from fastgaum.kernels import bag_linear as kernels
 from fastgaum.ops.lstm import NO_SOURCE, LstmLayer
 from fastgaum.ops.tables import OfBags, table_of
@@ -21,99 +21,135 @@ TOKENS_OF_PART = 2048
 """tokens per part"""
 
 
+class Tokens(NamedTuple):
+    """Past choices of a batch, and the events that read the states after them."""
+
+    bags: kernels.BagArrays
+    starts: IntArray
+    """start of each sequence in the tokens, (n_sequences + 1,)"""
+    n_events: int
+    later: LongArray
+    """events with a token before them"""
+    read: LongArray | None
+    """last token before each of those; None: all tokens in turn"""
+
+
+class HistoryKernels:
+    """An LSTM's parameters as kernels read them, and where they leave gradients."""
+
+    def __init__(
+        self,
+        table: Tensor,
+        numbers: Tensor | None,
+        bias: Tensor,
+        layers: Sequence[Sequence[Tensor]],
+    ) -> None:
+        """The table (n_ids, 4H), W of numbers (4H, n_numbers) and b (4H,); W_hh of the first layer,
+        then W_hh, W_ih and b of each further one."""
+        self.table, self.dense = table, [bias, *([] if numbers is None else [numbers])]
+        self.numbers, self.layers = numbers, layers
+        self.dense += [one for layer in layers for one in layer]
+        self.lstm = [LstmLayer(layer[0].shape[1]) for layer in layers]
+        self.key: tuple[int, ...] = ()
+
+    def bind(self) -> None:
+        """Find the parameters where they are now."""
+        ends = self.dense[0], self.dense[-1], self.table
+        key = tuple(one.data_ptr() for one in ends)
+        if key == self.key:
+            return
+        bias, width = _array(self.dense[0]), self.table.shape[1]
+        rows: FloatArray = _array(self.table)
+        matrix = np.empty((width, 0), np.float32) if self.numbers is None else _array(self.numbers)
+        self.map = kernels.BagMap(rows, np.empty((0, width), np.float32), matrix, bias)
+        self.weights = [[_array(one) for one in layer] for layer in self.layers]
+        self.no_bias, self.owner = np.zeros_like(bias), table_of(self.table)
+        self.grads: dict[int, FloatArray] = {}
+        if self.owner is not None:
+            self.grads = {id(one): _gradient(one) for one in self.dense}
+        self.key = key
+
+
+class HistoryPass:
+    """One pass forward, then at most one back.
+
+    Attributes:
+        states: h before each event, (n_events, H), zero without a token."""
+
+    def __init__(self, of: HistoryKernels, tokens: Tokens, alone: bool) -> None:
+        """alone: whether no other pass goes forward before this one goes back."""
+        of.bind()
+        self.of, self.tokens = of, tokens
+        (ids, offsets, _), starts, n_events, later, read = tokens
+        x, source, bias, n = of.map.table, ids, of.map.bias, len(offsets) - 1
+        if of.map.weight.shape[1] or len(ids) != n:
+            x, source, bias = np.empty((n, x.shape[1]), np.float32), NO_SOURCE, of.no_bias
+            parts = [(at, min(at + TOKENS_OF_PART, n)) for at in range(0, n, TOKENS_OF_PART)]
+            call = tokens.bags, of.map, x
+            threads.run(kernels.bag_linear, [(*part, *call) for part in parts])
+        self.lstm = of.lstm if alone else [LstmLayer(one.size) for one in of.lstm]
+        h = self.lstm[0].forward(starts, of.weights[0][0], bias, x, source)[0]
+        for layer, (hh, ih, own) in zip(self.lstm[1:], of.weights[1:], strict=True):
+            h = layer.forward(starts, np.concatenate([hh, ih], axis=1), own, h)[0]
+        self.states: FloatArray = np.zeros((n_events, h.shape[1]), np.float32)
+        self.states[later] = h if read is None else h[read]
+
+    def backward(self, grad_states: FloatArray) -> None:
+        """Add the gradients of the parameters where their optimiser reads them."""
+        of, (bags, _, _, later, read) = self.of, self.tokens
+        grad: FloatArray = grad_states.take(later, 0)
+        if read is not None:
+            # a token that no event reads, an action before another one, has none of its own
+            whole = np.zeros((len(bags.offsets) - 1, grad.shape[1]), np.float32)
+            whole[read] = grad
+            grad = whole
+        for at in range(len(self.lstm) - 1, 0, -1):
+            hh, ih, own = of.layers[at]
+            joined = np.empty((len(hh), hh.shape[1] + ih.shape[1]), np.float32)
+            of_bias = np.empty(len(own), np.float32)
+            grad = self.lstm[at].backward(grad, joined, of_bias, of_x=True)[1]
+            of.grads[id(hh)] += joined[:, : hh.shape[1]]
+            of.grads[id(ih)] += joined[:, hh.shape[1] :]
+            of.grads[id(own)] += of_bias
+        first = of.layers[0][0]
+        of_first = np.empty(first.shape, np.float32)
+        sums = self.lstm[0].backward(grad, of_first, of.no_bias[:0])[0]
+        of.grads[id(first)] += of_first
+        up, matrix, bias = of.map.up, np.empty_like(of.map.weight), np.empty_like(of.map.bias)
+        kernels.bag_linear_backward(sums, bags, of.map, kernels.BagMap(sums, up, matrix, bias))
+        of.grads[id(of.dense[0])] += bias
+        if of.numbers is not None:
+            of.grads[id(of.numbers)] += matrix
+        assert of.owner is not None
+        of.owner.give(OfBags(bags.ids, bags.offsets, sums))
+
+
 class _States(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        anchor: Tensor,
-        weights: Sequence[Tensor],
-        bags: kernels.BagArrays,
-        starts: IntArray,
-        places: tuple[int, IntArray, IntArray | None],
-    ) -> Tensor:
-        table, matrix, bias, *of_layers = weights
-        of_bags = kernels.BagMap(
-            table.detach().numpy(),
-            np.empty((0, table.shape[1]), np.float32),
-            matrix.detach().numpy(),
-            bias.detach().numpy(),
-        )
-        x, source, first_bias = of_bags.table, bags.ids, of_bags.bias
-        n = len(bags.offsets) - 1
-        if of_bags.weight.shape[1] or len(bags.ids) != n:
-            x, source = np.empty((n, table.shape[1]), np.float32), NO_SOURCE
-            first_bias = np.zeros_like(first_bias)
-            parts = [(at, min(at + TOKENS_OF_PART, n)) for at in range(0, n, TOKENS_OF_PART)]
-            threads.run(kernels.bag_linear, [(*part, bags, of_bags, x) for part in parts])
-        layers, h = [LstmLayer(of_layers[0].shape[1])], x
-        first = of_layers[0].detach().numpy()
-        h = layers[0].forward(starts, first, first_bias, x, source)[0]
-        for hh, ih, own in zip(of_layers[1::3], of_layers[2::3], of_layers[3::3], strict=True):
-            layers.append(LstmLayer(hh.shape[1]))
-            joined = np.concatenate([hh.detach().numpy(), ih.detach().numpy()], axis=1)
-            h = layers[-1].forward(starts, joined, own.detach().numpy(), h)[0]
-        n_events, later, read = places
-        states = np.zeros((n_events, h.shape[1]), np.float32)
-        states[later] = h if read is None else h[read]
-        ctx.made = weights, of_bags, bags, layers, places
-        return torch.from_numpy(states)
+    def forward(ctx: Any, anchor: Tensor, of: HistoryKernels, tokens: Tokens) -> Tensor:
+        ctx.made = HistoryPass(of, tokens, alone=False)
+        return torch.from_numpy(ctx.made.states)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[None, ...]:
-        weights, of_bags, bags, layers, (_, later, read) = ctx.made
-        table, matrix, bias, *of_layers = weights
-        of_h: FloatArray = grad.numpy().take(later, 0)
-        if read is not None:
-            # a token that no event reads, an action before another one, has none of its own
-            whole = np.zeros((len(bags.offsets) - 1, of_h.shape[1]), np.float32)
-            whole[read] = of_h
-            of_h = whole
-        for at in range(len(layers) - 1, 0, -1):
-            hh, ih, own = of_layers[3 * at - 2 : 3 * at + 1]
-            joined = np.empty((len(hh), hh.shape[1] + ih.shape[1]), np.float32)
-            of_bias = np.empty(len(own), np.float32)
-            of_h = layers[at].backward(of_h, joined, of_bias, of_x=True)[1]
-            _add(hh, joined[:, : hh.shape[1]])
-            _add(ih, joined[:, hh.shape[1] :])
-            _add(own, of_bias)
-        of_first = np.empty(of_layers[0].shape, np.float32)
-        sums = layers[0].backward(of_h, of_first, of_first[0, :0])[0]
-        _add(of_layers[0], of_first)
-        grads = kernels.BagMap(
-            sums, of_bags.up, np.empty_like(of_bags.weight), np.empty_like(of_bags.bias)
-        )
-        kernels.bag_linear_backward(sums, bags, of_bags, grads)
-        if matrix.grad is not None:
-            _add(matrix, grads.weight)
-        _add(bias, grads.bias)
-        owner = table_of(table)
-        assert owner is not None
-        owner.give(OfBags(bags.ids, bags.offsets, sums))
-        return (None,) * 5
+        ctx.made.backward(grad.contiguous().numpy())
+        return None, None, None
 
 
-def _add(parameter: Tensor, grad: FloatArray) -> None:
-    assert parameter.grad is not None
-    of_parameter = parameter.grad.numpy()
-    of_parameter += grad
+def states_of_events(of: HistoryKernels, tokens: Tokens) -> Tensor:
+    """h before each event, (n_events, H), zero without a token, as a node of autograd; float32 on
+    the CPU. Gradients of the weights are added where their optimiser reads them."""
+    found: Tensor = _States.apply(of.dense[0], of, tokens)  # type: ignore[no-untyped-call]
+    return found
 
 
-def states_of_events(
-    weights: Sequence[Tensor],
-    bags: kernels.BagArrays,
-    starts: IntArray,
-    places: tuple[int, IntArray, IntArray | None],
-) -> Tensor:
-    """h before each event, (n_events, H), zero without a token; float32 on the CPU. Gradients of
-    the weights are added where their optimiser reads them.
+def _array(value: Tensor) -> FloatArray:
+    found: FloatArray = value.detach().numpy()
+    return found
 
-    Args:
-        weights: the table (n_ids, 4H), W of numbers (4H, n_numbers), b (4H,), W_hh (4H, H) of the
-            first layer, then W_hh, W_ih and b of each further one.
-        bags: the tokens.
-        starts: start of each sequence in the tokens, (n_sequences + 1,).
-        places: how many events; those with a token before them; the last token before each of
-            these, None: all tokens in turn."""
-    found: Tensor = _States.apply(weights[3], weights, bags, starts, places)  # type: ignore[no-untyped-call]
+
+def _gradient(value: Tensor) -> FloatArray:
+    assert value.grad is not None
+    found: FloatArray = value.grad.numpy()
     return found

@@ -27,6 +27,7 @@ from fastgaum.kernels.choice import GIVEN, SCORES, Loss
 from fastgaum.kernels.draws import DropoutRule
 from fastgaum.ops import towers
 from fastgaum.ops.displays import CANDIDATES_OF_PART, DisplayBatch, Room
+from fastgaum.ops.history import HistoryPass
 from fastgaum.ops.tables import OfParts, table_of
 
 KINDS = {nn.ReLU: 0, nn.ELU: 1}
@@ -274,24 +275,36 @@ def learn(
     loss: Loss,
     key: int | None = None,
     vectors: Tensor | None = None,
+    way_back: HistoryPass | None = None,
 ) -> ScorerPass:
     """Score, take the loss, and go back: gradients of parameters are left where their optimiser
-    reads them; those of `states` and `vectors` go on from here. Arguments as of `score`."""
+    reads them; those of `states` and `vectors` go on from here. Arguments as of `score`; way_back:
+    takes the states' gradient in place of autograd."""
     of_states, of_vectors = states.detach().contiguous().numpy(), None
     if vectors is not None:
         of_vectors = vectors.detach().numpy()
     made = ScorerPass(of, of.room, shown, of_states, key, of_vectors)
-    made.forward(loss, states.requires_grad)
-    going_on = []
-    if states.requires_grad:
-        going_on.append((states, torch.from_numpy(made.grad_states)))
+    made.forward(loss, states.requires_grad or way_back is not None)
+    go_on(made, states, vectors, way_back)
+    return made
+
+
+def go_on(
+    made: ScorerPass, states: Tensor, vectors: Tensor | None, way_back: HistoryPass | None
+) -> None:
+    """Take the gradients of a pass's inputs further back."""
+    inputs, grads = [], []
+    if way_back is not None:
+        way_back.backward(made.grad_states)
+    elif states.requires_grad:
+        inputs.append(states)
+        grads.append(torch.from_numpy(made.grad_states))
     if vectors is not None and vectors.requires_grad:
         assert made.grad_vectors is not None
-        going_on.append((vectors, torch.from_numpy(made.grad_vectors)))
-    if going_on:
-        values, grads = zip(*going_on, strict=True)
-        torch.autograd.backward(values, grads)
-    return made
+        inputs.append(vectors)
+        grads.append(torch.from_numpy(made.grad_vectors))
+    if inputs:
+        torch.autograd.backward(inputs, grads)
 
 
 def joined(*chains: Chains) -> Chains:

@@ -224,6 +224,38 @@ def test_each_operator_chooses_for_itself(history: str, regulariser: str) -> Non
     assert losses[0] == pytest.approx(losses[1], rel=1e-4, abs=2e-5)
 
 
+@pytest.mark.parametrize("kind", [Game, PlainGame])
+@pytest.mark.parametrize("regulariser", ["shannon", "l2"])
+def test_every_step_drops_units(regulariser: str, kind: type[Game]) -> None:
+    """Without steps in between, another seed gives another loss, the same seed the same one."""
+    log, _ = synthesise(300, preset="sample", n_items=30)
+    space = fit_space(log, "identity", set_context=False)
+    config = Config.from_preset(
+        "paper-lstm",
+        players="adversarial",
+        id_dropout=0.0,
+        dropout=0.5,
+        regulariser=regulariser,
+        lr=1e-30,
+        generator_lr=0.01,
+    )
+    torch.manual_seed(0)
+    networks = Networks(config, space.n_ids, space.n_numbers)
+    unknown = torch.from_numpy(space.unknown_of_id)
+    game = kind(networks, config, regulariser_of(config), unknown, log.has_no_click)
+    batch = next(whole(log, space))
+
+    def stepped(seed: int, step: str) -> float:
+        torch.manual_seed(seed)
+        return float(getattr(game, step)(batch))
+
+    assert stepped(1, "exact_step") == stepped(1, "exact_step") != stepped(2, "exact_step")
+    before = [one.clone() for one in networks.generator.parameters()]  # type: ignore[union-attr]
+    game.generator_turn(batch, 1)
+    moved = [one.clone() for one in networks.generator.parameters()]  # type: ignore[union-attr]
+    assert not all(map(torch.equal, before, moved))
+
+
 class LastChoice(HistoryEncoder):
     """The state is a map of the last choice."""
 
