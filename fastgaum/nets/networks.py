@@ -110,6 +110,9 @@ class Scorer(nn.Module):
             rows = None if given is None else given.rows.numpy()
             parts = parts_of(offsets, *of.share)
             shown = DisplayBatch(offsets, ids, candidates.numbers.numpy(), parts, rows)
+            if torch.is_grad_enabled():
+                # steps follow one another: the memory of one serves the next
+                shown.rooms = of.rooms
             candidates.displays[of.share] = shown
         return shown, vectors
 

@@ -29,12 +29,14 @@ class DisplayBatch:
         row of each candidate's vector, (n_candidates,)."""
         self.offsets, self.ids, self.numbers, self.parts = offsets, ids, numbers, parts
         self.vector_rows = vector_rows
+        self.rooms: tuple[NamedRoom, NamedRoom] | None = None
+        """memory of the numbering, used again by the next batch's; None: its own"""
         self._named: NamedParts | None = None
 
     def named(self, slot_of: IntArray) -> NamedParts:
         """The numbered rows of `ids`; slot_of: (n_ids,), −1."""
         if self._named is None:
-            rooms = NamedRoom(), NamedRoom()
+            rooms = self.rooms or (NamedRoom(), NamedRoom())
             self._named = NamedParts(self.ids, self.offsets, self.parts, slot_of, rooms)
         return self._named
 

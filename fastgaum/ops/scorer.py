@@ -28,7 +28,7 @@ from fastgaum.kernels.draws import DropoutRule
 from fastgaum.ops import towers
 from fastgaum.ops.displays import CANDIDATES_OF_PART, DisplayBatch, Room
 from fastgaum.ops.history import HistoryPass
-from fastgaum.ops.tables import OfParts, table_of
+from fastgaum.ops.tables import NamedRoom, OfParts, table_of
 
 KINDS = {nn.ReLU: 0, nn.ELU: 1}
 MOST_SUMMED_PARTS = 4
@@ -69,6 +69,7 @@ class ScorerKernels:
         self.share = part_of_widths(self.widths)
         self.kind = KINDS[type(scorer.act)]
         self.room, self.key = Room(), ()
+        self.rooms = NamedRoom(), NamedRoom()
         self.tables = [one.table for one in (scorer.first, scorer.wide) if one is not None]
         self.dense = dense_of(scorer)
         self.n_deep = self.n_own = sum(one.numel() for one in dense_parameters(scorer))
