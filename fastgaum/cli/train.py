@@ -65,12 +65,17 @@ def train_command(
 
     Args:
         resume: continue the run in its folder; the result is identical to an uninterrupted run
-        former: start from the weights of another run, with its settings, in one go
+        former: folder of a run: start from its weights, with its settings, in one go
     """
     overwrite = COMMON.overwrite
     folder = _usual_folder(source) if out is None else out
     check_outputs(json, resumed=resume)
     if former is not None:
+        if not (former / "config.toml").is_file():
+            raise ConfigError(
+                f"'{former}' is no run folder, which --from takes with its settings: give the "
+                "folder that train -o made, or model.fit(log, start=UserModel.load(file))"
+            )
         options = replace(
             options,
             config=options.config or former / "config.toml",

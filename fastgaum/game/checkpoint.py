@@ -292,11 +292,13 @@ class KeptWeights:
 
     def approach(self, share: float) -> None:
         """Let the copied floating-point state go this share of the way to the module's: copy +
-        share · (state − copy). For copies in memory."""
+        share · (state − copy); whole numbers are copied. For copies in memory."""
         assert self.file is None
         for copy, value in zip(self.copies, self._values(), strict=True):
             if copy.is_floating_point():
                 copy.lerp_(value, share)
+            else:
+                copy.copy_(value)
 
     def close(self) -> None:
         """Give the file back; nothing can be restored after."""

@@ -262,6 +262,7 @@ def test_the_command_takes_over_what_the_run_says(
         ("nothing to resume", run, ["--resume"]),
         ("not [8]", run, ["--set", "hidden=[8]"]),
         ("holds the model 'logit', which has no states", logit, []),
+        ("is no run folder", f"{run}/model.safetensors", []),
     ):
         capsys.readouterr()
         assert main(["train", second, "-o", no, "--from", start, *options]) == 2
