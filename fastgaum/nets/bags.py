@@ -191,6 +191,11 @@ class SharedBagLinear(_AboveTable):
         return self._items[0].table
 
     @property
+    def sparse_grad(self) -> bool:
+        """The owner's."""
+        return self._items[0].sparse_grad
+
+    @property
     def projection_of_rows(self) -> nn.Parameter | None:
         """The owner's."""
         return self._items[0].projection

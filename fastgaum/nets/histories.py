@@ -125,15 +125,15 @@ class Recurrent(HistoryEncoder):
 
     def kernels_for(self, batch: BatchTensors) -> tuple[HistoryKernels, Tokens] | None:
         """The kernels that make the states of this batch, and its tokens, or None: torch does."""
-        source = self.input
+        source, tokens = self.input, batch.tokens
         # a subclass may say by itself what comes after tokens
-        if type(self) is not Recurrent or type(source) is not BagLinear:
+        if type(self) is not Recurrent or type(source) not in (BagLinear, SharedBagLinear):
             return None
         if torch.is_grad_enabled() and not source.sparse_grad:
             return None
-        if source.projection is not None or not ops.takes(source.table):
+        if source.projection_of_rows is not None and tokens.vectors is not None:
             return None
-        if len(batch.later_events) == 0:
+        if not ops.takes(source.table) or len(batch.later_events) == 0:
             return None
         from fastgaum.kernels.bag_linear import BagArrays
         from fastgaum.ops.history import HistoryKernels, Tokens
@@ -145,8 +145,8 @@ class Recurrent(HistoryEncoder):
                 matrix, bias = numbers.weight, numbers.bias
             assert bias is not None
             layers = [[first], *zip(hh, self.weight_ih, self.bias_ih, strict=True)]
-            self._kernels = HistoryKernels(source.table, matrix, bias, layers)
-        tokens, read = batch.tokens, batch.read_tokens
+            self._kernels = HistoryKernels(source.table, source.up, matrix, bias, layers)
+        read = batch.read_tokens
         of_numbers = tokens.numbers.numpy()
         if source.numbers is None:
             of_numbers = of_numbers[:, :0]

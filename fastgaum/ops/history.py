@@ -40,14 +40,15 @@ class HistoryKernels:
     def __init__(
         self,
         table: Tensor,
+        up: Tensor | None,
         numbers: Tensor | None,
         bias: Tensor,
         layers: Sequence[Sequence[Tensor]],
     ) -> None:
-        """The table (n_ids, 4H), W of numbers (4H, n_numbers) and b (4H,); W_hh of the first layer,
-        then W_hh, W_ih and b of each further one."""
-        self.table, self.dense = table, [bias, *([] if numbers is None else [numbers])]
-        self.numbers, self.layers = numbers, layers
+        """The table (n_ids, 4H), or (n_ids, width) with U (width, 4H); W of numbers (4H, n_numbers)
+        and b (4H,); W_hh of the first layer, then W_hh, W_ih and b of each further one."""
+        self.table, self.up, self.numbers, self.layers = table, up, numbers, layers
+        self.dense = [bias, *(one for one in (up, numbers) if one is not None)]
         self.dense += [one for layer in layers for one in layer]
         self.lstm = [LstmLayer(layer[0].shape[1]) for layer in layers]
         self.key: tuple[int, ...] = ()
@@ -58,10 +59,13 @@ class HistoryKernels:
         key = tuple(one.data_ptr() for one in ends)
         if key == self.key:
             return
-        bias, width = _array(self.dense[0]), self.table.shape[1]
-        rows: FloatArray = _array(self.table)
-        matrix = np.empty((width, 0), np.float32) if self.numbers is None else _array(self.numbers)
-        self.map = kernels.BagMap(rows, np.empty((0, width), np.float32), matrix, bias)
+        bias = _array(self.dense[0])
+        up, matrix = np.empty((0, len(bias)), np.float32), np.empty((len(bias), 0), np.float32)
+        if self.up is not None:
+            up = _array(self.up)
+        if self.numbers is not None:
+            matrix = _array(self.numbers)
+        self.map = kernels.BagMap(_array(self.table), up, matrix, bias)
         self.weights = [[_array(one) for one in layer] for layer in self.layers]
         self.no_bias, self.owner = np.zeros_like(bias), table_of(self.table)
         self.grads: dict[int, FloatArray] = {}
@@ -82,8 +86,8 @@ class HistoryPass:
         self.of, self.tokens = of, tokens
         (ids, offsets, _), starts, n_events, later, read = tokens
         x, source, bias, n = of.map.table, ids, of.map.bias, len(offsets) - 1
-        if of.map.weight.shape[1] or len(ids) != n:
-            x, source, bias = np.empty((n, x.shape[1]), np.float32), NO_SOURCE, of.no_bias
+        if of.map.weight.shape[1] or len(of.map.up) or len(ids) != n:
+            x, source, bias = np.empty((n, len(bias)), np.float32), NO_SOURCE, of.no_bias
             parts = [(at, min(at + TOKENS_OF_PART, n)) for at in range(0, n, TOKENS_OF_PART)]
             call = tokens.bags, of.map, x
             threads.run(kernels.bag_linear, [(*part, *call) for part in parts])
@@ -115,13 +119,17 @@ class HistoryPass:
         of_first = np.empty(first.shape, np.float32)
         sums = self.lstm[0].backward(grad, of_first, of.no_bias[:0])[0]
         of.grads[id(first)] += of_first
-        up, matrix, bias = of.map.up, np.empty_like(of.map.weight), np.empty_like(of.map.bias)
-        kernels.bag_linear_backward(sums, bags, of.map, kernels.BagMap(sums, up, matrix, bias))
+        up, matrix, bias = (np.empty_like(one) for one in of.map[1:])
+        rows = sums
+        if of.up is not None:
+            rows = np.empty((len(sums), len(up)), np.float32)
+        kernels.bag_linear_backward(sums, bags, of.map, kernels.BagMap(rows, up, matrix, bias))
         of.grads[id(of.dense[0])] += bias
-        if of.numbers is not None:
-            of.grads[id(of.numbers)] += matrix
+        for parameter, one in ((of.up, up), (of.numbers, matrix)):
+            if parameter is not None:
+                of.grads[id(parameter)] += one
         assert of.owner is not None
-        of.owner.give(OfBags(bags.ids, bags.offsets, sums))
+        of.owner.give(OfBags(bags.ids, bags.offsets, rows))
 
 
 class _States(torch.autograd.Function):
