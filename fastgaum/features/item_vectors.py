@@ -3,6 +3,7 @@ components."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from fastgaum.kernels.optimiser import number_rows
 from fastgaum.logs.log import Column, SessionLog
 from fastgaum.logs.side_tables import item_vectors_of
 
+VectorsOfRows = Callable[[slice], FloatArray]
+"""standardised vectors of some rows of items, (n, dim)"""
 N_COMPONENTS = 16
 """principal components that are read without a tower of items"""
 SAMPLE = 200_000

@@ -20,7 +20,7 @@ from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.features.coded_log import check_columns
 from fastgaum.features.fields import OF_PLACE, ids_of_items
-from fastgaum.features.item_vectors import ItemVectors, component_names
+from fastgaum.features.item_vectors import ItemVectors, VectorsOfRows, component_names
 from fastgaum.features.numbers import (
     LOG_VIEWS,
     item_numbers,
@@ -33,7 +33,6 @@ from fastgaum.kernels.candidate_formulas import TRAINING_NUMBERS
 from fastgaum.logs.columns import show
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import Vocabulary
-from fastgaum.models.fixed import Vectors
 
 NO_VALUE = -2
 """instead of a category's row: the display has to give the category"""
@@ -51,7 +50,7 @@ class Catalogue:
     fixed: FloatArray
     """base numbers of each row before they are standardised, 0 where a session decides, NaN where
     a display gives the number, shape (n_items + 1, n_base)"""
-    vectors: Vectors | None = None
+    vectors: VectorsOfRows | None = None
     """standardised vectors of some rows, (n, dim), where networks read vectors"""
 
     @property

@@ -9,11 +9,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import bags_of_candidates
 from fastgaum.features.fields import ids_of_places
+from fastgaum.features.item_vectors import VectorsOfRows
 from fastgaum.features.session_counts import SessionCounts
 from fastgaum.features.sessions import places_of
 from fastgaum.kernels.bag_linear import BagArrays
@@ -21,12 +23,17 @@ from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.kernels.choice import choice_probs
 from fastgaum.models.choice_model import Head
 from fastgaum.models.context import EncodedContext
-from fastgaum.models.fixed import FixedRecurrent, FixedScorer, Vectors, rows_of_table
 from fastgaum.models.networks_model import NetworksModel
+from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.histories import Carry, HistoryEncoder, Recurrent
+from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import Shannon
 from fastgaum.nets.tensors import Bags
-from fastgaum.ops.displays import DisplayBatch, parts_of
+from fastgaum.ops.displays import DisplayBatch, Room, parts_of
+from fastgaum.ops.history import HistorySteps
+from fastgaum.ops.scorer import ScorerKernels, ScorerPass
+
+VECTORS_AT_ONCE = 65_536
 
 
 class FixedNetworks:
@@ -63,7 +70,9 @@ class FixedNetworks:
         self.source = networks
         self.history_dim = networks.player.history.state_dim
         self.state_dim = networks.player.state_dim
-        self._copy(None, 0)
+        self._plain = deepcopy(networks).cpu().float().eval()
+        self.reads_vectors, self.n_vectors = False, 0
+        self._read(self._plain)
         self.n_ids, self.n_numbers = space.n_ids, space.n_numbers
         self.fields_of_items = [
             at for at, part in enumerate(space.context) if part.source == "context_item"
@@ -71,30 +80,33 @@ class FixedNetworks:
         self.context_starts = np.array([part.start + 1 for part in space.context], np.int32)
         self.place_columns, self.ids_of_places = ids_of_places(space.categorical, space.grid)
 
-    def with_vectors(self, vectors: Vectors, n_vectors: int) -> FixedNetworks:
-        """The networks with the standardised vectors of n_vectors items."""
-        other = copy(self)
-        other._copy(vectors, n_vectors)
+    def with_vectors(self, vectors: VectorsOfRows, n_vectors: int) -> FixedNetworks:
+        """The networks with the standardised vectors of n_vectors items, whose rows stand in the
+        items' tables behind those of the ids."""
+        other, networks = copy(self), deepcopy(self._plain)
+        scorers = [networks.player, networks.generator]
+        for layer in (one.items for one in scorers if one is not None):
+            if layer is not None:
+                _append_vectors(layer, vectors, n_vectors)
+        other.reads_vectors, other.n_vectors = True, n_vectors
+        other._read(networks)
         return other
 
-    def _copy(self, vectors: Vectors | None, n: int) -> None:
-        networks, player = self.source, self.source.player
-        self.reads_vectors, self.n_vectors = vectors is not None, n
-        self.reward = self.chooser = FixedScorer(player.reward, vectors, n)
-        if self.head == "generator" and networks.generator is not None:
-            self.chooser = FixedScorer(networks.generator, vectors, n)
-        encoder, self.history_reads_vectors = player.history, False
-        self.history: FixedRecurrent | HistoryEncoder
-        if type(encoder) is Recurrent:
-            self.history = FixedRecurrent(encoder, vectors, n)
-            projection = encoder.input.projection_of_rows
-            self.history_reads_vectors = self.reads_vectors and projection is not None
-        else:
-            self.history = deepcopy(encoder).cpu().eval()
+    def _read(self, networks: Networks) -> None:
+        player, generator = networks.player, networks.generator
+        self.reward = self.chooser = ScorerKernels(player.reward)
+        if self.head == "generator" and generator is not None:
+            self.chooser = ScorerKernels(generator)
+        encoder = player.history
+        self.history: HistorySteps | HistoryEncoder = encoder
+        self.history_reads_vectors = False
+        if isinstance(encoder, Recurrent) and (of := encoder.kernels()) is not None:
+            self.history = HistorySteps(of)
+            self.history_reads_vectors = self.reads_vectors and of.up is not None
         self.items: FloatArray = np.zeros((0, 0), np.float32)
         if self.space.context:
             assert player.items is not None
-            self.items = rows_of_table(player.items, vectors, n)
+            self.items = player.items.table.detach().numpy()
 
     def distribution(self, scores: FloatArray, offsets: IntArray) -> tuple[FloatArray, FloatArray]:
         """Probability of each candidate, and of no click in each event, by the head's scores."""
@@ -125,8 +137,6 @@ class ShownDisplays(NamedTuple):
     items: IntArray
     """training row of each candidate's item, further items after these, (n_candidates,)"""
     batch: DisplayBatch
-    vector_ids: IntArray
-    """the candidates' ids, and the row of their vectors where networks read vectors"""
 
     @property
     def counted(self) -> UserDisplays:
@@ -148,7 +158,7 @@ class Users:
         self.counts = SessionCounts(networks.space, n, within)
         self.histories = (
             RecurrentHistories(networks.history, n)
-            if isinstance(networks.history, FixedRecurrent)
+            if isinstance(networks.history, HistorySteps)
             else ReplayedHistories(networks.history, n)
         )
         self.states: FloatArray = np.zeros((n, networks.state_dim), np.float32)
@@ -182,12 +192,12 @@ class Users:
             ids[:, networks.place_columns] = networks.ids_of_places.take(places, 0, mode="clip")
         parts = parts_of(offsets)
         encoded = self.counts.encode(shown, numbers, parts, set_size)
-        vector_ids = ids
+        vector_ids = None
         if networks.reads_vectors:
             assert vectors is not None
             vector_ids = np.column_stack([ids, vectors + np.int32(networks.n_ids)])
-        batch = DisplayBatch(offsets, ids, encoded, parts)
-        return ShownDisplays(shown.users, shown.items, batch, vector_ids)
+        batch = DisplayBatch(offsets, ids, encoded, parts, vector_ids=vector_ids)
+        return ShownDisplays(shown.users, shown.items, batch)
 
     def pass_by(self, shown: UserDisplays) -> ShownDisplays:
         """Show displays that no network reads and of which nothing is chosen."""
@@ -195,16 +205,18 @@ class Users:
             np.zeros((0, 1), np.int32),
             np.zeros((0, self.networks.n_numbers), np.float32),
         )
-        batch = DisplayBatch(shown.offsets, ids, numbers, parts_of(shown.offsets))
-        return ShownDisplays(shown.users, shown.items, batch, ids)
+        parts = parts_of(shown.offsets)
+        batch = DisplayBatch(shown.offsets, ids, numbers, parts, vector_ids=ids)
+        return ShownDisplays(shown.users, shown.items, batch)
 
     def scores(
-        self, scorer: FixedScorer, shown: ShownDisplays, examined: bool = True
+        self, scorer: ScorerKernels, shown: ShownDisplays, examined: bool = True
     ) -> FloatArray:
-        """A scorer's scores of candidates, (n_candidates,)."""
+        """A scorer's scores of candidates, (n_candidates,); examined: whether places add to
+        them."""
         everyone = _are_all(shown.users, len(self.states))
         states = self.states if everyone else self.states.take(shown.users, 0)
-        return scorer.scores(shown.batch, shown.vector_ids, states, examined)
+        return _scores(scorer, shown.batch, states, examined)
 
     def utilities(self, shown: ShownDisplays, chosen: IntArray) -> FloatArray:
         """The reward's utility of each chosen candidate, without the examination of its place,
@@ -214,16 +226,21 @@ class Users:
         at, batch, reward = chosen[clicked], shown.batch, self.networks.reward
         if len(at):
             offsets = np.arange(len(at) + 1, dtype=np.int32)
-            alone = DisplayBatch(offsets, batch.ids[at], batch.numbers[at], parts_of(offsets))
+            further = None if batch.vector_ids is None else batch.vector_ids[at]
+            ids, numbers, parts = batch.ids[at], batch.numbers[at], parts_of(offsets)
+            alone = DisplayBatch(offsets, ids, numbers, parts, vector_ids=further)
             states = self.states[shown.users[clicked]]
-            utilities[clicked] = reward.scores(alone, shown.vector_ids[at], states, False)
+            utilities[clicked] = _scores(reward, alone, states, examined=False)
         return utilities
 
     def move(self, shown: ShownDisplays, chosen: IntArray) -> None:
         """Move users on by the candidate that each chose, (n_events,), -1 for no click."""
         batch = shown.batch
         self.counts.count(shown.counted, chosen, batch.parts)
-        ids = shown.vector_ids if self.networks.history_reads_vectors else batch.ids
+        ids = batch.ids
+        if self.networks.history_reads_vectors:
+            assert batch.vector_ids is not None
+            ids = batch.vector_ids
         self.tell(shown.users, BagArrays(*bags_of_candidates(ids, batch.numbers, chosen)))
 
     def act(self, users: IntArray, ids: IntArray) -> None:
@@ -256,7 +273,7 @@ class Users:
 class RecurrentHistories:
     """Histories of n users that advance by one recurrent step."""
 
-    def __init__(self, encoder: FixedRecurrent, n: int) -> None:
+    def __init__(self, encoder: HistorySteps, n: int) -> None:
         self.encoder, self.carries = encoder, encoder.initial(n)
 
     def reset(self, users: IntArray | slice) -> None:
@@ -312,6 +329,25 @@ class ReplayedHistories:
         )
         ends = torch.from_numpy(np.cumsum([0, *map(len, read)]).astype(np.int32))
         return np.asarray(self.encoder.last_states(bags, ends).numpy())
+
+
+def _append_vectors(layer: BagLinear, vectors: VectorsOfRows, n: int) -> None:
+    """Put the rows of n items' vectors behind the rows of a table."""
+    table, projection = layer.table.detach(), layer.projection
+    assert projection is not None
+    rows = table.new_empty(len(table) + n, table.shape[1])
+    rows[: len(table)] = table
+    for start in range(0, n, VECTORS_AT_ONCE):
+        stop = min(start + VECTORS_AT_ONCE, n)
+        part = torch.from_numpy(vectors(slice(start, stop)))
+        rows[len(table) + start : len(table) + stop] = part @ projection.detach()
+    layer.table, layer.projection = nn.Parameter(rows), None
+
+
+def _scores(
+    scorer: ScorerKernels, shown: DisplayBatch, states: FloatArray, examined: bool
+) -> FloatArray:
+    return ScorerPass(scorer, Room(), shown, states, None, examined=examined).forward()
 
 
 def _are_all(users: IntArray, n: int) -> bool:

@@ -123,22 +123,17 @@ class Recurrent(HistoryEncoder):
         self.bias_ih = nn.ParameterList(_uniform(bound, 4 * dim) for _ in range(layers - 1))
         self._kernels: HistoryKernels | None = None
 
-    def kernels_for(self, batch: BatchTensors) -> tuple[HistoryKernels, Tokens] | None:
-        """The kernels that make the states of this batch, and its tokens, or None: torch does."""
-        source, tokens = self.input, batch.tokens
+    def kernels(self) -> HistoryKernels | None:
+        """The kernels that read these weights, or None: torch does."""
+        source = self.input
         # a subclass may say by itself what comes after tokens
         if type(self) is not Recurrent or type(source) not in (BagLinear, SharedBagLinear):
             return None
-        if torch.is_grad_enabled() and not source.sparse_grad:
+        if not ops.takes(source.table):
             return None
-        if source.projection_of_rows is not None and tokens.vectors is not None:
-            return None
-        if not ops.takes(source.table) or len(batch.later_events) == 0:
-            return None
-        from fastgaum.kernels.bag_linear import BagArrays
-        from fastgaum.ops.history import HistoryKernels, Tokens
-
         if self._kernels is None:
+            from fastgaum.ops.history import HistoryKernels
+
             numbers, bias, (first, *hh) = source.numbers, source.bias, self.weight_hh
             matrix = None
             if numbers is not None:
@@ -146,17 +141,33 @@ class Recurrent(HistoryEncoder):
             assert bias is not None
             layers = [[first], *zip(hh, self.weight_ih, self.bias_ih, strict=True)]
             self._kernels = HistoryKernels(source.table, source.up, matrix, bias, layers)
-        read = batch.read_tokens
+        return self._kernels
+
+    def kernels_for(self, batch: BatchTensors) -> tuple[HistoryKernels, Tokens] | None:
+        """The kernels that make the states of this batch, and its tokens, or None: torch does."""
+        source, tokens, read = self.input, batch.tokens, batch.read_tokens
+        of = self.kernels() if len(batch.later_events) else None
+        if of is None or (torch.is_grad_enabled() and not source.sparse_grad):
+            return None
+        if source.projection_of_rows is not None and tokens.vectors is not None:
+            return None
+        from fastgaum.kernels.bag_linear import BagArrays
+        from fastgaum.ops.history import Tokens
+
         of_numbers = tokens.numbers.numpy()
         if source.numbers is None:
             of_numbers = of_numbers[:, :0]
-        return self._kernels, Tokens(
+        return of, Tokens(
             BagArrays(tokens.ids.numpy(), tokens.offsets.numpy(), of_numbers),
             batch.token_offsets.numpy(),
             batch.n_events,
             batch.later_events.numpy(),
             None if read is None else read.numpy(),
         )
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without kernels, which a copy binds to its own weights."""
+        return {**self.__dict__, "_kernels": None}
 
     def pass_of(self, batch: BatchTensors) -> HistoryPass | None:
         """As the base says."""

@@ -78,19 +78,28 @@ class Scorer(nn.Module):
         """Whether training drops units."""
         return self.dropout.p > 0 or (self.tower is not None and self.tower.dropout.p > 0)
 
-    def kernels_for(self, candidates: Bags, states: Tensor) -> ScorerKernels | None:
-        """The kernels that score these candidates and learn from them, or None: torch does."""
-        if type(self.first) is not BagLinear or not ops.takes(states):
+    def kernels(self) -> ScorerKernels | None:
+        """The kernels that read these weights, or None: torch does."""
+        if type(self.first) is not BagLinear or type(self.act) not in ACTIVATIONS.values():
             return None
-        if torch.is_grad_enabled() and not self.first.sparse_grad:
-            return None
-        if candidates.width is None or type(self.act) not in ACTIVATIONS.values():
+        if not ops.takes(self.first.table):
             return None
         if self._kernels is None:
             from fastgaum.ops.scorer import ScorerKernels
 
             self._kernels = ScorerKernels(self)
         return self._kernels
+
+    def kernels_for(self, candidates: Bags, states: Tensor) -> ScorerKernels | None:
+        """The kernels that score these candidates and learn from them, or None: torch does."""
+        of = self.kernels() if candidates.width is not None and ops.takes(states) else None
+        if of is None or (torch.is_grad_enabled() and not self.first.sparse_grad):
+            return None
+        return of
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without kernels, which a copy binds to its own weights."""
+        return {**self.__dict__, "_kernels": None}
 
     def inputs(
         self, of: ScorerKernels, candidates: Bags, display_offsets: Tensor

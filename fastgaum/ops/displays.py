@@ -23,12 +23,14 @@ class DisplayBatch:
         numbers: FloatArray,
         parts: list[tuple[int, int]],
         vector_rows: IntArray | None = None,
+        vector_ids: IntArray | None = None,
     ) -> None:
         """offsets: each event's first candidate, (n_events + 1,); ids (n_candidates, n_fields);
         numbers (n_candidates, n_numbers); parts: ranges of events that threads share; vector_rows:
-        row of each candidate's vector, (n_candidates,)."""
+        row of each candidate's vector, (n_candidates,); vector_ids: ids as towers read them, whose
+        table holds the vectors' rows behind the ids', (n_candidates, n_fields + 1)."""
         self.offsets, self.ids, self.numbers, self.parts = offsets, ids, numbers, parts
-        self.vector_rows = vector_rows
+        self.vector_rows, self.vector_ids = vector_rows, vector_ids
         self.rooms: tuple[NamedRoom, NamedRoom] | None = None
         """memory of the numbering, used again by the next batch's; None: its own"""
         self._named: NamedParts | None = None

@@ -14,7 +14,8 @@ from torch.autograd.function import once_differentiable
 from fastgaum import threads
 from fastgaum.arrays import FloatArray, IntArray, LongArray
 from fastgaum.kernels import bag_linear as kernels
-from fastgaum.ops.lstm import NO_SOURCE, LstmLayer
+from fastgaum.kernels import lstm as lstm_kernels
+from fastgaum.ops.lstm import NO_SOURCE, LstmLayer, gate_blocks, plan
 from fastgaum.ops.tables import OfBags, table_of
 
 TOKENS_OF_PART = 2048
@@ -50,7 +51,8 @@ class HistoryKernels:
         self.table, self.up, self.numbers, self.layers = table, up, numbers, layers
         self.dense = [bias, *(one for one in (up, numbers) if one is not None)]
         self.dense += [one for layer in layers for one in layer]
-        self.lstm = [LstmLayer(layer[0].shape[1]) for layer in layers]
+        self.size = layers[0][0].shape[1]
+        self.lstm = [LstmLayer(self.size) for _ in layers]
         self.key: tuple[int, ...] = ()
 
     def bind(self) -> None:
@@ -88,9 +90,7 @@ class HistoryPass:
         x, source, bias, n = of.map.table, ids, of.map.bias, len(offsets) - 1
         if of.map.weight.shape[1] or len(of.map.up) or len(ids) != n:
             x, source, bias = np.empty((n, len(bias)), np.float32), NO_SOURCE, of.no_bias
-            parts = [(at, min(at + TOKENS_OF_PART, n)) for at in range(0, n, TOKENS_OF_PART)]
-            call = tokens.bags, of.map, x
-            threads.run(kernels.bag_linear, [(*part, *call) for part in parts])
+            _map_bags(tokens.bags, of.map, x)
         self.lstm = of.lstm if alone else [LstmLayer(one.size) for one in of.lstm]
         h = self.lstm[0].forward(starts, of.weights[0][0], bias, x, source)[0]
         for layer, (hh, ih, own) in zip(self.lstm[1:], of.weights[1:], strict=True):
@@ -130,6 +130,49 @@ class HistoryPass:
                 of.grads[id(parameter)] += one
         assert of.owner is not None
         of.owner.give(OfBags(bags.ids, bags.offsets, rows))
+
+
+Carries = list[tuple[FloatArray, FloatArray]]
+"""h and c of each layer, (n_sequences, H) each"""
+
+
+class HistorySteps:
+    """An LSTM whose weights do not change, moved on by one token of each sequence."""
+
+    def __init__(self, of: HistoryKernels) -> None:
+        of.bind()
+        (first,), *above = of.weights
+        self.size, self.map = of.size, of.map
+        self.layers = [(gate_blocks(first, 4, of.size), of.no_bias)]
+        for hh, ih, own in above:
+            joined = np.concatenate([hh, ih], axis=1)
+            self.layers.append((gate_blocks(joined, 4, joined.shape[1]), own))
+
+    def initial(self, n: int) -> Carries:
+        """Of n sequences without a token."""
+        zeros = np.zeros((2 * len(self.layers), n, self.size), np.float32)
+        return list(zip(zeros[::2], zeros[1::2], strict=True))
+
+    def advance(self, carries: Carries, tokens: kernels.BagArrays) -> Carries:
+        """After one more token of each sequence."""
+        n = len(tokens.numbers)
+        x = np.empty((n, 4 * self.size), np.float32)
+        _map_bags(tokens, self.map, x)
+        (sequences, cut), gates, after = plan(np.arange(n + 1, dtype=np.int32), self.size), x, []
+        for (blocks, bias), (first_h, first_c) in zip(self.layers, carries, strict=True):
+            h, c = np.empty_like(first_h), np.empty_like(first_c)
+            layer = lstm_kernels.LstmPass(x, NO_SOURCE, gates, h, c, first_h, first_c)
+            fixed = (sequences, blocks, bias, layer)
+            threads.run(lstm_kernels.lstm_tiles, [(tiles, *fixed) for tiles in cut])
+            after.append((h, c))
+            x = h
+        return after
+
+
+def _map_bags(bags: kernels.BagArrays, weights: kernels.BagMap, result: FloatArray) -> None:
+    n = len(result)
+    parts = [(at, min(at + TOKENS_OF_PART, n)) for at in range(0, n, TOKENS_OF_PART)]
+    threads.run(kernels.bag_linear, [(*part, bags, weights, result) for part in parts])
 
 
 class _States(torch.autograd.Function):

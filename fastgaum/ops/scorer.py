@@ -116,9 +116,10 @@ class ScorerPass:
         states: FloatArray,
         key: int | None,
         vectors: FloatArray | None = None,
+        examined: bool = True,
     ) -> None:
         """key: of dropout, if any; vectors: of the displayed items, projected to rows of the
-        towers' table, (n_distinct, d)."""
+        towers' table, (n_distinct, d); examined: whether places add to scores."""
         of.bind()
         self.of, self.room, self.shown, self.states = of, room, shown, states
         self.vectors, scorer = vectors, of.scorer
@@ -134,7 +135,7 @@ class ScorerPass:
             )
         self.dropout = dropout_rule(scorer.dropout.p, deep_key)
         self.by_place = None
-        if scorer.examination is not None:
+        if examined and scorer.examination is not None:
             self.by_place = scorer.examination.by_place.detach().numpy()
 
     def forward(self, loss: Loss = ONLY_SCORES, with_states: bool = True) -> FloatArray:

@@ -50,7 +50,8 @@ class TowerCalls:
         """flat: the parameters `dense_of(tower)`; dropouts: of the state, and of the user's hidden
         layer; others as of `ops.scorer.ScorerPass`."""
         self.tower, self.room, self.shown, self.vectors = tower, room, shown, vectors
-        self.states, self.dropouts, self.ids = states, dropouts, shown.ids
+        self.states, self.dropouts = states, dropouts
+        self.ids = shown.ids if shown.vector_ids is None else shown.vector_ids
         self.parameter = None if tower.items is None else tower.items.table
         rows = np.empty((0, tower.dim), np.float32)
         if self.parameter is None:

@@ -27,11 +27,10 @@ from fastgaum.logs.clicks import refuse_successive
 from fastgaum.logs.log import SessionLog, SplitName, require_log
 from fastgaum.models.choice_model import Head
 from fastgaum.models.context import ContextRows, EncodedContext
-from fastgaum.models.fixed import rows_of_table
 from fastgaum.models.item_catalogue import ActionIds, Catalogue
 from fastgaum.models.user_model import UserModel
 from fastgaum.models.users import FixedNetworks, ShownDisplays, Users
-from fastgaum.nets.networks import Scorer
+from fastgaum.ops.scorer import ScorerModule
 from fastgaum.worlds.logged import LoggedContexts, LoggedStarts, UserContexts
 from fastgaum.worlds.world import (
     NO_ITEM,
@@ -115,7 +114,7 @@ class LearnedWorld(World):
         self.model, self.head, self.outside = model, self.networks.head, model.outside
         self.item_ids, self.state_dim = self.catalogue.item_ids, self.networks.state_dim
         self.action_ids = ActionIds(self.catalogue) if model.space.actions else None
-        self.item_features = item_features(self.catalogue, model.networks.player.reward, n_features)
+        self.item_features = item_features(self.catalogue, self.networks.reward.scorer, n_features)
         self.starts: LoggedStarts | None = None
         if starts == "logged" and log is not None:
             self.starts = LoggedStarts(self.catalogue, log, split, model.outside)
@@ -329,7 +328,7 @@ class LearnedPopulation(ContextPopulation):
         # the entry behind the last candidate's is that of no click
         earned = (
             np.append(scores, np.float32(0))[chosen]
-            if networks.chooser is networks.reward and networks.reward.by_place is None
+            if networks.chooser is networks.reward and networks.reward.scorer.examination is None
             else users.utilities(shown, chosen)
         )
         response = Response(places[chosen], items[chosen], earned)
@@ -420,7 +419,7 @@ def contexts_of(world: World, log: SessionLog) -> Callable[[LongArray], EncodedC
     return rows.of_log(log, np.arange(log.n_events, dtype=np.int32)).of
 
 
-def item_features(catalogue: Catalogue, reward: Scorer, n_features: int) -> FloatArray:
+def item_features(catalogue: Catalogue, reward: ScorerModule, n_features: int) -> FloatArray:
     """Features of each item, (n_items, ≤ n_features): principal components, then log displays, log
     choices, choice rate, standardised. Raises ConfigError for fewer features than statistics.
 
@@ -441,7 +440,7 @@ def item_features(catalogue: Catalogue, reward: Scorer, n_features: int) -> Floa
     statistics = (counted - counted.mean(axis=0)) / np.where(scale > 1e-6, scale, np.float32(1))
     statistics = np.asarray(statistics, np.float32)
     layer = (reward.tower and reward.tower.items) or reward.first
-    table = rows_of_table(layer, catalogue.vectors, n + 1)
+    table: FloatArray = layer.table.detach().numpy()
     own = [at for at, one in enumerate(space.categorical) if one.source not in OF_PLACE]
     vectors = table[catalogue.ids[:n, own]].sum(1)
     if len(table) > n_ids:

@@ -164,9 +164,10 @@ class LoggedStarts:
             events = first_events[now] + t
             offsets, at = pick_rows(self.display_offsets, events)
             choices, items, ids = self.choices[events], self.items[at], self.ids[at]
-            vector_ids = ids
+            vector_ids = None
             if networks.reads_vectors:
                 vector_ids = np.column_stack([ids, items + np.int32(networks.n_ids)])
-            batch = DisplayBatch(offsets, ids, self.numbers[at], parts_of(offsets))
+            numbers, parts = self.numbers[at], parts_of(offsets)
+            batch = DisplayBatch(offsets, ids, numbers, parts, vector_ids=vector_ids)
             chosen = np.where(choices >= 0, offsets[:-1] + choices, np.int32(-1))
-            users.move(ShownDisplays(who[now], items, batch, vector_ids), chosen)
+            users.move(ShownDisplays(who[now], items, batch), chosen)
