@@ -16,7 +16,6 @@ from fastgaum.cli.options import (
     JsonFile,
     ModelOptions,
     Threads,
-    given,
     use_threads,
 )
 from fastgaum.cli.output import check_outputs, finish, note
@@ -119,7 +118,8 @@ def _train(
         found = run_folder.run_checkpoint(folder) if resume and table is None else None
         if table is not None:
             model = UserModel.load(folder, device="cpu")
-            options.check_same(folder, run_folder.asked_of(folder), ended=True)
+            if options != DEFAULT_MODEL:
+                options.check_same(folder, run_folder.asked_of(folder), ended=True)
             reading = reading.or_of_run(folder, source)
         elif found is not None:
             options.check_same(folder, config := found.config, ended=False)
@@ -307,17 +307,10 @@ def _follow(source: str, reading: Reading, device: str, processes: Processes) ->
 def _resume_command(
     source: str, folder: Path, reading: Reading, machine: Machine, n_processes: int
 ) -> str:
-    own = given(
-        data_dir=reading.data_dir,
-        device=None if machine.device == "auto" else machine.device,
-        threads=machine.threads,
-    )
-    options = [
-        text for key, value in own.items() for text in (f"--{key.replace('_', '-')}", str(value))
-    ]
-    command = (
-        ["fastgaum"]
-        if n_processes == 1
-        else ["torchrun", "--nproc-per-node", str(n_processes), "-m", "fastgaum"]
-    )
-    return shlex.join([*command, "train", source, "-o", str(folder), "--resume", *options])
+    started = [] if n_processes == 1 else ["torchrun", "--nproc-per-node", str(n_processes), "-m"]
+    words = [*started, "fastgaum", "train", source, "-o", str(folder), "--resume"]
+    device = None if machine.device == "auto" else machine.device
+    options = {"--data-dir": reading.data_dir, "--device": device, "--threads": machine.threads}
+    for option, value in options.items():
+        words += [] if value is None else [option, str(value)]
+    return shlex.join(words)

@@ -152,6 +152,10 @@ def test_an_ended_run_takes_repeated_options_alone(
         ([*QUICK, "--preset", "fastgaum", "--seed", "5"], "has ended and has seed = 0, not 5: "),
     ):
         assert says in failing([*argv, *other])
+    (run / "machine.json").write_text("{}")
+    assert main(argv) == 0
+    assert "machine.json' is damaged or not a record" in failing([*argv, *QUICK])
+    (run / "machine.json").write_bytes(before["machine.json"])
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
