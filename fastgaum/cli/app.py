@@ -44,10 +44,9 @@ COMMANDS = {
     "log.",
     "train": "Train a user model on a log and write a run folder.\n\nAfter Ctrl-C, SIGTERM or a "
     "crash the run is kept as it was last saved, and --resume continues it: the result is "
-    "identical to an uninterrupted run. To train more after a run has ended, use --from, "
-    "which is made in one go.\n\nWith "
-    "several processes, `torchrun --nproc-per-node K -m fastgaum train …`, each takes its part of "
-    "every batch. After every 16 steps they average their weights (--set local_steps=N).",
+    "identical to an uninterrupted run. To train more after a run has ended, use --from."
+    "\n\nWith several processes, `torchrun --nproc-per-node K -m fastgaum train …`, each takes its "
+    "part of every batch. After every 16 steps they average their weights (--set local_steps=N).",
     "evaluate": "Score a trained model on a split of a log.",
     "predict": "Write the utility and the choice probability of every candidate.",
     "what-if": "Ask a trained model about displays that were never shown: shares after a change, "

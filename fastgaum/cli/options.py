@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -206,33 +206,31 @@ class ModelOptions:
         check_name(name)
         return name, values
 
-    def resumed(
-        self,
-        folder: Path,
-        config: Config,
-        fitted: Callable[[Config], list[Config]] | None = None,
-    ) -> Config:
-        """A resumed run's `config`, which options may only repeat; `fitted` gives what the fit of
-        an asked one may end with, where `config` is that of a run that has ended. Raises
-        ConfigError."""
+    def after(self, run: Path) -> ModelOptions:
+        """With the settings of a run whose weights a fit takes over. Raises ConfigError."""
+        file = run / "config.toml"
+        if not file.is_file():
+            raise ConfigError(
+                f"'{run}' is no run folder, which --from takes with its settings: give the folder "
+                "that train -o made, or model.fit(log, start=UserModel.load(file))"
+            )
+        settings = (*self.settings, "folds=0", "search=[]")
+        return replace(self, config=self.config or file, settings=settings)
+
+    def check_same(self, folder: Path, asked: Config, *, ended: bool) -> None:
+        """Raise ConfigError unless options only repeat what a run was asked for, which goes on or
+        has ended."""
         changes = self._changes()
         anew = self.preset is not None or self.config is not None or "preset" in changes
-        asked = self.resolve() if anew else config.replace(**changes)
-        was = config.to_mapping()
-        differing = []
-        for now in [asked] if fitted is None else fitted(asked):
-            values = now.to_mapping()
-            differing.append(
-                [f"{k} = {was[k]}, not {values[k]}" for k in was if values[k] != was[k]]
-            )
-        if fewest := min(differing, key=len):
-            ended = "" if fitted is None else " has ended and"
-            cure = "" if fitted is None else f", or go on with new data (--from {folder})"
+        now = (self.resolve() if anew else asked.replace(**changes)).to_mapping()
+        was = asked.to_mapping()
+        if differ := [f"{k} = {was[k]}, not {now[k]}" for k in was if now[k] != was[k]]:
+            cure = f", or go on with new data (--from {folder})" if ended else ""
             raise ConfigError(
-                f"the run in '{folder}'{ended} has {', '.join(fewest)}: leave the options out (the "
-                f"folder has them), or train in another folder{cure}"
+                f"the run in '{folder}'{' has ended and' if ended else ''} has "
+                f"{', '.join(differ)}: leave the options out (the folder has them), or train in "
+                f"another folder{cure}"
             )
-        return config
 
     def _changes(self) -> dict[str, object]:
         return given(seed=self.seed, protocol=self.protocol) | parse_settings(self.settings)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from fastgaum.cli.options import DataDir, Device, JsonFile, RunPath, ScoredSplit, TablePath
 from fastgaum.cli.output import check_outputs, check_table_output, finish, note, write_frames
 from fastgaum.cli.progress import Bar
-from fastgaum.cli.reading import Log, note_unfinished, rows_of_run
+from fastgaum.cli.reading import Log, rows_of_run
 from fastgaum.errors import OutputError
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ def predict_command(
     from fastgaum.logs.log import SessionLog
 
     model = load_model(run, device=device)
-    note_unfinished(run, source)
     found = rows_of_run(run, source, data_dir, split)
     if isinstance(found, SessionLog):
         note(

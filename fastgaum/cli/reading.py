@@ -18,6 +18,7 @@ from fastgaum.logs.options import ABOUT, ReadOptions, columns_of, option_name
 from fastgaum.untrusted import parse_json, read_text
 
 if TYPE_CHECKING:
+    from fastgaum.logs.datasets import Located
     from fastgaum.logs.fold import Rows
     from fastgaum.logs.log import SessionLog, SplitName
     from fastgaum.logs.read import RowsToPredict
@@ -109,16 +110,13 @@ class Reading:
         """As `load`, and the rows of a log that is not a saved one."""
         from fastgaum.logs.datasets import resolve
         from fastgaum.logs.read import ONE_DISPLAY, read_with_rows
-        from fastgaum.logs.tables import open_known
 
         found = resolve(source, self.data_dir)
         log, rows = read_with_rows(found, options=self.options)
         if rows is not None and rows.by_session:
             note(f"{found.path.name}: {ONE_DISPLAY}")
         if rows is not None and not found.dataset:
-            layout = open_known(found.path, self.options.delimiter)[1]
-            if layout is not None:
-                note(f"{found.path.name} is read as {layout}")
+            _dtypes_of(found, self.options.delimiter)
         return log, rows
 
     def or_of_run(self, folder: Path, source: str) -> Reading:
@@ -187,7 +185,9 @@ AS_IT_IS = Reading()
 
 
 def log_of_run(run: Path, source: str, data_dir: Path | None) -> SessionLog:
-    """Read a log as the log of a run was read. Raises as `Reading.load` and `or_of_run`."""
+    """Read a log as the log of a run was read; a note says if its training has not ended. Raises as
+    `Reading.load` and `or_of_run`."""
+    _note_unfinished(run, source)
     reading = Reading(data_dir=data_dir).or_of_run(run, source)
     with Bar(f"reading {source}"):
         return reading.load(source)
@@ -201,18 +201,16 @@ def rows_of_run(
     from fastgaum.logs.datasets import resolve
     from fastgaum.logs.read import read_to_predict, without_choices
     from fastgaum.logs.store import is_saved_log
-    from fastgaum.logs.tables import open_known
 
+    _note_unfinished(run, source)
     reading = Reading(data_dir=data_dir).or_of_run(run, source)
     found = resolve(source, data_dir)
     if found.simulated or is_saved_log(found.path):
         with Bar(f"reading {source}"):
             return reading.load(source)
     found.verify()
-    table, layout = open_known(found.path, reading.options.delimiter)
-    if layout is not None and not found.dataset:
-        note(f"{found.path.name} is read as {layout}")
-    if without_choices(reading.options, table.dtypes) is not reading.options:
+    dtypes = _dtypes_of(found, reading.options.delimiter)
+    if without_choices(reading.options, dtypes) is not reading.options:
         note(f"{found.path.name} has no choices: its displays are read as without a click")
     with Bar(f"reading {source}"):
         options = reading.options.over(found.options)
@@ -255,7 +253,17 @@ def lasting(source: str) -> str:
     return source if source in names() else str(Path(source).absolute())
 
 
-def note_unfinished(run: Path, source: str) -> None:
+def _dtypes_of(found: Located, delimiter: str | None) -> Mapping[str, Any]:
+    """The columns of a file of rows; a note says which layout it is, if it is a public log's."""
+    from fastgaum.logs.tables import open_known
+
+    table, layout = open_known(found.path, delimiter)
+    if layout is not None and not found.dataset:
+        note(f"{found.path.name} is read as {layout}")
+    return table.dtypes
+
+
+def _note_unfinished(run: Path, source: str) -> None:
     """Say so if the training of a run has not ended."""
     from fastgaum.models.run_folder import RESUME_FILE
 

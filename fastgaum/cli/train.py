@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -16,7 +16,6 @@ from fastgaum.cli.options import (
     JsonFile,
     ModelOptions,
     Threads,
-    given,
     use_threads,
 )
 from fastgaum.cli.output import check_outputs, finish, note
@@ -28,8 +27,11 @@ from fastgaum.interrupts import Interrupted
 from fastgaum.logs.options import ReadOptions
 
 if TYPE_CHECKING:
+    from polars import DataFrame
+
     from fastgaum.game.averaging import Processes
     from fastgaum.logs.log import SessionLog
+    from fastgaum.models.user_model import UserModel
 
 
 @Parameter(name="*")
@@ -56,7 +58,7 @@ def train_command(
     ] = None,
     options: ModelOptions = DEFAULT_MODEL,
     resume: Flag = False,
-    former: Annotated[Path | None, Parameter(name="--from")] = None,
+    start: Annotated[Path | None, Parameter(name="--from")] = None,
     json: JsonFile = None,
     machine: Machine = THIS_MACHINE,
     reading: Reading = AS_IT_IS,
@@ -65,35 +67,39 @@ def train_command(
 
     Args:
         resume: continue the run in its folder; the result is identical to an uninterrupted run
-        former: folder of a run: start from its weights, with its settings, in one go
+        start: folder of a run: start from its weights, with its settings
     """
-    overwrite = COMMON.overwrite
     folder = _usual_folder(source) if out is None else out
     check_outputs(json, resumed=resume)
-    if former is not None:
-        if not (former / "config.toml").is_file():
-            raise ConfigError(
-                f"'{former}' is no run folder, which --from takes with its settings: give the "
-                "folder that train -o made, or model.fit(log, start=UserModel.load(file))"
-            )
-        options = replace(
-            options,
-            config=options.config or former / "config.toml",
-            settings=(*options.settings, "folds=0", "search=[]"),
-        )
-    other = options.other_model() if former is None else options.named()
-    if other is not None:
-        if resume:
-            raise ConfigError(
-                f"the model '{other[0]}' is fitted in one go{' by --from' if former else ''}, "
-                "there is nothing to resume: train it again (--overwrite replaces the run)"
-            )
-        _fit(source, folder, other, json, machine, reading, former)
+    if start is not None:
+        options = options.after(start)
+    other = options.other_model()
+    if other is None:
+        _train(source, folder, options, resume, start, json, machine, reading)
         return
+    for is_given, what in ((resume, "there is nothing to resume"), (start, "--from has no use")):
+        if is_given:
+            raise ConfigError(
+                f"the model '{other[0]}' is fitted in one go, {what}: train it again (--overwrite "
+                "replaces the run)"
+            )
+    _fit(source, folder, other, json, machine, reading)
+
+
+def _train(
+    source: str,
+    folder: Path,
+    options: ModelOptions,
+    resume: bool,
+    start: Path | None,
+    json: Path | None,
+    machine: Machine,
+    reading: Reading,
+) -> None:
+    """Train a `UserModel`: a run that is new, that goes on, or that has ended."""
     config = options.resolve()
     # torch takes a second to import: a misspelt option is answered before.
     from fastgaum.game.averaging import launched, n_restarts
-    from fastgaum.game.checkpoint import places_cost, trials_as_facts
     from fastgaum.machine import device_of
     from fastgaum.models import run_folder
     from fastgaum.models.user_model import UserModel
@@ -103,72 +109,69 @@ def train_command(
         if not processes.is_first:
             _follow(source, reading, machine.device, processes)
             return
+        overwrite = COMMON.overwrite
         # torchrun gives the same command again after a process's death
         if n_restarts() and (folder / run_folder.RESUME_FILE).is_file():
             resume, overwrite = True, False
         run_folder.check_run_folder(folder, overwrite or resume)
-        finished = run_folder.finished_table(folder) if resume else None
-        checkpoint = run_folder.run_checkpoint(folder) if resume and finished is None else None
-        if finished is not None:
+        table = run_folder.finished_table(folder) if resume else None
+        found = run_folder.run_checkpoint(folder) if resume and table is None else None
+        if table is not None:
             model = UserModel.load(folder, device="cpu")
-            config, reading = model.config, reading.or_of_run(folder, source)
-        elif checkpoint is not None:
-            config = options.resumed(folder, checkpoint.config)
-            reading = reading.of_resumed(folder, checkpoint.reading)
-        elif resume:
-            note(f"{folder}: there is no run to go on with, this one begins")
+            if options != DEFAULT_MODEL:
+                options.check_same(folder, run_folder.asked_of(folder), ended=True)
+            reading = reading.or_of_run(folder, source)
+        elif found is not None:
+            options.check_same(folder, config := found.config, ended=False)
+            reading = reading.of_resumed(folder, found.reading)
+        else:
+            reading = reading if start is None else reading.or_of_run(start, source)
+            if resume:
+                note(f"{folder}: there is no run to go on with, this one begins")
         # its tensors are not held for as long as the run
-        resume, checkpoint = checkpoint is not None, None
-        if finished is None:
-            model = UserModel(config, device=machine.device)
+        found, is_former = None, table is not None
         origin = run_folder.LogOrigin(lasting(source), reading.options.to_json())
         about = {"config": config.to_mapping(), "reading": origin.reading}
-        processes.agree(about if finished is None else None)
+        processes.agree(None if is_former else about)
         with Bar(f"reading {source}"):
             log = reading.load_to_train(source)
-        n_settings, n_folds = len(model.settings_for(log)), model.folds_for(log)
-        observers = [TrainingProgress(config, n_settings, n_folds)]
-        try:
-            with noting_compilation(), observers[0]:
-                if finished is not None:
-                    assert model.space is not None
-                    run_folder.check_same_log(folder, log, model.space.fingerprint)
-                    if options != DEFAULT_MODEL:
-                        options.resumed(folder, config, lambda asked: _fitted(asked, log))
-                    table = finished
-                elif resume:
-                    table = run_folder.resume_run(
-                        model,
-                        log,
-                        folder,
-                        observers=observers,
-                        source=origin.source,
-                        processes=processes,
-                    )
-                else:
+        if table is not None:
+            assert model.space is not None
+            run_folder.check_same_log(folder, log, model.space.fingerprint)
+        else:
+            model = UserModel(config, device=machine.device)
+            progress = TrainingProgress(config, len(model.settings_for(log)), model.folds_for(log))
+            try:
+                with noting_compilation(), progress:
                     table = run_folder.train_run(
                         model,
                         log,
                         folder,
                         overwrite=overwrite,
-                        observers=observers,
+                        resume=resume,
+                        start=start,
+                        observers=[progress],
                         origin=origin,
                         processes=processes,
                     )
-        except Interrupted as interrupted:
-            if interrupted.cure:
-                command = _resume_command(source, folder, reading, machine, processes.size)
-                interrupted.cure += f": go on with `{command}`"
-            raise
+            except Interrupted as interrupted:
+                if interrupted.cure:
+                    command = _resume_command(source, folder, reading, machine, processes.size)
+                    interrupted.cure += f": go on with `{command}`"
+                raise
+    text, facts = _result(folder, model, log, table, is_former)
+    finish(text, json, facts | {"processes": processes.size})
+
+
+def _result(
+    folder: Path, model: UserModel, log: SessionLog, table: DataFrame, is_former: bool
+) -> tuple[str, dict[str, Any]]:
+    """The line and the facts of a run that has ended; notes say how its setting was chosen."""
+    from fastgaum.game.checkpoint import places_cost, trials_as_facts
+
+    assert model.space is not None
+    before = ", finished before" if is_former else ""
     best = table.filter(table["best"]).row(-1, named=True)
-    figures = f"validation prec@1 {best['val_prec1']:.1f}"
-    if best["phase"] in ("generator", "rounds"):
-        figures += f", the generator's {best['val_generator_prec1']:.1f}, gap {best['gap']:.4f}"
-    before = ", finished before" if finished is not None else ""
-    text = (
-        f"{folder}: {table.height} epochs{before}, "
-        f"best {best['epoch']} by {chosen_by(model.config)}: {figures}"
-    )
     out_of_fold: dict[str, float] | None = None
     if model.members:
         reward = model.evaluate(log, "validation").heads["reward"]
@@ -178,16 +181,48 @@ def train_command(
             f"users: validation prec@1 {out_of_fold['prec@1']:.1f}, NLL {out_of_fold['nll']:.3f}, "
             "out of fold"
         )
-    if model.trials:
+    else:
+        text = (
+            f"{folder}: {table.height} epochs{before}, best {best['epoch']} by "
+            f"{chosen_by(model.config)}: validation prec@1 {best['val_prec1']:.1f}"
+        )
+        if best["phase"] in ("generator", "rounds"):
+            text += f", the generator's {best['val_generator_prec1']:.1f}, gap {best['gap']:.4f}"
+    trials, cost = trials_as_facts(model.trials), places_cost(model.trials)
+    _note_trials(model, trials, cost)
+    context = model.space.context_holds
+    if context:
+        fields = ", ".join(f"{name} ({holds})" for name, holds in context.items())
+        note(f"context of the events: {fields}")
+    if model.space.actions:
+        note(f"actions, tokens of the history: {log.n_actions} beside {log.n_events} events")
+    return text, {
+        "path": str(folder),
+        "log": log.name,
+        "context": context,
+        "actions": log.n_actions if model.space.actions else 0,
+        "compared": trials,
+        "places_cost": cost,
+        "folds": model.space.folds,
+        "out_of_fold": out_of_fold,
+        "epochs": table.height,
+        "finished_before": is_former,
+        "best": best,
+    }
+
+
+def _note_trials(model: UserModel, trials: list[dict[str, Any]], cost: float | None) -> None:
+    """Say which settings a fit compared, and what it costs to keep places apart."""
+    if trials:
         then = "and one was chosen, and fitted anew"
         if model.members:
             then = "the best third again on the next fold of users, and one was chosen, whose fits "
             then += "went on with the game"
         note(
-            f"{len(model.trials)} settings were compared with exact players, each by its least "
+            f"{len(trials)} settings were compared with exact players, each by its least "
             f"validation loss; {then}:"
         )
-    for one in trials_as_facts(model.trials):
+    for one in trials:
         loss = one["val_loss"]
         said = "diverged" if loss is None else f"validation loss {loss:.4f}"
         # losses are comparable among settings of as many folds
@@ -195,39 +230,16 @@ def train_command(
         seconds = f" · {one['seconds']:.1f} s" if "seconds" in one else ""
         chosen = " · chosen" if one["chosen"] else ""
         note(f"compared: {one['name']} · {said}{folds}{seconds}{chosen}")
-    cost = places_cost(model.trials)
     if cost is not None:
+        chosen = (
+            "apart was chosen, so their effect can be taken out"
+            if model.config.examination
+            else "read was chosen, and --set examination=true keeps them apart"
+        )
         note(
             f"places: a fit that keeps them apart has a validation loss {cost:+.4f} above one that "
-            "reads them as an input; "
-            + (
-                "apart was chosen, so their effect can be taken out"
-                if model.config.examination
-                else "read was chosen, and --set examination=true keeps them apart"
-            )
+            f"reads them as an input; {chosen}"
         )
-    assert model.space is not None
-    context = model.space.context_holds
-    if context:
-        fields = ", ".join(f"{name} ({holds})" for name, holds in context.items())
-        note(f"context of the events: {fields}")
-    if model.space.actions:
-        note(f"actions, tokens of the history: {log.n_actions} beside {log.n_events} events")
-    facts = {
-        "path": str(folder),
-        "log": log.name,
-        "context": context,
-        "actions": log.n_actions if model.space.actions else 0,
-        "compared": trials_as_facts(model.trials),
-        "places_cost": cost,
-        "folds": model.space.folds,
-        "out_of_fold": out_of_fold,
-        "epochs": table.height,
-        "finished_before": finished is not None,
-        "best": best,
-        "processes": processes.size,
-    }
-    finish(text, json, facts)
 
 
 def _usual_folder(source: str) -> Path:
@@ -237,15 +249,6 @@ def _usual_folder(source: str) -> Path:
     return Path("runs") / stem_of(Path(source).absolute())
 
 
-def _fitted(asked: Config, log: SessionLog) -> list[Config]:
-    """The configurations that a fit of the asked one may end with on a log."""
-    from fastgaum.models.user_model import UserModel
-
-    displays = log.training_counts().displays.tolist()
-    tried = UserModel(asked, device="cpu").settings_for(log).values()
-    return [config.for_items(displays) for config in tried or [asked]]
-
-
 def _fit(
     source: str,
     folder: Path,
@@ -253,17 +256,14 @@ def _fit(
     json: Path | None,
     machine: Machine,
     reading: Reading,
-    former: Path | None,
 ) -> None:
-    """Fit a baseline, or a model with the weights of a former run."""
+    """Fit a baseline."""
     from fastgaum.baselines.registry import check_model, make_model
     from fastgaum.game.averaging import launched
     from fastgaum.machine import device_of
     from fastgaum.models.run_folder import LogOrigin, check_run_folder, fit_run
-    from fastgaum.models.user_model import UserModel
 
     name, settings = named
-    start = None if former is None else UserModel.load(former, device="cpu")
     check_model(name, settings)
     check_run_folder(folder, COMMON.overwrite)
     use_threads(machine.threads)
@@ -274,14 +274,11 @@ def _fit(
                 "without torchrun"
             )
     model = make_model(name, settings, machine.device)
-    reading = reading if former is None else reading.or_of_run(former, source)
     with Bar(f"reading {source}"):
         log = reading.load_to_train(source)
     origin = LogOrigin(lasting(source), reading.options.to_json())
     with noting_compilation(), Bar(f"fitting {name}"):
-        table, head = fit_run(
-            model, name, log, folder, overwrite=COMMON.overwrite, origin=origin, start=start
-        )
+        table, head = fit_run(model, name, log, folder, overwrite=COMMON.overwrite, origin=origin)
     figures = f"validation prec@1 {head.precision[1].mean:.1f}, NLL {head.nll.mean:.3f}"
     text = f"{folder}: {name}, {figures}"
     facts = {
@@ -310,17 +307,10 @@ def _follow(source: str, reading: Reading, device: str, processes: Processes) ->
 def _resume_command(
     source: str, folder: Path, reading: Reading, machine: Machine, n_processes: int
 ) -> str:
-    own = given(
-        data_dir=reading.data_dir,
-        device=None if machine.device == "auto" else machine.device,
-        threads=machine.threads,
-    )
-    options = [
-        text for key, value in own.items() for text in (f"--{key.replace('_', '-')}", str(value))
-    ]
-    command = (
-        ["fastgaum"]
-        if n_processes == 1
-        else ["torchrun", "--nproc-per-node", str(n_processes), "-m", "fastgaum"]
-    )
-    return shlex.join([*command, "train", source, "-o", str(folder), "--resume", *options])
+    started = [] if n_processes == 1 else ["torchrun", "--nproc-per-node", str(n_processes), "-m"]
+    words = [*started, "fastgaum", "train", source, "-o", str(folder), "--resume"]
+    device = None if machine.device == "auto" else machine.device
+    options = {"--data-dir": reading.data_dir, "--device": device, "--threads": machine.threads}
+    for option, value in options.items():
+        words += [] if value is None else [option, str(value)]
+    return shlex.join(words)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fastgaum.cli.options import DataDir, Device, JsonFile, Repeated, RunPath, ScoredSplit
 from fastgaum.cli.output import check_outputs, note, show_block, write_json
 from fastgaum.cli.progress import Bar
-from fastgaum.cli.reading import Log, log_of_run, note_unfinished
+from fastgaum.cli.reading import Log, log_of_run
 from fastgaum.errors import ConfigError
 from fastgaum.reports.table import TableColumn, finite, table_of
 
@@ -61,7 +61,6 @@ def what_if_command(
     )
 
     model = load_model(run, device=device)
-    note_unfinished(run, source)
     log = log_of_run(run, source, data_dir)
     refits = members_of(model)
     named = items.split(",") if items else []

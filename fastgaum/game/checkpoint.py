@@ -6,31 +6,24 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from io import BufferedRandom
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fastgaum.checkpoint import damage_named, load_state, save_state
 from fastgaum.config import Config
-from fastgaum.errors import CheckpointError, OutputError
+from fastgaum.errors import CheckpointError
 from fastgaum.game.observers import EpochRow
 
-RUN_FORMAT = "fastgaum-run-13"
+RUN_FORMAT = "fastgaum-run-14"
 SHARE = 0.02
 """share of the time that saving takes at most"""
-IN_MEMORY_BYTES = 1 << 28
-"""best weights above this size are in a temporary file"""
-_ROWS = 1 << 16
-"""rows of a table that are read from that file at once"""
 
 Phase = Literal["", "start", "exact", "generator", "rounds"]
 PHASES = get_args(Phase)
@@ -143,6 +136,20 @@ def trials_as_facts(trials: Sequence[TriedSetting]) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
+class StartOfRun:
+    """The run whose weights another one took over."""
+
+    run: str
+    """its folder"""
+    sha256: str
+    """of its model file"""
+
+    def shown(self) -> str:
+        """Its name, and the sha256."""
+        return f"the run {Path(self.run).name}, sha256 {self.sha256[:12]}"
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """Content of the file of a run."""
 
@@ -158,6 +165,7 @@ class Checkpoint:
     """of the next setting or fold, or of the training proper"""
     members: list[dict[str, Tensor]] = field(default_factory=list)
     """weights of the fits of further folds that are done"""
+    start: StartOfRun | None = None
 
     @classmethod
     def load(cls, file: Path) -> Checkpoint:
@@ -230,95 +238,41 @@ def _when(state: TrainerState | None) -> str:
 
 
 class KeptWeights:
-    """A copy of a module's state that can be put back, in a temporary file where it is large."""
+    """A copy of a module's state that can be put back.
+
+    Attributes:
+        copies: the copied state, by name."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        state = module.state_dict(keep_vars=True)
-        self.kept = [value for value in state.values() if value.numel()]
-        self.file: BufferedRandom | None = None
-        self.copies: list[Tensor] = []
-        if sum(value.nbytes for value in self._values()) > IN_MEMORY_BYTES:
-            # `close` closes it
-            self.file = tempfile.TemporaryFile(prefix="fastgaum-weights-")  # noqa: SIM115
+        # the parameters themselves: an optimiser may give them other memory
+        self.state: dict[str, Tensor] = module.state_dict(keep_vars=True)
+        self.copies: dict[str, Tensor] = {}
         self.copy()
 
     def copy(self) -> None:
-        """Copy the module's present state. Raises OutputError where temporary files do not fit."""
-        if self.file is None:
-            self.copies = [value.clone() for value in self._values()]
-            return
-        try:
-            self.file.seek(0)
-            for value in self._values():
-                self.file.write(_bytes_of(value))
-            self.file.flush()
-        except OSError as error:
-            raise OutputError(
-                f"cannot keep weights in '{tempfile.gettempdir()}': {error.strerror}; "
-                "free space or set TMPDIR"
-            ) from error
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The copied state, by name; not copies: read them before the next `copy`."""
-        state = self.module.state_dict()
-        names = [name for name, value in state.items() if value.numel()]
-        if self.file is None:
-            copied = dict(zip(names, self.copies, strict=True))
-        else:
-            copied, at = {}, 0
-            for name in names:
-                value = state[name]
-                # mapped, not read: a second copy in memory is what the file is there to avoid; "c"
-                # never writes to it
-                raw = np.memmap(self.file, np.uint8, "c", at, (value.nbytes,))
-                copied[name] = torch.from_numpy(raw).view(value.dtype).view(value.shape)
-                at += value.nbytes
-        return {name: copied.get(name, value) for name, value in state.items()}
+        """Copy the module's present state."""
+        self.copies = {name: value.detach().clone() for name, value in self.state.items()}
 
     @torch.no_grad()
     def restore(self) -> None:
         """Put the copied state back, in place."""
-        for part, copy in self._parts():
-            part.copy_(copy)
+        for name, value in self.state.items():
+            value.copy_(self.copies[name])
 
     @torch.no_grad()
     def leave(self, share: float) -> None:
         """Let the module's floating-point state, in place, leave the copied one by this share of
         the way: copy + share · (state − copy)."""
-        for part, copy in self._parts():
-            if part.is_floating_point():
-                part.lerp_(copy.to(part.device), 1 - share)
+        for name, value in self.state.items():
+            if value.is_floating_point():
+                value.lerp_(self.copies[name], 1 - share)
 
+    @torch.no_grad()
     def approach(self, share: float) -> None:
         """Let the copied floating-point state go this share of the way to the module's: copy +
-        share · (state − copy); whole numbers are copied. For copies in memory."""
-        assert self.file is None
-        for copy, value in zip(self.copies, self._values(), strict=True):
+        share · (state − copy); whole numbers are copied."""
+        for name, copy in self.copies.items():
             if copy.is_floating_point():
-                copy.lerp_(value, share)
+                copy.lerp_(self.state[name], share)
             else:
-                copy.copy_(value)
-
-    def close(self) -> None:
-        """Give the file back; nothing can be restored after."""
-        if self.file is not None:
-            self.file.close()
-
-    def _values(self) -> list[Tensor]:
-        return [value.detach() for value in self.kept]
-
-    def _parts(self) -> Iterator[tuple[Tensor, Tensor]]:
-        if self.file is None:
-            yield from zip(self._values(), self.copies, strict=True)
-            return
-        self.file.seek(0)
-        for value in self._values():
-            for part in torch.atleast_1d(value.detach()).split(_ROWS):
-                copy = torch.empty(part.shape, dtype=part.dtype)
-                self.file.readinto(_bytes_of(copy))
-                yield part, copy
-
-
-def _bytes_of(value: Tensor) -> memoryview:
-    return value.detach().cpu().contiguous().numpy().reshape(-1).view("u1").data
+                copy.copy_(self.state[name])

@@ -127,8 +127,6 @@ class Trainer:
             raise
         finally:
             self.game.release()
-            self.best_weights.close()
-            self.latest.close()
             self.observers.tell(Observer.on_fit_end, self.rows, error)
         return self.rows
 
@@ -167,7 +165,7 @@ class Trainer:
         at = self.at
         if not at.enter(phase, self.config.lr_drops):
             return
-        if phase == "exact" and self.average is None and self.best_weights.file is None:
+        if phase == "exact" and self.average is None:
             self.average = KeptWeights(self.networks)
         self._set_learning_rates(self.config.lr_drops)
         while at.epochs < epochs and not at.ended:
@@ -298,8 +296,8 @@ class Trainer:
             rows=self.rows,
             best_score=self.best_score,
             weights=self.networks.state_dict(),
-            best=self.best_weights.tensors(),
-            average={} if self.average is None else self.average.tensors(),
+            best=self.best_weights.copies,
+            average={} if self.average is None else self.average.copies,
             optimisers={
                 player: OptimiserState(optimiser.counters, optimiser.state())
                 for player, optimiser in self.game.optimisers().items()

@@ -2,27 +2,29 @@
 model.safetensors, resume.safetensors until the run has ended, and then README.md, the model card.
 
 Each file is written atomically. resume.safetensors is written first: where a crash has left another
-file ahead of it, `resume_run` writes that file again. It is removed last."""
+file ahead of it, the run that goes on writes that file again. It is removed last."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import tomli_w
 
+from fastgaum.checkpoint import damage_named
 from fastgaum.config import Config
-from fastgaum.errors import CheckpointError, ConfigError, LogFormatError, NumericsError, OutputError
+from fastgaum.errors import CheckpointError, LogFormatError, NumericsError, OutputError
 from fastgaum.files import atomic, require_writable
 from fastgaum.game.averaging import Processes
-from fastgaum.game.checkpoint import Checkpoint, Checkpointer, trials_as_facts
+from fastgaum.game.checkpoint import Checkpoint, Checkpointer, StartOfRun, trials_as_facts
 from fastgaum.game.observers import EpochRow, Observer
 from fastgaum.interrupts import Interrupted
 from fastgaum.locks import LOCK_FILE, folder_lock, require_free
@@ -33,7 +35,7 @@ from fastgaum.metrics.evaluation import HeadFigures
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.user_model import UserModel
 from fastgaum.row_files import read_small_parquet
-from fastgaum.untrusted import escaped
+from fastgaum.untrusted import escaped, parse_json, read_text
 
 RESUME_FILE = "resume.safetensors"
 CARD_FILE = "README.md"
@@ -68,6 +70,8 @@ def train_run(
     folder: Path,
     *,
     overwrite: bool = False,
+    resume: bool = False,
+    start: Path | None = None,
     observers: Sequence[Observer] = (),
     origin: LogOrigin | None = None,
     processes: Processes | None = None,
@@ -82,24 +86,91 @@ def train_run(
         log: its training and validation splits are read.
         folder: of the run.
         overwrite: whether a run that is there is replaced.
+        resume: go on with the run in the folder, if one has begun, from the last epoch that was
+            saved, to the bytes that it would have had. The model has the configuration of
+            `run_checkpoint`.
+        start: folder of the run whose weights are taken over, as `start` of the model's `fit`; a
+            run that goes on has its own.
         observers: see each epoch and each batch, after files are written.
         origin: of the log.
         processes: train together, each with the same model and log; the first writes.
 
     Raises:
         OutputError: the folder holds a run already, is another process's, or cannot be written.
+        CheckpointError: the run has ended, its file is damaged, or it has another log, another
+            configuration or a start that has changed since.
         NumericsError: training diverged.
         LogFormatError, LostPeerError: the processes have read different logs, or one is gone.
     """
     processes = processes or Processes()
     if not processes.is_first:
-        return _follow(model, log, processes)
-    check_run_folder(folder, overwrite)
-    origin = origin or LogOrigin()
+        checkpoint = _of_first(processes, log, None)
+        former = _loaded(checkpoint.start)
+        checkpointer = Checkpointer(None, checkpoint)
+        return model.fit(log, start=former, checkpointer=checkpointer, processes=processes)
+    check_run_folder(folder, overwrite or resume)
+    origin, file = origin or LogOrigin(), folder / RESUME_FILE
     with folder_lock(folder):
-        _check_contents(folder, overwrite)
-        checkpoint = Checkpoint(model.asked, dict(origin.reading), log.fingerprint)
-        return _run(model, log, folder, checkpoint, observers, origin.source, processes)
+        _check_contents(folder, overwrite or resume)
+        found = run_checkpoint(folder) if resume else None
+        start_asked = None if start is None else start_of(start)
+        if found is None:
+            reading = dict(origin.reading)
+            found = Checkpoint(model.asked, reading, log.fingerprint, start=start_asked)
+        check_same_log(folder, log, found.fingerprint)
+        if model.asked != found.config:
+            raise CheckpointError(f"the run in '{folder}' has another configuration")
+        if start is not None and start_asked != found.start:
+            raise CheckpointError(
+                f"the run in '{folder}' did not begin with the weights of '{start}': leave start "
+                "(--from) out, or train in another folder"
+            )
+        former = _loaded(found.start)
+        for path in list(folder.iterdir()):
+            if _is_left_over(path.name):
+                path.unlink()
+        origin = LogOrigin(origin.source, found.reading)
+        writer = _RunWriter(model, model.config.preset, log, folder, origin, found.start)
+        started, resumed = time.perf_counter(), found.trainer is not None
+        checkpointer = Checkpointer(file, _of_first(processes, log, found), on_begin=writer.clear)
+        del found
+        try:
+            table = model.fit(
+                log,
+                [writer, *observers],
+                start=former,
+                checkpointer=checkpointer,
+                processes=processes,
+            )
+        except Interrupted as interrupted:
+            if file.is_file():
+                interrupted.cure = f"the run is kept as it was {checkpointer.kept}"
+            raise
+        cost: dict[str, object] = {"seconds": time.perf_counter() - started, "resumed": resumed}
+        cost |= peak_memory()
+        if processes.size > 1:
+            cost["processes"] = processes.size
+        more = {"compared": trials_as_facts(model.trials), "asked": model.asked.to_mapping()}
+        writer.write_about({"cost": cost, **more})
+        writer.write_end(table, _figures_of(model, log, table))
+        file.unlink()
+    return table
+
+
+def _figures_of(model: UserModel, log: SessionLog, table: pl.DataFrame) -> dict[str, float]:
+    """Validation figures of a fit, by name."""
+    if model.members:
+        # the file's figures are means over all members, the table's those of the first
+        heads = model.evaluate(log, "validation").heads
+        figures = {f"prec@1 of the {name}, %": one.precision[1].mean for name, one in heads.items()}
+        return {**figures, "negative log-likelihood": heads["reward"].nll.mean}
+    best = table.filter("best").row(-1, named=True)
+    return {
+        "prec@1, %": best["val_prec1"],
+        "prec@1 of the generator, %": best["val_generator_prec1"],
+        "loss (Fenchel–Young)": best["val_loss"],
+        "optimality gap of the generator": best["val_gap"],
+    }
 
 
 def fit_run(
@@ -111,21 +182,15 @@ def fit_run(
     overwrite: bool = False,
     progress: object = None,
     origin: LogOrigin | None = None,
-    start: UserModel | None = None,
 ) -> tuple[pl.DataFrame, HeadFigures]:
     """Fit any model in one go and leave a run folder; returns the table of the fit, and the figures
     on the validation split. Arguments and errors as of `train_run` and the model's `fit`; `name` is
-    the preset of config.toml, `start` is for a UserModel."""
+    the preset of config.toml."""
     check_run_folder(folder, overwrite)
     origin, started = origin or LogOrigin(), time.perf_counter()
     with folder_lock(folder):
         _check_contents(folder, overwrite)
-        if isinstance(model, UserModel):
-            table = model.fit(log, start=start)
-        elif start is None:
-            table = model.fit(log, progress)
-        else:
-            raise ConfigError(f"'{name}' takes over no weights: leave start (--from) out")
+        table = model.fit(log) if progress is None else model.fit(log, progress)
         head = model.evaluate(log, "validation").heads["reward"]
         writer = _RunWriter(model, name, log, folder, origin)
         writer.clear()
@@ -138,37 +203,24 @@ def fit_run(
     return table, head
 
 
-def resume_run(
-    model: UserModel,
-    log: SessionLog,
-    folder: Path,
-    *,
-    observers: Sequence[Observer] = (),
-    source: str | None = None,
-    processes: Processes | None = None,
-) -> pl.DataFrame:
-    """Go on with the run in a folder from the last epoch that was saved, to the bytes that it would
-    have had; returns the training table. Arguments and errors as of `train_run`; the model has the
-    configuration of `run_checkpoint`.
-
-    Raises:
-        CheckpointError: there is no run to go on with, its file is damaged, or the log or
-            configuration is another one.
-    """
-    processes = processes or Processes()
-    if not processes.is_first:
-        return _follow(model, log, processes)
-    with folder_lock(folder):
-        checkpoint = Checkpoint.load(folder / RESUME_FILE)
-        check_same_log(folder, log, checkpoint.fingerprint)
-        if model.asked != checkpoint.config:
-            raise CheckpointError(f"the run in '{folder}' has another configuration")
-        return _run(model, log, folder, checkpoint, observers, source, processes)
+def start_of(run: Path) -> StartOfRun:
+    """The record of a run whose weights another one takes over. Raises CheckpointError."""
+    file = run / "model.safetensors"
+    with damage_named(file), file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    return StartOfRun(str(run.absolute()), digest)
 
 
-def _follow(model: UserModel, log: SessionLog, processes: Processes) -> pl.DataFrame:
-    checkpointer = Checkpointer(None, _of_first(processes, log, None))
-    return model.fit(log, checkpointer=checkpointer, processes=processes)
+def _loaded(start: StartOfRun | None) -> UserModel | None:
+    if start is None:
+        return None
+    run = Path(start.run)
+    if start_of(run) != start:
+        raise CheckpointError(
+            f"the model in '{run}' has changed since a run began with its weights: train that run "
+            "again (--overwrite)"
+        )
+    return UserModel.load(run, device="cpu")
 
 
 def _of_first(processes: Processes, log: SessionLog, checkpoint: Checkpoint | None) -> Checkpoint:
@@ -214,6 +266,13 @@ def finished_table(folder: Path) -> pl.DataFrame | None:
         raise CheckpointError(f"{error}: train again with --overwrite") from error
 
 
+def asked_of(folder: Path) -> Config:
+    """What a run that has ended was asked for. Raises CheckpointError for a damaged record."""
+    file = folder / "machine.json"
+    with damage_named(file, "record of a run"):
+        return Config.from_mapping(parse_json(read_text(file))["asked"])
+
+
 def check_same_log(folder: Path, log: SessionLog, fingerprint: str) -> None:
     """Raise CheckpointError unless the log is that of the run in a folder."""
     if log.fingerprint != fingerprint:
@@ -256,61 +315,22 @@ def _is_left_over(name: str) -> bool:
     return match is not None and match[1] in RUN_FILES
 
 
-def _run(
-    model: UserModel,
-    log: SessionLog,
-    folder: Path,
-    checkpoint: Checkpoint,
-    observers: Sequence[Observer],
-    source: str | None,
-    processes: Processes,
-) -> pl.DataFrame:
-    for path in list(folder.iterdir()):
-        if _is_left_over(path.name):
-            path.unlink()
-    origin = LogOrigin(source, checkpoint.reading)
-    writer = _RunWriter(model, model.config.preset, log, folder, origin)
-    started, file = time.perf_counter(), folder / RESUME_FILE
-    checkpointer = Checkpointer(file, _of_first(processes, log, checkpoint), on_begin=writer.clear)
-    resumed = checkpoint.trainer is not None
-    del checkpoint
-    try:
-        table = model.fit(log, [writer, *observers], checkpointer=checkpointer, processes=processes)
-    except Interrupted as interrupted:
-        if file.is_file():
-            interrupted.cure = f"the run is kept as it was {checkpointer.kept}"
-        raise
-    seconds = time.perf_counter() - started
-    cost = {"seconds": seconds, "resumed": resumed, **peak_memory()}
-    if processes.size > 1:
-        cost["processes"] = processes.size
-    writer.write_about({"cost": cost, "compared": trials_as_facts(model.trials)})
-    best = table.filter("best").row(-1, named=True)
-    figures = {
-        "prec@1, %": best["val_prec1"],
-        "prec@1 of the generator, %": best["val_generator_prec1"],
-        "loss (Fenchel–Young)": best["val_loss"],
-        "optimality gap of the generator": best["val_gap"],
-    }
-    if model.members:
-        # the file's figures are means over all members, the table's those of the first
-        heads = model.evaluate(log, "validation").heads
-        figures = {f"prec@1 of the {name}, %": one.precision[1].mean for name, one in heads.items()}
-        figures["negative log-likelihood"] = heads["reward"].nll.mean
-    writer.write_end(table, figures)
-    file.unlink()
-    return table
-
-
 class _RunWriter(Observer):
     """Writes each epoch's row as it comes, and the model at every new best."""
 
     may_fail = False
 
     def __init__(
-        self, model: ChoiceModel, name: str, log: SessionLog, folder: Path, origin: LogOrigin
+        self,
+        model: ChoiceModel,
+        name: str,
+        log: SessionLog,
+        folder: Path,
+        origin: LogOrigin,
+        start: StartOfRun | None = None,
     ) -> None:
         self.model, self.name, self.log, self.folder, self.origin = model, name, log, folder, origin
+        self.start = start
         self.rows: list[EpochRow] = []
 
     def on_fit_begin(self, config: Config, rows: Sequence[EpochRow]) -> None:
@@ -367,7 +387,8 @@ class _RunWriter(Observer):
         log, source = self.log, self.origin.source
         about = {"name": log.name, "fingerprint": log.fingerprint, "events": log.n_events}
         about |= {"source": source}
-        facts = {**machine_facts(self.model.settings.seed), "log": about, **more}
+        start = None if self.start is None else asdict(self.start)
+        facts = {**machine_facts(self.model.settings.seed), "log": about, "start": start, **more}
         reading = dict(self.origin.reading)
         if log.reading is not None:
             reading |= log.reading.of_log
@@ -405,6 +426,8 @@ class _RunWriter(Observer):
             *((f"validation: {what}", f"{v:.4g}") for what, v in figures.items() if v == v),
             ("test", "not read: `fastgaum evaluate RUN LOG --split test`"),
         ]
+        if self.start is not None:
+            rows.append(("weights at the start", escaped(self.start.shown())))
         text = "\n".join(f"| {key} | {value} |" for key, value in rows)
         space, chosen = self.model.space, "The validation split chose the epoch and some settings"
         if space is not None and space.folds:

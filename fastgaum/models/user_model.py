@@ -36,7 +36,7 @@ from fastgaum.features.fields import ids_elsewhere
 from fastgaum.features.ordered_counts import number_of_folds
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.game.checkpoint import IN_MEMORY_BYTES, TriedSetting
+from fastgaum.game.checkpoint import TriedSetting
 from fastgaum.game.observers import EpochRow, Observer, Observers
 from fastgaum.game.scoring import ScoredSessions, mean_of, out_of_fold
 from fastgaum.logs.log import SessionLog
@@ -74,6 +74,9 @@ from fastgaum.threads import seeded
 if TYPE_CHECKING:
     from fastgaum.game.averaging import Processes
     from fastgaum.game.checkpoint import Checkpointer
+
+IN_MEMORY_BYTES = 1 << 28
+"""weights of compared settings above this size are not kept"""
 
 
 class UserModel(NetworksModel):

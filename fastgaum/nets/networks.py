@@ -398,7 +398,8 @@ def require_room(
     """Raise ConfigError for networks that this machine's memory cannot hold in training."""
     with float32_on("meta"):
         networks = Networks(config, n_ids, n_numbers, encoder, context)
-    wanted = 16 * sum(value.numel() for value in networks.parameters())
+    # weights, gradients, two moments, and the best, the latest and the average weights
+    wanted = 28 * sum(value.numel() for value in networks.parameters())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if wanted > memory:
         raise ConfigError(

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
@@ -153,6 +152,10 @@ def test_an_ended_run_takes_repeated_options_alone(
         ([*QUICK, "--preset", "fastgaum", "--seed", "5"], "has ended and has seed = 0, not 5: "),
     ):
         assert says in failing([*argv, *other])
+    (run / "machine.json").write_text("{}")
+    assert main(argv) == 0
+    assert "machine.json' is damaged or not a record" in failing([*argv, *QUICK])
+    (run / "machine.json").write_bytes(before["machine.json"])
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
@@ -186,18 +189,6 @@ def test_a_run_that_has_not_ended_is_said_where_it_is_scored(
         said = capsys.readouterr().err
         assert "its training has not ended, this is" in said
         assert f"-o {stopped} --resume" in said
-
-
-def test_another_log_is_refused(stopped: Path, frame: pl.DataFrame, tmp_path: Path) -> None:
-    frame.head(frame.height // 2).write_parquet(tmp_path / "other.parquet")
-    said = failing(["train", str(tmp_path / "other.parquet"), "-o", str(stopped), "--resume"])
-    assert "fingerprint" in said
-
-
-def test_resume_without_a_run_begins_one(log_file: Path, tmp_path: Path, capsys) -> None:
-    argv = ["train", str(log_file), "-o", str(tmp_path / "run"), "--resume", *SHORT]
-    assert main(argv) == 0
-    assert "there is no run to go on with, this one begins" in capsys.readouterr().err
 
 
 def test_a_folder_in_use_is_refused_by_name(log_file: Path, tmp_path: Path) -> None:

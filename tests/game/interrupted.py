@@ -15,7 +15,7 @@ from fastgaum.config import Config
 from fastgaum.game.observers import EpochRow, Observer
 from fastgaum.interrupts import Interrupted
 from fastgaum.logs.log import SessionLog
-from fastgaum.models.run_folder import resume_run, train_run
+from fastgaum.models.run_folder import train_run
 from fastgaum.models.user_model import UserModel
 
 SMALL: dict[str, Any] = {
@@ -64,17 +64,20 @@ def run(config: Config, log: SessionLog, folder: Path, **options: Any) -> int:
     return count.batches
 
 
-def start_and_stop(config: Config, log: SessionLog, folder: Path, batch: int) -> str:
+def start_and_stop(
+    config: Config, log: SessionLog, folder: Path, batch: int, **options: Any
+) -> str:
     """A run that a signal stops at a batch of its own, not of the search; says what is kept."""
+    stop = StopAt(batch)
     with pytest.raises(Interrupted) as caught:
-        train_run(UserModel(config, device="cpu"), log, folder, observers=[StopAt(batch)])
+        train_run(UserModel(config, device="cpu"), log, folder, observers=[stop], **options)
     return caught.value.cure
 
 
 def resume(config: Config, log: SessionLog, folder: Path) -> StopAt:
     """Go on to the end."""
     count = StopAt()
-    resume_run(UserModel(config, device="cpu"), log, folder, observers=[count])
+    train_run(UserModel(config, device="cpu"), log, folder, resume=True, observers=[count])
     return count
 
 

@@ -15,7 +15,7 @@ from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.game.observers import EpochRow, MlflowObserver, Observer, TensorBoardObserver
 from fastgaum.logs.log import SessionLog
-from fastgaum.models.run_folder import resume_run, train_run
+from fastgaum.models.run_folder import train_run
 from fastgaum.models.user_model import UserModel
 from tests.builders import random_log
 from tests.game.interrupted import start_and_stop
@@ -117,9 +117,9 @@ def test_one_that_fails_when_a_run_goes_on_is_no_damage_of_the_run(
     config, folder, strict = Config.from_preset("fastgaum", **TINY), tmp_path / "run", Strict()
     start_and_stop(config, log, folder, 5)
     with pytest.raises(ValueError, match=r"^no tracker$"):
-        resume_run(UserModel(config, device="cpu"), log, folder, observers=[strict])
+        train_run(UserModel(config, device="cpu"), log, folder, resume=True, observers=[strict])
     assert strict.calls[0] == ("fit begins", 1, 2)
-    assert resume_run(UserModel(config, device="cpu"), log, folder).height == 3
+    assert train_run(UserModel(config, device="cpu"), log, folder, resume=True).height == 3
 
 
 def test_what_is_no_observer_is_refused(log: SessionLog) -> None:

@@ -76,10 +76,7 @@ def test_catching_up_goes_on_at_its_rates(
     check_interrupted_anywhere(config_of("fastgaum", **changes), log, tmp_path, times=1)
 
 
-def test_context_towers_and_weights_kept_in_a_file_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(checkpoint, "IN_MEMORY_BYTES", 10)
+def test_context_and_towers_go_on(tmp_path: Path) -> None:
     config = config_of("fastgaum", tower_dim=6, search=[], folds=0)
     check_interrupted_anywhere(config, navigation(80), tmp_path, times=1)
 
@@ -158,9 +155,9 @@ def test_a_run_that_has_ended_has_no_file_to_go_on_from(log: SessionLog, tmp_pat
     table = finished_table(tmp_path / "run")
     assert table is not None
     assert table.height == 3
-    for change in (lambda: run_checkpoint(tmp_path / "run"), lambda: resume(config, log, tmp_path)):
+    for change in (run_checkpoint, lambda folder: resume(config, log, folder)):
         with pytest.raises(CheckpointError, match=r"resume\.safetensors"):
-            change()
+            change(tmp_path / "run")
     (tmp_path / "run" / "metrics.parquet").write_bytes(b"half")
     with pytest.raises(CheckpointError, match="--overwrite"):
         finished_table(tmp_path / "run")
@@ -178,10 +175,27 @@ def test_what_cannot_go_on_is_refused(log: SessionLog, tmp_path: Path) -> None:
             resume(config.replace(**changes), log, tmp_path / "run")
     with pytest.raises(OutputError, match="pass --resume to go on"):
         run(config, log, tmp_path / "run")
-    with pytest.raises(CheckpointError, match="--overwrite"):
-        resume(config, log, tmp_path / "absent")
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
-    assert not (tmp_path / "absent").exists()
+
+
+def test_a_run_with_the_weights_of_another_goes_on(log: SessionLog, tmp_path: Path) -> None:
+    """It has no other start, and none that has changed."""
+    config, first, other = config_of("paper-lstm"), tmp_path / "first", tmp_path / "other"
+    run(config, log, first)
+    run(config.replace(seed=9), log, other)
+    n_batches = run(config, random_log(8), tmp_path / "whole", start=first)
+    start_and_stop(config, random_log(8), tmp_path / "run", n_batches - 2, start=first)
+    with pytest.raises(CheckpointError, match="leave start"):
+        run(config, random_log(8), tmp_path / "run", resume=True, start=other)
+    whole = (first / "model.safetensors").read_bytes()
+    (first / "model.safetensors").write_bytes((other / "model.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match="has changed since"):
+        resume(config, random_log(8), tmp_path / "run")
+    (first / "model.safetensors").write_bytes(whole)
+    assert resume(config, random_log(8), tmp_path / "run").resumed
+    check_same(tmp_path / "whole", tmp_path / "run")
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "| weights at the start | the run first, sha256 " in card
 
 
 DAMAGES: dict[str, Callable[[State], object]] = {

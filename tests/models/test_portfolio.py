@@ -19,7 +19,6 @@ from fastgaum.errors import NumericsError
 from fastgaum.features.relations import mean_display
 from fastgaum.game.averaging import Processes
 from fastgaum.game.checkpoint import (
-    IN_MEMORY_BYTES,
     Checkpointer,
     TriedSetting,
     places_cost,
@@ -30,7 +29,7 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.models import portfolio
 from fastgaum.models.portfolio import Halving, budget_of, settings_of, short_epochs
 from fastgaum.models.prepared import PreparedLog
-from fastgaum.models.user_model import UserModel, member_config
+from fastgaum.models.user_model import IN_MEMORY_BYTES, UserModel, member_config
 from fastgaum.presets import FOLDS_BELOW, LARGE_DISPLAYS, MANY_CANDIDATES, PORTFOLIO, LogSetting
 from tests.builders import log_of, put, random_log
 from tests.models.test_folds import nll_of, sessions_of

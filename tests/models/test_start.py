@@ -250,7 +250,11 @@ def test_the_command_takes_over_what_the_run_says(
     short = [f"--set={key}" for key in ("epochs=1", "warm_start=1", "hidden=[4]", "folds=2")]
     short = [*short, "--set=search=[]"]
     assert main(["train", first, "-o", run, "--column", "item=sku", "--quiet", *short]) == 0
-    assert main(["train", second, "-o", further, "--from", run, "--seed", "5"]) == 0
+    onwards = ["train", second, "-o", further, "--from", run, "--seed", "5", "--resume"]
+    for said in ("this one begins", "finished before"):
+        capsys.readouterr()
+        assert main(onwards) == 0
+        assert said in "".join(capsys.readouterr())
     table = pl.read_parquet(tmp_path / "further" / "metrics.parquet")
     assert table["phase"][0] == "start"
     model = UserModel.load(further, device="cpu")
@@ -259,9 +263,8 @@ def test_the_command_takes_over_what_the_run_says(
     assert main(["train", first, "-o", logit, "--column=item=sku", "--preset", "logit"]) == 0
     for text, start, options in (
         ("is asked for: leave one of them out", run, ["--preset", "paper-lstm"]),
-        ("nothing to resume", run, ["--resume"]),
         ("not [8]", run, ["--set", "hidden=[8]"]),
-        ("holds the model 'logit', which has no states", logit, []),
+        ("the model 'logit' is fitted in one go, --from has no use", logit, []),
         ("is no run folder", f"{run}/model.safetensors", []),
     ):
         capsys.readouterr()
