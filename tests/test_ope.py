@@ -37,8 +37,8 @@ from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.replay import world_of
 from fastgaum.worlds.world_set import WorldSet
 from tests.builders import log_of, put, with_drawn_actions
+from tests.models.online_users import IDENTITY, SMALL
 from tests.policies.small_world import TiringPopulation, TiringWorld
-from tests.worlds.test_learned_world import IDENTITY, SMALL
 
 ITEMS = 6
 

@@ -17,9 +17,8 @@ from mcp import Client, StdioServerParameters, stdio_client
 from fastgaum.models.online import OnlineModel, OnlineUser
 from fastgaum.serve.mcp import mcp_server
 from tests.builders import random_log
-from tests.models.online_users import model_of
+from tests.models.online_users import IDENTITY, fitted, model_of
 from tests.worlds.simulated import naive_choice
-from tests.worlds.test_learned_world import IDENTITY, fitted
 
 CONTEXT = {"hour": 0.5, "kind": "i1", "page": "i2", "target": "i3"}
 Call = tuple[str, dict[str, Any]]
