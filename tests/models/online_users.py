@@ -72,6 +72,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "identity, sparse": ("plain", {**IDENTITY, "regulariser": "tsallis", "history_layers": 2}),
     "always a click": ("clicks", {"relations": True}),
     "position weights": ("plain", {**IDENTITY, "history": "pw", "history_window": 3}),
+    "calibrated": ("plain", {**IDENTITY, "select": "calibrated loss"}),
     "l2": ("plain", {"regulariser": "l2", "relations": False}),
     "fields, views, positions": ("fields", {"protocol": "views", "examination": False}),
     "a grid": ("grid", {"examination": False, "relations": False}),

@@ -14,7 +14,6 @@ import torch
 
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.features.batches import assemble
-from fastgaum.features.encoder import Encoder
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import MISSING
 from fastgaum.models.choice_model import Head
@@ -23,11 +22,10 @@ from fastgaum.nets.tensors import to_tensors
 from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.policies.rollout import Setting, rollout
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.logged import drawn_sessions
 from fastgaum.worlds.rules import session_leaving
 from fastgaum.worlds.vector_env import UserVectorEnv
 from fastgaum.worlds.world import NO_ITEM
-from tests.builders import random_log, with_drawn_actions
+from tests.builders import random_log
 from tests.models.online_users import IDENTITY, MODELS, fitted, log_of_kind, model_of
 from tests.worlds.simulated import as_log, encoded, keys_of, play
 
@@ -150,70 +148,6 @@ def test_candidate_fields_are_the_item_s_mean_and_most_frequent_value() -> None:
         texts = log.columns["shelf"].categories.to_list()
         value = -1 if shelf.values[code] == MISSING else texts.index(shelf.values[code])
         assert counts[value] == max(counts.values())
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        *({"history": "pw"}, {"history_layers": 2, "relations": True}, {"actions": True}),
-    ],
-    ids=str,
-)
-def test_logged_starts_are_prefixes_of_the_log(changes: dict[str, Any]) -> None:
-    """A user who starts after a prefix has the state and the probabilities that the logged session
-    has at its next event."""
-    log, changes = random_log(4, n_sessions=60, no_click=0.3), dict(changes)
-    log = with_drawn_actions(log) if changes.pop("actions", False) else log
-    model = fitted(log, **changes)
-    world = LearnedWorld(model, "reward", log=log, starts="logged", split="test")
-    users = world.population(50)
-    users.reset(keys_of(3, 50))
-    assert world.starts is not None
-    assert model.space is not None
-    assert model.networks is not None
-    sessions, lengths = drawn_sessions(keys_of(3, 50), world.starts.session_offsets)
-    assert len(set(lengths.tolist())) > 2
-    assert len(set(sessions.tolist())) > 5
-    rows = log.sessions_in("test")[sessions]
-    events = log.session_offsets[rows] + lengths
-    encoded = Encoder(model.space, log).encode(rows)
-    batch = to_tensors(assemble(encoded, np.arange(50, dtype=np.int32)))
-    with torch.no_grad():
-        states = model.networks.eval().utility(batch)[1].numpy()
-    at = encoded.session_offsets[:-1] + lengths
-    np.testing.assert_allclose(users.states, states[at], atol=1e-5)
-    # in whatever order users are named, here two who both have a prefix
-    pair, again = np.flatnonzero(lengths > 0)[:2], world.population(2)
-    again.reset(keys_of(3, 50)[pair[::-1]], np.array([1, 0], np.int32))
-    np.testing.assert_allclose(again.states, users.states[pair], atol=1e-5)
-    # the next event's displays, shown; items that training never displayed are none of the world's
-    row_of = {item: row for row, item in enumerate(world.item_ids)}
-    shown = [
-        log.items[log.display_offsets[event] : log.display_offsets[event + 1]] for event in events
-    ]
-    slates = np.full((50, max(map(len, shown))), -1, np.int32)
-    known = np.zeros(50, bool)
-    for user, items in enumerate(shown):
-        rows_of = [row_of.get(log.item_ids[int(item)], -1) for item in items]
-        slates[user, : len(items)] = rows_of
-        known[user] = min(rows_of) >= 0
-    assert known.sum() > 20
-    expected = model.choice_log_probs(batch, "reward")[0].exp().numpy()
-    probabilities, _ = users.probabilities(slates)
-    for user in np.flatnonzero(known):
-        first = encoded.display_offsets[at[user]]
-        np.testing.assert_allclose(
-            probabilities[user, : len(shown[user])],
-            expected[first : first + len(shown[user])],
-            atol=1e-5,
-        )
-    again = world.population(3)
-    again.reset(keys_of(3, 50)[[5, 17, 30]])
-    np.testing.assert_allclose(again.states, users.states[[5, 17, 30]], atol=1e-5)
-    users.reset(keys_of(3, 50)[:2], np.array([40, 9], np.int32))
-    first = users.states[:2].copy()
-    users.reset(keys_of(3, 50)[:2], np.array([40, 9], np.int32))
-    np.testing.assert_allclose(users.states[[40, 9]], first, atol=1e-5)
 
 
 @pytest.mark.parametrize("changes", [{}, {"protocol": "bags", "set_context": True}], ids=str)
