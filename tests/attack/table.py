@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -544,14 +543,6 @@ NAMES: dict[str, Attack] = {
 CALLS: dict[str, Attack] = {
     "fit of a text": RefusedCall(lambda: fg.UserModel().fit("sample"), "a log is required"),  # type: ignore[arg-type]
     "compare of a log without test": RefusedCall(lambda: fg.compare(LOG.with_split(np.zeros(LOG.n_sessions, np.int8))), "resplits=range(1, 6)"),
-    "SessionLog: an item beyond the vocabulary": RefusedCall(lambda: changed("items", 10**6), "items holds"),
-    "SessionLog: an item below 0": RefusedCall(lambda: changed("items", -1), "items holds"),
-    "SessionLog: a choice beyond the display": RefusedCall(lambda: changed("choices", 10**4), "choices holds"),
-    "SessionLog: a user below 0": RefusedCall(lambda: changed("users", -1), "users holds"),
-    "SessionLog: a split of 7": RefusedCall(lambda: changed("split", 7), "split holds"),
-    "SessionLog: an offset of 10^8": RefusedCall(lambda: changed("display_offsets", 10**8), "display_offsets"),
-    "SessionLog: too few item ids": RefusedCall(lambda: dataclasses.replace(LOG, item_ids=LOG.item_ids[:1]), "items holds"),
-    "SessionLog: too few users": RefusedCall(lambda: dataclasses.replace(LOG, users=LOG.users[:-1]), "users has"),
     "relations of displays of 1 000": RefusedCall(lambda: fg.UserModel.from_preset(relations=True).fit(large_displays(1000)), "train with relations = false"),
     "a field without a name": RefusedCall(lambda: read_log(frame(**{"": 1}), candidate_fields=[""]), "a name is required"),
     "a role without a name": RefusedCall(lambda: read_log(frame(), columns={"item": ""}), "a name is required"),
@@ -560,11 +551,6 @@ CALLS: dict[str, Attack] = {
 
 
 # fmt: on
-def changed(name: str, value: int) -> SessionLog:
-    """The log with the first number of one array changed."""
-    values = getattr(LOG, name).copy()
-    values[0] = value
-    return dataclasses.replace(LOG, **{name: values})
 
 
 def same_split(seeds: Seeds) -> bool:

@@ -169,7 +169,7 @@ def test_processes_may_start_at_once_on_an_empty_cache(install: Install) -> None
     started = [
         install.start(dtypes, str(go)) for dtypes in 2 * ("float32 float64", "float64 float32")
     ]
-    time.sleep(2)
+    time.sleep(1)
     go.touch()
     assert [finished(process).split()[:2] for process in started] == 4 * [["20", "20"]]
     assert len(install.entries()) == 2
