@@ -40,6 +40,8 @@ def test_pure_chance_is_known_as_such(preset: str) -> None:
     table = model.fit(log)
     test = model.evaluate(log, "test").heads["reward"]
     assert test.nll.mean <= np.log(4) + 0.02
+    # of the plain loss the best epoch of paper-lstm is the first
+    assert table["best"].arg_true().max() == table["val_calibrated_loss"].arg_min()
     # figures of training are those of the networks as they were trained
     best = table.filter("best").row(-1, named=True)
     chosen = model.evaluate(log, "validation").heads["reward"]
