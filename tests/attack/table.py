@@ -602,7 +602,9 @@ def large_displays(size: int, n_events: int = 24) -> SessionLog:
 
 def large_displays_are_fitted(_: Seeds) -> bool:
     """Three epochs of displays of 10,000 candidates; the table's test bounds what they take."""
-    found = fg.UserModel.from_preset("fastgaum", device="cpu", warm_start=2, epochs=1, search=["relations", "tastes"])
+    found = fg.UserModel.from_preset(
+        "fastgaum", device="cpu", warm_start=2, epochs=1, search=["relations", "tastes"]
+    )
     found.fit(large_displays(10_000, 6))
     return all("displays of 10,000: no relations" in one.name for one in found.trials)
 

@@ -228,20 +228,12 @@ GOOD: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (
-            {"pages": ["i1", "i2"]},
-            "the field 'pages', those .* are: hour, kind, page, target; did you mean 'page'",
-        ),
         ({"page": None}, "no field 'page': give each of hour, kind, page, target"),
         ({"page": ["i1"]}, "one value for each user, got 2 in 'hour', 2 in 'kind', 1 in 'page'"),
         ({"page": "i1"}, "'page' takes a row of values, one for each user, got 'i1'"),
         ({"page": [["i1"], ["i2"]]}, r"'page' takes text or a whole number, got \['i1'\]"),
-        ({"page": [object, "i2"]}, "'page' takes text or a whole number"),
         ({"page": 3}, "'page' takes a row of values"),
-        ({"kind": [7.0, 8.5]}, "'kind' takes text or a whole number, got 7.0"),
-        ({"hour": ["1", "2"]}, "'hour' takes a number .*, got '1'"),
         ({"hour": [1.0, np.inf]}, "'hour' takes a number .*, got inf"),
-        ({"hour": [None, 1.0]}, "'hour' takes a number .*, got None"),
     ],
     ids=str,
 )
