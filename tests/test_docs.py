@@ -53,9 +53,14 @@ def commands_of(code: str) -> list[list[str]]:
 
 
 def shortened(argv: list[str]) -> list[str]:
-    """`reproduce` and `compare` with one seed and in this process."""
+    """`reproduce` and `compare` with one seed and in this process; policies are judged once in
+    their training, and by few users after it."""
     if argv[0] in ("reproduce", "compare"):
         return [*_without(argv, "--seeds"), "--seeds", "1", "--jobs", "1"]
+    if argv[:2] == ["rl", "train"]:
+        return [*argv, "--set", "evaluations=1"]
+    if argv[:2] == ["rl", "evaluate"]:
+        return [*_without(argv, "--users"), "--users", "100", "--set", "evaluations=1"]
     return argv
 
 
@@ -92,6 +97,8 @@ def test_code_blocks_run(
 ) -> None:
     for name in PRESETS:
         monkeypatch.setitem(PRESETS, name, {**PRESETS[name], **SHORT})
+    monkeypatch.setattr("fastgaum.config.FOLDS", 2)
+    monkeypatch.setattr("fastgaum.policies.training.EVALUATED_USERS", 50)
     namespace: dict[str, object] = {"__name__": "documentation"}
     for language, code, line in blocks_of(file):
         if language == "python":

@@ -36,9 +36,8 @@ from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.replay import world_of
 from fastgaum.worlds.world_set import WorldSet
-from tests.builders import log_of, put, with_drawn_actions
+from tests.builders import log_of, put
 from tests.policies.small_world import TiringPopulation, TiringWorld
-from tests.worlds.test_learned_world import IDENTITY, SMALL
 
 ITEMS = 6
 
@@ -397,19 +396,6 @@ def test_followed_users_are_those_of_the_model(
     near = np.abs(chances - shown[4])[held_out] < 1e-5
     assert near.mean() > 0.95
     assert held_out.sum() > 30
-
-
-def test_followed_users_are_told_what_the_logged_ones_did(log: SessionLog) -> None:
-    log = with_drawn_actions(put(log, event={}))
-    model = UserModel.from_preset("fastgaum", players="exact", **{**SMALL, **IDENTITY})
-    model.fit(log)
-    test = slice_sessions(log, log.sessions_in("test"))
-    shown = replay_policy(test, Target(Greedy()), world_of(model, test))
-    chances = model.predict(test, "all")["probability"].to_numpy()
-    chances = np.add.reduceat(chances, test.display_offsets[:-1])
-    assert (np.abs(chances - shown[4]) < 1e-5).mean() > 0.95
-    with pytest.raises(ConfigError, match="has actions on items that the world does not have"):
-        replay_policy(test, Target(Greedy()), LearnedWorld(model))
 
 
 def test_a_set_is_valued_by_the_mean_over_its_members(log: SessionLog, model: UserModel) -> None:

@@ -235,10 +235,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("place", [".", "fastgaum", "fastgaum/docs", "elsewhere"])
-def test_a_first_line_works_beside_the_clone_in_it_and_anywhere(
-    installed: Path, place: str
-) -> None:
+@pytest.mark.parametrize("place", [".", "fastgaum"])
+def test_a_first_line_works_beside_the_clone_and_in_it(installed: Path, place: str) -> None:
     """A folder that is named like the package, and is none, comes first in the path of a script
     beside it."""
     block = re.findall(

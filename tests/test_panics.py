@@ -85,7 +85,7 @@ def test_no_damage_of_a_file_prints(
     ).with_columns(chosen=pl.lit(1), p=np.arange(n) * 0.5, lists=pl.lit([1, 2]))
     rows.write_parquet(path) if kind == "parquet" else rows.write_ipc(path)
     good, rng = path.read_bytes(), np.random.default_rng(seed)
-    for trial in range(400):
+    for trial in range(120):
         data, n_flips = bytearray(good), int(rng.integers(1, 4))
         start = 0 if trial % 2 else max(0, len(data) - 600)
         for _ in range(n_flips):

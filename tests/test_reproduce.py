@@ -20,7 +20,7 @@ from fastgaum.reports.comparison import compare_logs
 from fastgaum.reports.grid import GridPlan
 from fastgaum.reports.others import OtherRows, read_rows
 
-QUICK = {"epochs": 2, "warm_start": 2, "batch_sessions": 256, "search": []}
+QUICK = {"epochs": 2, "warm_start": 2, "batch_sessions": 256, "search": [], "folds": 2}
 SET = [word for key, value in QUICK.items() for word in ("--set", f"{key}={value}")]
 SCHEMA = Path(__file__).resolve().parents[1] / "docs" / "rows.schema.json"
 CELL = {
@@ -106,7 +106,7 @@ def test_cells_say_what_they_read_and_how_they_were_chosen(sample: Written) -> N
         "click-rate": ("identity", "—"),
     }
     folds = {cell["model"]: cell["folds"] for cell in sample.result["cells"]}
-    assert folds == {"fastgaum": 5, "logit": 5, "click-rate": 0}
+    assert folds == {"fastgaum": 2, "logit": 2, "click-rate": 0}
 
 
 def test_a_floor_that_is_a_model_scores_what_the_floor_scores(sample: Written) -> None:
@@ -133,7 +133,7 @@ def test_markdown_has_a_row_per_floor_head_and_oracle(sample: Written) -> None:
     chosen = "epoch of each fit on folds chosen on the fold that it left out by loss"
     assert chosen in sample.markdown
     names = ", ".join(sorted({"fastgaum", "logit"}, key=sample.markdown.index))
-    says = f"mean of the fits on 5 folds of users over training and validation: {names}\n"
+    says = f"mean of the fits on 2 folds of users over training and validation: {names}\n"
     assert says in sample.markdown
     assert "fastgaum against the best other model: prec@1 " in sample.markdown
     assert "test events whose user has no earlier event: " in sample.markdown
@@ -166,7 +166,13 @@ def test_error_ends_the_other_runs_at_once() -> None:
 
     log, _ = synthesise(300, preset="sample")
     with pytest.raises(StopError):
-        compare_logs({"world": log}, GridPlan(["fastgaum"], 50), jobs=2, device="cpu", on_done=stop)
+        compare_logs(
+            {"world": log},
+            GridPlan(["fastgaum"], 50, settings=QUICK),
+            jobs=2,
+            device="cpu",
+            on_done=stop,
+        )
     assert multiprocessing.active_children() == []
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -15,12 +14,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 
 import fastgaum as fg
 from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.logs.read import raw_rows, read_log
-from fastgaum.models.user_model import UserModel
 from fastgaum.reports.page import write_report
 from tests.attack.attacks import (
     GOOD,
@@ -143,8 +140,6 @@ READ: dict[str, Attack] = {
     "an empty item table": Refused("data convert {log} -o out --item-table t.csv", "the table is empty", {"t.csv": "item,k\n"}),
     "a table of other items": Refused("data convert {log} -o out --item-table t.csv", "none of the log's", {"t.csv": "item,k\nnobody,1\n"}),
     "a copy that is not the file": Refused("data get yelp --from yelp.txt --data-dir .", "yelp.txt' has the sha256", {"yelp.txt": "not it"}),
-    "numbers in text and n/a": parquet(CATEGORIES, PRICE, p=["12", "14", "n/a", "16"]),
-    "numbers in dollars, in a parquet": parquet(CATEGORIES, PRICE, p=["$3.50", "4.25", "1.00", "2.75"]),
     "parquet that contradicts itself": raw("log.parquet", two_counts, "it says 480 rows, its row groups 241"),
     "parquet below a folder of parquet": Refused("data convert log -o out", "beside its 1 parquet shards", {"log/a.parquet": pl.DataFrame(GOOD), "log/more/b.parquet": pl.DataFrame(GOOD)}),
     "csv beside parquet": Refused("data convert log -o out", "holds 'b.csv' beside its 1 parquet shards", {"log/a.parquet": pl.DataFrame(GOOD), "log/b.csv": pl.DataFrame(GOOD)}),
@@ -275,7 +270,6 @@ RUNS: dict[str, Attack] = {
     "model that is a pipe": of_run("model.safetensors", pipe, EVALUATE, "no model at"),
     "model that is a zip": of_run("model.safetensors", b"PK\x03\x04" + bytes(99), EVALUATE, "damaged"),
     "model of another version": of_run("model.safetensors", lambda path: change_state(path, lambda about, _: about.update(format="fastgaum-model-99")), EVALUATE, "fastgaum-model-99"),
-    "model that is empty": of_run("model.safetensors", b"", EVALUATE, "damaged"),
     "model: header of exabytes": of_run("model.safetensors", header(2**60), EVALUATE, "its header declares"),
     "model: header beyond the file": of_run("model.safetensors", header(4_000_000), EVALUATE, "its header declares"),
     "model: wider than its weights": state(lambda about, _: about["config"].update(hidden=[60000, 60000]), "the configuration asks for"),
@@ -303,7 +297,6 @@ RUNS: dict[str, Attack] = {
     "metrics that are a pipe": of_run("metrics.parquet", pipe, REPORT, "that is a file"),
     "metrics of 400,000 rows": of_run("metrics.parquet", long_table, REPORT, "a page has room for 10000"),
     "metrics with a text": of_run("metrics.parquet", table_of(loss=pl.lit("x")), REPORT, "is damaged"),
-    "metrics with a list": of_run("metrics.parquet", table_of(loss=pl.lit([1.0])), REPORT, "is damaged"),
     "metrics of one epoch twice": of_run("metrics.parquet", table_of(epoch=pl.lit(1)), REPORT, "epochs that rise"),
     "metrics without a speed": of_run("metrics.parquet", table_of(events_per_second=pl.lit(None)), REPORT, "a speed"),
     "machine: source is 5": of_run("machine.json", record(source=5), REPORT, "`$.log.source`"),
@@ -312,7 +305,6 @@ RUNS: dict[str, Attack] = {
     "machine: a list": of_run("machine.json", "[]", REPORT, "holds no object"),
     "reading: nested": of_run("reading.json", "[" * 99_999, EVALUATE, "nested too deeply"),
     "reading: a grid of 20 digits": of_run("reading.json", f'{{"ordered": true, "grid": {10**20 - 1}}}', EVALUATE, "reading.json"),
-    "reading: a grid of 20 digits, in a report": of_run("reading.json", f'{{"ordered": true, "grid": {10**20 - 1}}}', REPORT, "reading.json"),
     "reading: a long name": of_run("reading.json", f'{{"item_table": "{LONG}"}}', EVALUATE, "255 bytes"),
     "reading: another type": of_run("reading.json", '{"candidate_field": 3}', EVALUATE, "candidate_fields is 3, expected a list"),
     "config: a rate of 1e308": Refused("train {log} -o new --set generator_lr=1e308", "at most 1e+30"),
@@ -372,19 +364,13 @@ STORES: dict[str, Attack] = {
 TRAIN = "train {log} -o new"
 ASKED: dict[str, Attack] = {
     "configuration: unknown key": config("epocs = 3", "did you mean 'epochs'"),
-    "configuration: wrong type": config("epochs = '3'", "epochs must be a whole number"),
-    "configuration: impossible value": config("eta = 0", "eta must be a number greater than 0"),
-    "configuration: unknown preset": config("preset = 'fastgam'", "did you mean 'fastgaum'"),
-    "configuration: no list": config("hidden = 64", "list of 1 to 100 values"),
     "configuration: half a line": config("epochs = ", "cannot read configuration"),
-    "configuration: a billion": config("hidden = [1000000000]", "hidden must be a list of 1 to 100 values, each a whole number"),
     "configuration: nested": config(f"hidden = {DEEP}", "nested too deeply"),
     "configuration: megabytes": config("#" * 2_000_000, "longer than the"),
     "configuration: NUL": config("epochs\x00 = 3", "cannot read configuration"),
     "configuration: not UTF-8": config(b"preset = '\xff'", "cannot read configuration"),
     "folds: one": Refused(f"{TRAIN} --set folds=1", "folds must be 0, or at least 2, got 1"),
     "folds: too many": Refused(f"{TRAIN} --set folds=101", "folds must be"),
-    "folds: a share": Refused(f"{TRAIN} --set folds=0.2", "folds must be"),
     "search: no key": Refused(f"""{TRAIN} --set "search=['drpout']" """, "did you mean 'dropout'"),
     "setting: beyond a float": Refused(f"{TRAIN} --set eta={10**400}", "eta must be a number greater than 0 and finite"),
     "setting: seed beyond 64 bits": Refused(f"{TRAIN} --set seed={10**40}", "seed must be a whole number at least 0 and at most"),
@@ -407,9 +393,7 @@ ASKED: dict[str, Attack] = {
         asked(f"{TRAIN} --preset logti", "did you mean 'logit'?"),
         asked(f"{TRAIN} --set epoch=3", "did you mean 'epochs'"),
         asked(f"{TRAIN} --set epochs=three", "epochs must be a whole number"),
-        asked(f"{TRAIN} --set epochs=2.5", "epochs must be a whole number"),
         asked(f"{TRAIN} --set eta=-1", "eta must be a number greater than 0"),
-        asked(f"{TRAIN} --set eta=nan", "eta must be a number greater than 0"),
         asked(f"{TRAIN} --set history=lsmt", "history must be one of lstm"),
         asked(f"{TRAIN} --set epochs", "key=value"),
         asked(f"{TRAIN} --set preset=3", "preset must be a name"),
@@ -559,29 +543,14 @@ NAMES: dict[str, Attack] = {
 CALLS: dict[str, Attack] = {
     "fit of a text": RefusedCall(lambda: fg.UserModel().fit("sample"), "a log is required"),  # type: ignore[arg-type]
     "compare of a log without test": RefusedCall(lambda: fg.compare(LOG.with_split(np.zeros(LOG.n_sessions, np.int8))), "resplits=range(1, 6)"),
-    "SessionLog: an item beyond the vocabulary": RefusedCall(lambda: changed("items", 10**6), "items holds"),
-    "SessionLog: an item below 0": RefusedCall(lambda: changed("items", -1), "items holds"),
-    "SessionLog: a choice beyond the display": RefusedCall(lambda: changed("choices", 10**4), "choices holds"),
-    "SessionLog: a user below 0": RefusedCall(lambda: changed("users", -1), "users holds"),
-    "SessionLog: a split of 7": RefusedCall(lambda: changed("split", 7), "split holds"),
-    "SessionLog: an offset of 10^8": RefusedCall(lambda: changed("display_offsets", 10**8), "display_offsets"),
-    "SessionLog: too few item ids": RefusedCall(lambda: dataclasses.replace(LOG, item_ids=LOG.item_ids[:1]), "items holds"),
-    "SessionLog: too few users": RefusedCall(lambda: dataclasses.replace(LOG, users=LOG.users[:-1]), "users has"),
     "relations of displays of 1 000": RefusedCall(lambda: fg.UserModel.from_preset(relations=True).fit(large_displays(1000)), "train with relations = false"),
-    "grid of 10^20": RefusedCall(lambda: read_log(frame(), ordered=True, grid=10**20), "a number of columns from 1 to"),
     "a field without a name": RefusedCall(lambda: read_log(frame(**{"": 1}), candidate_fields=[""]), "a name is required"),
     "a role without a name": RefusedCall(lambda: read_log(frame(), columns={"item": ""}), "a name is required"),
-    "text among the numbers of a frame": RefusedCall(lambda: read_log(frame(p=["3.5", "$4", "5", "6"]), candidate_fields=["p"]), CATEGORIES),
     "a rate of infinity": RefusedCall(lambda: fg.Config.from_preset("fastgaum", lr=float("inf")), "at most 1e+30"),
 }
 
 
 # fmt: on
-def changed(name: str, value: int) -> SessionLog:
-    """The log with the first number of one array changed."""
-    values = getattr(LOG, name).copy()
-    values[0] = value
-    return dataclasses.replace(LOG, **{name: values})
 
 
 def same_split(seeds: Seeds) -> bool:
@@ -618,16 +587,6 @@ def names_what_is_not_read(_: Seeds) -> bool:
     return "query" in fg.audit(fg.read_log("log.csv"), raw_rows("log.csv")).not_read
 
 
-def read_alike(values: list[str], _: Seeds) -> bool:
-    """A csv, a parquet of text and a frame are one log, in a candidate's field and the context."""
-    rows = frame(p=values, session=[*"abcd"])
-    rows.write_csv("log.csv")
-    rows.write_parquet("log.parquet")
-    sources = ("log.csv", "log.parquet", rows)
-    fields: tuple[dict[str, Any], ...] = ({"candidate_fields": ["p"]}, {"context_fields": ["p"]})
-    return all(len({read_log(one, **role).fingerprint for one in sources}) == 1 for role in fields)
-
-
 def hours(**columns: Any) -> list[str]:
     """The hours of four sessions."""
     found = read_log(frame(session=[*"abcd"], chosen=1, **columns), time_fields=["hour"])
@@ -643,33 +602,15 @@ def large_displays(size: int, n_events: int = 24) -> SessionLog:
 
 def large_displays_are_fitted(_: Seeds) -> bool:
     """Three epochs of displays of 10,000 candidates; the table's test bounds what they take."""
-    found = fg.UserModel.from_preset("fastgaum", device="cpu", warm_start=2, epochs=1)
-    found.fit(large_displays(10_000, 12))
+    found = fg.UserModel.from_preset(
+        "fastgaum", device="cpu", warm_start=2, epochs=1, search=["relations", "tastes"]
+    )
+    found.fit(large_displays(10_000, 6))
     return all("displays of 10,000: no relations" in one.name for one in found.trials)
-
-
-def same_under(set_default: Callable[[], None]) -> IsTrue:
-    """A fit and its file under a user's default dtype or device of torch are as without."""
-
-    def holds(_: Seeds) -> bool:
-        usual, other = [UserModel.from_preset("paper-lstm", epochs=1, device="cpu") for _ in "ab"]
-        usual.fit(LOG)
-        try:
-            set_default()
-            other.fit(LOG)
-            other.save("model.safetensors")
-            again = UserModel.load("model.safetensors", device="cpu")
-            return all(one.predict(LOG).equals(usual.predict(LOG)) for one in (other, again))
-        finally:
-            torch.set_default_dtype(torch.float32)
-            torch.set_default_device(None)
-
-    return IsTrue(holds)
 
 
 # fmt: off
 TRUE: dict[str, Attack] = {
-    **{f"text of {name} is read alike everywhere": IsTrue(partial(read_alike, values)) for name, values in (("prices", ["3.53", "4e0", "+2", "3.53"]), ("booleans", ["True", "false", "TRUE", "true"]), ("codes", ["007", "7", "12", "007"]))},
     "an index without a name is no field": IsTrue(lambda _: read_log(frame(**{"": [0, 1, 2, 3]})).fingerprint == read_log(frame()).fingerprint),
     "arrays of a log are read-only": IsTrue(lambda _: not LOG.items.flags.writeable),
     "a drawn split is the user's": IsTrue(same_split),
@@ -684,9 +625,6 @@ TRUE: dict[str, Attack] = {
     "a click on a repeated item is one": IsTrue(lambda _: read_log(pl.DataFrame(NESTED | {"items": [["a", "a", "b"], ["c"]], "chosen": ["a", None]})).n_candidates == 3),
     "hours are the clock's": IsTrue(lambda _: hours(event=["2024-05-01T08:00:00+02:00"] * 4) == ["8"] * 4),
     "displays of 10 000 are fitted": IsTrue(large_displays_are_fitted),
-    "the default dtype float64": same_under(lambda: torch.set_default_dtype(torch.float64)),
-    "the default dtype bfloat16": same_under(lambda: torch.set_default_dtype(torch.bfloat16)),
-    "the default device meta": same_under(lambda: torch.set_default_device("meta")),
     "times of a frame are the clock's": IsTrue(lambda _: hours(event=[datetime(2024, 5, 1, 8)] * 4) == ["8"] * 4),
 }
 # fmt: on

@@ -55,7 +55,7 @@ def check_baseline(model: Baseline, log: SessionLog | None = None) -> None:
     _check_no_click_and_sampling(model)
 
 
-def check_beats_random(model: Baseline, n_events: int = 3000) -> None:
+def check_beats_random(model: Baseline, n_events: int = 1500) -> None:
     """On the synthetic world the paired interval over users excludes a random order."""
     log, _ = synthesise(n_events, preset="sample", seed=3)
     model.fit(log)

@@ -76,7 +76,7 @@ def vector_of_item(n_sessions: int = 1600) -> DecidingLog:
     return _drawn(log, (causes @ [3.0, -3.0, 0.0, 0.0])[log.items], ordered=False)
 
 
-def context_and_item(n_sessions: int = 3200) -> DecidingLog:
+def context_and_item(n_sessions: int = 2400) -> DecidingLog:
     """Eight situations, in each of which other ones of forty items are liked."""
     log, rng = _empty(n_sessions, 40), np.random.default_rng(1)
     situation = rng.integers(0, 8, log.n_events).astype(np.int32)
@@ -89,7 +89,7 @@ def context_and_item(n_sessions: int = 3200) -> DecidingLog:
     return _drawn(log, liked[np.repeat(situation, N_SHOWN), log.items], ordered=False)
 
 
-def context_number_and_category(n_sessions: int = 4000) -> DecidingLog:
+def context_number_and_category(n_sessions: int = 2400) -> DecidingLog:
     """The higher an event's number, the better is one kind of candidate, and the worse another."""
     decided = _of_category(n_sessions, np.linspace(-4.0, 4.0, 9), by_item=False)
     number = np.random.default_rng(3).standard_normal(decided.log.n_events).astype(np.float32)

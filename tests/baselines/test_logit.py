@@ -82,19 +82,15 @@ def test_penalties_are_chosen_on_validation() -> None:
 
 
 N_USERS, N_EVENTS, N_SHOWN = 40, 5, 4
-STATSMODELS = {
-    "numbers alone": ([-0.0430331, -1.3517508], [0.0091786, 0.2172651]),
-    "constants of items": ([-0.0438713, -1.3720234], [0.0093183, 0.2194003]),
-}
+STATSMODELS = [-0.0438713, -1.3720234], [0.0093183, 0.2194003]
 """coefficients and standard errors of cost and time in `travel`, by statsmodels 0.15:
 GLM(chosen, [cost, time, (item = 1, 2, 3), a dummy of each event], family=Poisson()).fit(
-cov_type="cluster", cov_kwds={"groups": user, "use_correction": False}); its
-ConditionalLogit(chosen, [cost, time], groups=event).fit() has the first two to seven digits"""
+cov_type="cluster", cov_kwds={"groups": user, "use_correction": False})"""
 
 
-def travel(few_items: bool, *fields: str) -> SessionLog:
-    """Trips of persons who weigh costs differently; half of the persons once more, to validate.
-    Items are four modes, or as many as there are candidates."""
+def travel(*fields: str) -> SessionLog:
+    """Trips of persons who weigh costs differently, by four modes; half of the persons once more,
+    to validate."""
     rng = np.random.default_rng(20)
     shape = (N_USERS, N_EVENTS, N_SHOWN)
     cost, time = rng.gamma(3, 10, shape).round(2), rng.gamma(2, 0.4, shape).round(3)
@@ -106,7 +102,7 @@ def travel(few_items: bool, *fields: str) -> SessionLog:
         "session": number // N_SHOWN,
         "event": event,
         "user": user,
-        "item": place if few_items else number,
+        "item": place,
         "cost": cost.ravel(),
         "time": time.ravel(),
         "both": cost.ravel() + time.ravel(),
@@ -121,17 +117,12 @@ def travel(few_items: bool, *fields: str) -> SessionLog:
     return read_log(pl.concat([frame, again]), candidate_fields=fields)
 
 
-@pytest.mark.parametrize("case", STATSMODELS)
-def test_coefficients_and_clustered_errors_are_those_of_statsmodels(case: str) -> None:
-    log = travel(case == "constants of items", "cost", "time")
+def test_coefficients_and_clustered_errors_are_those_of_statsmodels() -> None:
+    log = travel("cost", "time")
     model = ConditionalLogit(protocol="identity")
     model.fit(log)
-    if case == "numbers alone":
-        with pytest.warns(UserWarning, match="'item' has no constants: none of its 800 values was"):
-            found = model.summary(log)
-    else:
-        found = model.summary(log)
-    coefficients, errors = STATSMODELS[case]
+    found = model.summary(log)
+    coefficients, errors = STATSMODELS
     assert found["name"].to_list() == ["cost", "time"]
     np.testing.assert_allclose(found["coefficient"], coefficients, rtol=1e-5)
     np.testing.assert_allclose(found["standard_error"], errors, rtol=1e-5)
@@ -180,7 +171,7 @@ def test_coefficients_and_errors_are_those_of_newton_s_method_by_hand() -> None:
 def test_a_summary_reads_each_session_once_and_hides_no_item(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    log, read = travel(True, "cost", "time"), list[Batch]()
+    log, read = travel("cost", "time"), list[Batch]()
 
     def spy(*args: Any) -> Coefficients:
         read.append(args[3])
@@ -195,7 +186,7 @@ def test_a_summary_reads_each_session_once_and_hides_no_item(
 
 
 def test_units_of_a_number_change_nothing() -> None:
-    log = travel(True, "cost", "time")
+    log = travel("cost", "time")
     small = log.columns["cost"].with_values(np.float32(1e-8) * log.columns["cost"].values)
     figures = []
     for one in (log, dataclasses.replace(log, columns={**log.columns, "cost": small})):
@@ -206,7 +197,7 @@ def test_units_of_a_number_change_nothing() -> None:
 
 
 def test_what_has_no_coefficient_is_null_or_refused() -> None:
-    log, other = travel(True, "cost", "time", "both"), travel(True, "cost", "answer")
+    log, other = travel("cost", "time", "both"), travel("cost", "answer")
     model = ConditionalLogit(protocol="identity")
     with pytest.raises(ConfigError, match="has not been trained"):
         model.summary(log)
@@ -220,7 +211,7 @@ def test_what_has_no_coefficient_is_null_or_refused() -> None:
     model.fit(other)
     # no finite coefficient is the likeliest
     assert model.summary(other).row(0) == ("answer", *[None] * 5)
-    bare = travel(True)
+    bare = travel()
     model.fit(bare)
     with pytest.raises(ConfigError, match="no number"):
         model.summary(bare)
@@ -300,28 +291,6 @@ def test_constants_of_more_values_than_20_are_kept(case: str, n_items: int) -> N
     assert found["low"] < TRUTH < found["high"]
 
 
-def held(seeds: range) -> int:
-    """In how many logs of 60 items the interval holds the truth; each estimate is scipy's."""
-    found = []
-    for seed in seeds:
-        log = priced(seed)
-        row, right = summary_of(log), likeliest(log)
-        found.append((row["coefficient"], right, row["low"], row["high"]))
-    ours, theirs, low, high = np.array(found).T
-    print(ours.mean(), theirs.mean(), np.abs(ours - theirs).max())
-    assert abs(ours.mean() - theirs.mean()) < 0.02
-    return int(((low < TRUTH) & (high > TRUTH)).sum())
-
-
-def test_intervals_beside_60_constants_hold_the_truth() -> None:
-    assert held(range(3)) >= 2
-
-
-@pytest.mark.slow
-def test_intervals_beside_60_constants_hold_the_truth_in_12_logs() -> None:
-    assert held(range(12)) >= 10
-
-
 def test_what_constants_decide_leaves_the_fit() -> None:
     """A dud is shown and never chosen, a star is chosen wherever it is shown, and two more items are
     shown with the star alone: figures are those of the log without them."""
@@ -377,7 +346,7 @@ def test_limits_of_endless_constants(outside: bool) -> None:
 
 def test_hundreds_of_constants_in_a_chain() -> None:
     """Each display shows an item and the next one: conjugate gradients have far to go."""
-    rng, n = np.random.default_rng(0), 7_000
+    rng, n = np.random.default_rng(0), 2_500
     first = np.arange(n) % 300
     item = np.column_stack([first, first + 1])
     price = rng.uniform(0, 4, (n, 2)).astype(np.float32)

@@ -166,15 +166,6 @@ def test_one_line_for_all_logs_and_splits() -> None:
     )
 
 
-def test_drawn_splits_say_the_reads_of_the_own_one_before_any_of_theirs() -> None:
-    reads: Reads = {}
-    own, drawn = a_table(), a_table(resplit=[1])
-    count_reads(reads, {"own": own, "drawn": drawn}, "2026-12-01")
-    said = "shop at least 0 times (its own test split 1 time)."
-    line = f"A test split that seeds drew was read before this table: {said}"
-    assert reads_before(reads, [drawn]) == line
-
-
 def test_persons_of_london_are_the_test_users_of_london() -> None:
     reads: Reads = {}
     tables = {"logs/lpmc": a_table("lpmc"), "logs/lpmc-persons": a_table("lpmc-persons", 0.4)}

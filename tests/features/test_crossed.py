@@ -67,36 +67,6 @@ def naive(log: SessionLog, name: str, event: int, value: int, item: int) -> tupl
     )
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_numbers_are_those_of_counting_pair_by_pair(seed: int) -> None:
-    log = log_with_context(seed)
-    space = fit_space(log, "bags", set_context=False)
-    assert space.context_holds == {"goal": "items", "page": "items", "query": "categories"}
-    encoder = Encoder(space, log)
-    everyone = np.arange(log.n_sessions, dtype=np.int32)
-    numbers = numbers_of(encoder, select_sessions(log, everyone))
-    at = {name: column for column, name in enumerate(space.number_names)}
-    events = np.random.default_rng(seed).choice(log.n_events, 40, replace=False)
-    for event in events.tolist():
-        for candidate in range(log.display_offsets[event], log.display_offsets[event + 1]):
-            item = int(log.items[candidate])
-            for name in ("goal", "page", "query"):
-                value = int(log.columns[name].values[event])
-                shown, chosen, expected, _ = naive(log, name, event, value, item)
-                row = numbers[candidate]
-                odds = math.log((chosen + 0.5) / (expected + 0.5))
-                assert row[at[f"odds_given_{name}"]] == pytest.approx(odds, abs=1e-5)
-                shown = math.log1p(shown)
-                assert row[at[f"displays_given_{name}"]] == pytest.approx(shown, abs=1e-5)
-            for one, other in (("goal", "page"), ("page", "goal")):
-                target = int(log.columns[other].values[event])
-                shown, _, _, met = naive(log, one, event, item, target)
-                row = numbers[candidate]
-                assert row[at[f"leads_{one}_{other}"]] == (shown > 0)
-                known = math.log1p(met)
-                assert row[at[f"known_as_{one}_{other}"]] == pytest.approx(known, abs=1e-5)
-
-
 def test_walks_are_those_on_the_pages_that_earlier_users_saw() -> None:
     log = navigation(60, n_items=25, fixed=True)
     space = fit_space(log, "bags", set_context=False)

@@ -18,7 +18,6 @@ from fastgaum.game.losses import (
     reward_loss,
 )
 from fastgaum.game.scoring import figures
-from fastgaum.models.user_model import UserModel
 from fastgaum.nets.regularisers import L2, Custom, Regulariser, Shannon, Tsallis, sample_candidates
 from fastgaum.nets.segments import segment_sum
 from fastgaum.nets.tensors import BatchTensors, to_tensors
@@ -108,22 +107,6 @@ def test_the_gap_is_zero_at_the_best_response_and_positive_elsewhere(
     assert optimality_gap(other, utility, batch, regulariser, eta, True).mean() > 0.05
 
 
-def test_the_shannon_gap_is_the_divergence_to_the_best_response() -> None:
-    batch = _batch()
-    utility = _utility(batch).detach()
-    best, other = (
-        Shannon().best_response(u, batch.display_offsets, True)
-        for u in (utility, _utility(batch, 3).detach())
-    )
-    divergence = segment_sum(
-        other.probs * (other.log_probs - best.log_probs), batch.display_offsets
-    )
-    divergence += other.outside_prob * (other.outside_log_prob - best.outside_log_prob)
-    torch.testing.assert_close(
-        optimality_gap(other, utility, batch, Shannon(), 1.0, True), divergence
-    )
-
-
 def test_at_the_best_response_the_reward_loss_has_the_exact_loss_gradient() -> None:
     """The two-player gradient is the one-player gradient when the generator answers perfectly
     (Danskin)."""
@@ -186,12 +169,3 @@ def test_the_calibrated_loss_is_the_loss_at_its_best_scale(
     assert np.isnan(
         figures(lambda batch: (utility, None), [batch], L2(), 2.0, True).calibrated_loss
     )
-
-
-def test_a_preset_may_keep_the_epoch_of_the_least_calibrated_loss() -> None:
-    model = UserModel.from_preset("paper-pw", hidden=[4], epochs=12, device="cpu", patience=12)
-    table = model.fit(random_log(3, n_sessions=60))
-    assert table["val_calibrated_loss"].arg_min() == table["best"].arg_true().max()
-    assert (table["val_calibrated_loss"] <= table["val_loss"] + 1e-3).all()
-    likely = UserModel.from_preset("paper-pw", hidden=[4], epochs=2, select="loss", device="cpu")
-    assert likely.fit(random_log(3, n_sessions=60))["val_calibrated_loss"].is_nan().all()

@@ -24,24 +24,6 @@ from fastgaum.worlds.learned_world import LearnedWorld
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 
-PROGRAM = """
-import numpy as np
-from fastgaum.kernels.choice import choice_probs
-rng = np.random.default_rng(0)
-scores, offsets = rng.standard_normal(2000).astype(np.float32), np.arange(0, 2001, 8, dtype=np.int32)
-probs, totals = np.empty(2000, np.float32), np.empty(250, np.float32)
-choice_probs(scores, 1.3, offsets, True, probs, totals)
-print(probs.tobytes().hex(), totals.tobytes().hex())
-"""
-
-
-def test_cold_and_warm_caches_give_the_same_bits(tmp_path: Path) -> None:
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(KERNELS.parent)}
-    command = [sys.executable, "-c", PROGRAM]
-    digests = [subprocess.check_output(command, env=environment) for _ in range(2)]
-    assert any(tmp_path.rglob("*.nbi")), "the kernels were not cached, so nothing was compared"
-    assert digests[0] == digests[1]
-
 
 PART = """
 from ._jit import jit_part
@@ -187,7 +169,7 @@ def test_processes_may_start_at_once_on_an_empty_cache(install: Install) -> None
     started = [
         install.start(dtypes, str(go)) for dtypes in 2 * ("float32 float64", "float64 float32")
     ]
-    time.sleep(2)
+    time.sleep(1)
     go.touch()
     assert [finished(process).split()[:2] for process in started] == 4 * [["20", "20"]]
     assert len(install.entries()) == 2

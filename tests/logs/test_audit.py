@@ -75,9 +75,9 @@ def share(report: AuditReport, name: str) -> float | None:
     return next(fact.percent for fact in report.facts if fact.name == name)
 
 
-def test_of_100_shuffled_logs_at_most_one_in_twenty_has_any_rule_flagged() -> None:
-    flagged = sum(bool(audit_frame(shuffled_frame(seed), FIELDS).flagged) for seed in range(100))
-    assert flagged <= 5
+def test_of_40_shuffled_logs_at_most_one_in_twenty_has_any_rule_flagged() -> None:
+    flagged = sum(bool(audit_frame(shuffled_frame(seed), FIELDS).flagged) for seed in range(40))
+    assert flagged <= 2
     # A test that could never flag would pass too: the planted traps below show that it can.
 
 

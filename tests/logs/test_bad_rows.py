@@ -20,11 +20,6 @@ from fastgaum.logs.read import read_log
 from tests.logs.bad_logs import long, nested, refused
 
 PRICE: dict[str, Any] = {"candidate_fields": ["price"]}
-TWO_CLICKS = (
-    "event 17 of session 'u3' has 2 clicks, one is required: pass --clicks first "
-    r"\(clicks='first'\), which keeps the first, or --clicks each, by which each is a choice of "
-    "what is left$"
-)
 NO_NUMBER = "event 18 of session 'u3' has .* in column 'price', a finite number is required"
 AS_POSITION = "a position from 0 to 1"
 
@@ -47,14 +42,7 @@ def by_index(*positions: Any) -> pl.DataFrame:
 
 
 ROWS: list[tuple[pl.DataFrame, str, dict[str, Any]]] = [
-    *(
-        (long().drop(role), rf"no {role} column in a log of one row .*accepted: {role}", {})
-        for role in ("session", "item", "chosen")
-    ),
-    (long().drop("event"), r"several rows of item 'a' \(1 of 2 .*--column event=NAME", {}),
     (long().rename({"session": "xyz"}), r"--column session=NAME \(columns={'session': 'NAME'}", {}),
-    (long(chosen=[1, 1, 0, 1]), TWO_CLICKS, {}),
-    (nested(chosen=[["a", "b"], []]), TWO_CLICKS, {}),
     # positions under the name of items: the message says how to say so
     (nested(chosen=[1, 0]), "event 17 .* chose item '1'.*{'chosen_index': 'chosen'}", {}),
     *(
@@ -102,12 +90,6 @@ ROWS: list[tuple[pl.DataFrame, str, dict[str, Any]]] = [
         "column 'price' holds Date, a field is numbers or text",
         PRICE,
     ),
-    (
-        long(),
-        "no column 'prise' .*candidate field.*did you mean 'price'",
-        {"candidate_fields": ["prise"]},
-    ),
-    (long(), "column 'chosen' says what was chosen", {"candidate_fields": ["chosen"]}),
     (nested(price=[[1, 2], [1, 2]]), "event 18 .* has 2 values in 'price' for 1 cand", PRICE),
     (long(user=["p", "q", "p", "r"]), "session 'u3' has the users 'p' and 'q', one is req", {}),
     (
@@ -130,7 +112,6 @@ ROWS: list[tuple[pl.DataFrame, str, dict[str, Any]]] = [
         )
         for name in ("event_id", "impression_id")
     ),
-    (long(item=["a", "b", "", "b"]), "row 3 has no item.*: column 'item' is empty there", {}),
     (long(split=[0, 0, 0, None]), "row 4 has 'split' = None, one of 0, 1, 2, train", {}),
     (long(views=[1, 2, -3, 0]), "row 3 has 'views' = -3, a count of views is required", {}),
     (long(views=[[1]] * 4), "column 'views' holds List.Int64., a count of views is requ", {}),

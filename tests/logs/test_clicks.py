@@ -321,12 +321,10 @@ ROWS = {"session": ["s"] * 3, "event": [1] * 3, "item": ["a", "b", "c"], "chosen
 @pytest.mark.parametrize(
     ("frame", "options", "says"),
     [
-        (two_clicks(), {}, "event 0 of session 's' has 2 clicks, one is required: pass --clicks"),
         (two_clicks(click_rank=[[1]]), {}, "has 1 values in 'click_rank' for 2 clicks"),
         (two_clicks(click_rank=[1]), {}, "a list of one rank or time for each click"),
         (two_clicks(click_rank=[[1, None]]), {}, "one of them has no value in 'click_rank'"),
         (two_clicks(click_rank=[["x", "y"]]), {}, "ranks or times are required"),
-        (two_clicks(), {"candidate_fields": ["chosen"]}, "says what was chosen"),
         (
             pl.DataFrame({**ROWS, "click_time": [1, 2, None]}),
             {"candidate_fields": ["click_time"]},
@@ -339,7 +337,7 @@ ROWS = {"session": ["s"] * 3, "event": [1] * 3, "item": ["a", "b", "c"], "chosen
 def test_what_is_no_order_of_clicks_is_refused(
     frame: pl.DataFrame, options: dict[str, Any], says: str
 ) -> None:
-    refused(frame, says, clicks="error" if "pass --clicks" in says else "each", **options)
+    refused(frame, says, clicks="each", **options)
 
 
 def test_a_click_time_is_read_only_where_clicks_are_several() -> None:

@@ -188,22 +188,6 @@ def test_a_changed_file_is_refused_by_name_and_read_by_path(
     assert load(tmp_path / "yelp.txt").n_events == 1725
 
 
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("yelpp", "did you mean 'yelp'"),
-        ("no/such/log.csv", "neither a file nor a data set"),
-        ("yelp", "`fastgaum data get yelp --from FILE`"),
-        ("clara2", "`fastgaum data get clara2 --from FILE`"),
-    ],
-)
-def test_what_is_not_there(empty_home: Path, name: str, says: str) -> None:
-    with pytest.raises(DatasetError) as error:
-        load(name)
-    assert says in str(error.value)
-    assert "\n" not in str(error.value)
-
-
 def test_a_misspelt_file_finds_its_neighbour_and_a_data_folder_must_be_one(tmp_path: Path) -> None:
     (tmp_path / "clicks.csv").touch()
     with pytest.raises(DatasetError, match=r"did you mean 'clicks\.csv'"):

@@ -70,16 +70,6 @@ def test_tables_beside_a_log_have_points(of: str, tmp_path: Path) -> None:
     refused(path, says, **{f"{of}_table": table})
 
 
-@pytest.mark.parametrize("event", ["2,5", "13/01/2025", "01/09/2025", "9.1.2025", "10:00"])
-def test_an_order_that_is_open_is_refused(event: str, tmp_path: Path) -> None:
-    """Of text the year comes first; it was once the day or the month, whichever fits."""
-    path = tmp_path / "log.csv"
-    path.write_text(
-        text_of(";", ["1"] * 4).replace(";0;", f";{event};").replace(";1;a", f";{event};a")
-    )
-    refused(path, f"row 1 has 'event' = '{event}' .*write all as numbers, or all as times with the")
-
-
 @pytest.mark.parametrize("wrong", [{"delimiter": ";;"}, {"delimiter": "\n"}])
 def test_signs_that_divide_nothing(wrong: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is required"):

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
-from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.errors import LogFormatError
 from fastgaum.logs.audit_facts import say_reading
 from fastgaum.logs.datasets import resolve
 from fastgaum.logs.read import as_log, load, read_log, read_with_rows
@@ -53,8 +53,6 @@ def test_the_command_line_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[
     ("columns", "says"),
     [
         ({"chosen": [1, 0, 1, 1, 0, 0]}, "'a' has 2 chosen rows .*event=NAME.* --clicks each"),
-        ({"item": ["bus", "car", "bus", "bike", "bus", "bike"]}, "several rows of item 'bus'"),
-        ({"evnt": range(6)}, "did you mean 'evnt'.*event=session if each session is one display"),
         ({"date": "1 May"}, "did you mean 'date'"),
     ],
 )
@@ -77,11 +75,6 @@ def test_a_column_without_a_name_is_an_index() -> None:
     log = read_log(frame)
     assert log.fingerprint == read_log(frame.drop("")).fingerprint
     assert as_log(frame).fingerprint == log.fingerprint
-    for option in ("candidate_fields", "context_fields"):
-        with pytest.raises(ConfigError, match=f"{option} names a column '', a name is required"):
-            read_log(frame, **{option: [""]})  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="columns names a column ''"):
-        read_log(frame, columns={"item": ""})
 
 
 def test_an_index_of_a_table_is_no_field(tmp_path: Path) -> None:
@@ -101,9 +94,3 @@ def test_an_unread_past_has_its_option(tmp_path: Path) -> None:
     assert "--past history reads the past" in said
     with pytest.raises(LogFormatError, match="past='history'"):
         as_log(frame)
-
-
-def test_displays_as_mind_writes_them_are_named() -> None:
-    frame = pl.DataFrame({"user": ["u"], "time": [1], "shown": ["N1-0 N2-1"]})
-    with pytest.raises(LogFormatError, match="column 'shown' holds displays as MIND writes them"):
-        read_log(frame)

@@ -2,27 +2,40 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastgaum.errors import NumericsError
-from fastgaum.metrics.calibration import brier_score, choice_nll
+from fastgaum.metrics.calibration import MIN_PROB, brier_score, choice_nll
 
 OFFSETS = np.array([0, 2, 5], dtype=np.int32)
 PROBS = np.array([0.2, 0.3, 0.1, 0.6, 0.1])
 NO_CLICK = np.array([0.5, 0.2])
 
 
-@pytest.mark.parametrize("choices", [[0, 2], [-1, 1], [1, -1]])
-def test_nll_reads_the_outcome_and_brier_its_squared_distance(choices: list[int]) -> None:
-    likely, expected = [], []
-    for event, choice in enumerate(choices):
-        p = np.append(PROBS[OFFSETS[event] : OFFSETS[event + 1]], NO_CLICK[event])
-        outcome = np.zeros(len(p))
-        outcome[choice] = 1.0  # -1 is the last entry: no click
-        likely.append(p[choice])
-        expected.append(((p - outcome) ** 2).sum())
-    nll = choice_nll(np.log(PROBS), np.log(NO_CLICK), OFFSETS, np.array(choices))
-    np.testing.assert_allclose(nll, -np.log(likely))
-    np.testing.assert_allclose(brier_score(PROBS, NO_CLICK, OFFSETS, np.array(choices)), expected)
+@given(
+    st.lists(st.integers(1, 6), min_size=1, max_size=8),
+    st.sampled_from([0.02, 1.0, 50.0]),
+    st.integers(0, 999),
+)
+def test_nll_reads_the_outcome_and_brier_its_squared_distance(
+    sizes: list[int], concentration: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    # the last entry of a display is no click
+    parts = [rng.dirichlet(np.full(size + 1, concentration)) for size in sizes]
+    choices = np.array([rng.integers(-1, size) for size in sizes])
+    offsets = np.cumsum([0, *sizes]).astype(np.int32)
+    probs, none = np.concatenate([p[:-1] for p in parts]), np.array([p[-1] for p in parts])
+    likely = [p[choice] for p, choice in zip(parts, choices, strict=True)]
+    distances = [
+        ((p - np.eye(len(p))[choice]) ** 2).sum() for p, choice in zip(parts, choices, strict=True)
+    ]
+    with np.errstate(divide="ignore"):
+        nll = choice_nll(np.log(probs), np.log(none), offsets, choices)
+    np.testing.assert_allclose(nll, -np.log(np.maximum(likely, MIN_PROB)), atol=1e-12)
+    found = brier_score(probs, none, offsets, choices)
+    np.testing.assert_allclose(found, distances, atol=1e-12)
 
 
 @pytest.mark.parametrize(("log_prob", "nll"), [(1e-7, 0.0), (-np.inf, np.log(1e6))])

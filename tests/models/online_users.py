@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from copy import deepcopy
 from functools import cache
 from typing import Any
 
@@ -16,7 +17,31 @@ from fastgaum.models.online import OnlineUser
 from fastgaum.models.user_model import UserModel
 from tests.builders import random_log, values_of, with_drawn_actions, with_fields, with_vectors
 from tests.logs.test_context import navigation
-from tests.worlds.test_learned_world import IDENTITY, fitted
+
+SMALL: dict[str, Any] = {
+    "epochs": 1,
+    "warm_start": 2,
+    "catch_up": 1,
+    "hidden": [8, 6],
+    "history_dim": 5,
+    "batch_sessions": 16,
+    "lr": 0.03,
+    "search": [],
+    "folds": 0,
+}
+IDENTITY: dict[str, Any] = {"protocol": "identity", "relations": False, "set_context": False}
+
+
+_FITTED: dict[tuple[str, str], UserModel] = {}
+
+
+def fitted(log: SessionLog, **changes: Any) -> UserModel:
+    """A copy of the model of a log and a configuration, which is fitted once."""
+    key = log.fingerprint, str((log.ordered, log.grid, sorted(changes.items())))
+    if key not in _FITTED:
+        _FITTED[key] = UserModel.from_preset(**{**SMALL, **changes}, device="cpu")
+        _FITTED[key].fit(log)
+    return deepcopy(_FITTED[key])
 
 
 def plain_log(seed: int, n_sessions: int) -> SessionLog:
@@ -33,6 +58,8 @@ def log_of_kind(kind: str, seed: int, n_sessions: int) -> SessionLog:
     if kind == "vectors":
         return with_vectors(log_of_kind("context", seed, n_sessions), seed)
     log = plain_log(seed, n_sessions)
+    if kind == "clicks":
+        return random_log(seed, n_sessions, no_click=0.0)
     if kind == "grid":
         return dataclasses.replace(log, ordered=True, grid=2)
     log = with_drawn_actions(log, seed) if "actions" in kind else log
@@ -43,7 +70,9 @@ def log_of_kind(kind: str, seed: int, n_sessions: int) -> SessionLog:
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "relations, two layers": ("plain", {"relations": True, "history_layers": 2, "eta": 2.0}),
     "identity, sparse": ("plain", {**IDENTITY, "regulariser": "tsallis", "history_layers": 2}),
+    "always a click": ("clicks", {"relations": True}),
     "position weights": ("plain", {**IDENTITY, "history": "pw", "history_window": 3}),
+    "calibrated": ("plain", {**IDENTITY, "select": "calibrated loss"}),
     "l2": ("plain", {"regulariser": "l2", "relations": False}),
     "fields, views, positions": ("fields", {"protocol": "views", "examination": False}),
     "a grid": ("grid", {"examination": False, "relations": False}),

@@ -113,16 +113,3 @@ def test_a_saved_model_reads_vectors_of_the_log(
     assert (tmp_path / "user.safetensors").stat().st_size < 200_000
     with pytest.raises(FeatureMismatchError, match=r"text of 8 numbers, .*has none: read it with"):
         again.evaluate(put(log, vector={}))
-
-
-def test_a_fit_starts_with_the_projection(
-    cold: tuple[SessionLog, np.ndarray], model: UserModel
-) -> None:
-    """On a further log of the same items."""
-    further, _ = cold_log(100, draws=2)
-    later = UserModel(model.config.replace(epochs=1, folds=0, search=()))
-    table = later.fit(further, start=model)
-    assert table["val_loss"].min() < 1.3 < np.log(N_SHOWN)
-    assert later.networks is not None
-    assert later.networks.player.items is not None
-    assert later.networks.player.items.projection is not None

@@ -20,14 +20,16 @@ from fastgaum.models.online import OnlineModel, OnlineUser
 from fastgaum.models.user_model import UserModel
 from tests.builders import log_of
 from tests.models.online_users import (
+    IDENTITY,
     MODELS,
+    SMALL,
+    fitted,
     item_table,
     log_of_kind,
     model_of,
     plain_log,
     replayed,
 )
-from tests.worlds.test_learned_world import IDENTITY, SMALL, fitted
 
 
 @pytest.mark.parametrize("name", MODELS)

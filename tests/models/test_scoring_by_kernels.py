@@ -78,23 +78,6 @@ def test_scores_are_those_of_the_networks(
     assert by_kernels
 
 
-def test_changed_networks_score_as_they_are_now(
-    log: SessionLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = fitted(log, search=(), folds=0)
-    before = model.predict(log)["utility"].to_numpy()
-    monkeypatch.setattr(networks_model, "MANY", 0)
-    model.predict(log)
-    with torch.no_grad():
-        for one in model._networks().player.reward.parameters():
-            one.mul_(1.5)
-    changed = model.predict(log)["utility"].to_numpy()
-    assert not np.allclose(changed, before)
-    monkeypatch.setattr(networks_model, "MANY", 1 << 62)
-    expected = model.predict(log)["utility"].to_numpy()
-    np.testing.assert_allclose(changed, expected, rtol=1e-4, atol=1e-5)
-
-
 def test_parts_on_several_threads_have_the_same_bits(
     log: SessionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import pytest
 
 import fastgaum
 from fastgaum.cli.app import main
-from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.errors import LogFormatError
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
 from fastgaum.features.numbers import SAME_AS
@@ -179,21 +178,6 @@ def test_a_hidden_item_is_to_features_one_that_was_never_displayed() -> None:
     counts = space.number_names.index("log_displays")
     assert len(np.unique(now.numbers[now.unseen, counts])) == 1
     assert not np.array_equal(now.numbers[~now.unseen], was.numbers[~now.unseen])
-
-
-@pytest.mark.parametrize(
-    ("hide_items", "split", "says"),
-    [
-        (1, "test", "a share from 0 to below 1 is required"),
-        (-0.1, "test", "hide_items is -0.1"),
-        (float("nan"), "test", "hide_items is nan"),
-        ("half", "test", "hide_items is 'half'"),
-        (0.1, "train", "sessions that did not train"),
-    ],
-)
-def test_a_wrong_share_of_hidden_items_is_refused(hide_items: Any, split: Any, says: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(says)):
-        fitted("paper-lstm", epochs=10).evaluate(shop(), split, hide_items=hide_items)
 
 
 def test_an_online_user_says_what_it_does_not_know() -> None:

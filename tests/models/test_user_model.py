@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 import torch
 
-from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.errors import LogFormatError
 from fastgaum.models.user_model import UserModel
-from tests.builders import log_of, put, random_log
+from tests.builders import put, random_log
 from tests.contracts import check_user_model
 
 SMALL: dict[str, Any] = {
@@ -94,10 +94,6 @@ def test_prediction_and_sampling_tables() -> None:
     assert draws[0]["item"].null_count() > 0
 
 
-def test_fit_needs_a_validation_split_and_no_click_options_must_fit() -> None:
-    with pytest.raises(LogFormatError, match="no validation session"):
-        UserModel.from_preset(**SMALL).fit(log_of([[([0, 1], 0)]]))
+def test_no_click_options_must_fit_the_log() -> None:
     with pytest.raises(LogFormatError, match="no_click = never"):
         UserModel.from_preset(no_click="never", **SMALL).fit(random_log(1, no_click=0.5))
-    with pytest.raises(ConfigError, match="not been trained"):
-        UserModel().predict(random_log(1))

@@ -94,23 +94,6 @@ def test_a_step_on_weighted_events_is_one_on_repeated_ones(of: Any, kind: str) -
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_gradients_of_the_reference_are_equal() -> None:
-    weighted, repeated = both(2)
-    space = fit_space(weighted, "identity")
-    config = narrow()
-    networks = Networks(config, space.n_ids, space.n_numbers)
-    gradients = []
-    for log in (weighted, repeated):
-        unknown, rule = torch.from_numpy(space.unknown_of_id), regulariser_of(config)
-        game = PlainGame(copy.deepcopy(networks), config, rule, unknown, True)
-        torch.manual_seed(0)
-        game.round(whole(encoded_of(log, space)))
-        # a first step leaves a tenth of the gradient in the moment
-        gradients.append([one.state()["m"] for one in game.optimisers().values()])
-    for ours, theirs in zip(*gradients, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-
-
 def test_groups_of_the_report_are_those_of_the_repeated_log() -> None:
     weighted, repeated = both(3)
     model = ConditionalLogit(protocol="identity", penalty=1.0, number_penalty=1.0)

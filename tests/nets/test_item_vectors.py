@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import torch
 
-from fastgaum.nets.bags import BagSizes, IdDropout, SharedBagLinear
+from fastgaum.nets.bags import BagSizes, IdDropout
 from fastgaum.nets.tensors import Bags, BagVectors
-from fastgaum.nets.towers import TwoTower, vector_table
+from fastgaum.nets.towers import vector_table
 
 SIZES = BagSizes(n_ids=5, n_numbers=0, vector_dim=3)
 
@@ -34,32 +34,6 @@ def test_a_bag_is_its_rows_and_its_projected_vector() -> None:
         if row >= 0:
             expected = expected + bags.vectors.values[row] @ items.projection
         torch.testing.assert_close(items(bags)[at], expected)
-
-
-def test_gradients_in_float64() -> None:
-    """Of the score of two towers, and of a history's input, over one table and projection."""
-    torch.manual_seed(1)
-    items = vector_table(SIZES, 4).double()
-    tower = TwoTower(items, 4, 0, 2).double()
-    history = SharedBagLinear(items, 0, 6).double()
-    candidates, tokens = bags_of([0, 1, 3, 1, 2]), bags_of([3, -1, 0])
-    offsets = torch.tensor([0, 2, 5], dtype=torch.int32)
-    states = torch.randn(2, 2, dtype=torch.float64)
-    table, projection = items.table.detach().clone(), items.projection
-    assert projection is not None
-
-    def outputs(table: torch.Tensor, projection: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-        values = {"table": table, "projection": projection}
-        rows = torch.func.functional_call(items, values, (candidates,))
-        users = tower.users(states)[torch.tensor([0, 0, 1, 1, 1])]
-        of_tokens = torch.func.functional_call(items, values, (tokens,)) @ up
-        return torch.cat([(users * rows).sum(1), of_tokens.reshape(-1)])
-
-    assert history.up is not None
-    inputs = [one.detach().clone().requires_grad_() for one in (table, projection, history.up)]
-    assert torch.autograd.gradcheck(outputs, inputs)
-    whole = torch.cat([tower(candidates, states, offsets), (history(tokens)).reshape(-1)])
-    torch.testing.assert_close(outputs(*inputs), whole)
 
 
 def test_bags_that_drop_ids_keep_their_vectors() -> None:

@@ -124,3 +124,20 @@ def test_rows_of_a_table_are_gathered(regime: str, projected: bool) -> None:
         plain = run(np.ascontiguousarray(table[source]), NO_SOURCE)
         for one, two in zip(run(table, source), plain, strict=True):
             np.testing.assert_array_equal(one, two)
+
+
+@settings(max_examples=30, deadline=None)
+@given(**{name: SHAPES[name] for name in ("lengths", "size", "regime")})
+def test_single_precision_is_near_double(lengths: list[int], size: int, regime: str) -> None:
+    rng, offsets = np.random.default_rng(SEED), offsets_of(lengths).numpy()
+    shapes = (4 * size, size), (4 * size,), (int(offsets[-1]), 4 * size)
+    inputs = [rng.standard_normal(shape) for shape in shapes]
+    with walked(regime):
+        states = [
+            [one.copy() for one in LstmLayer(size, dtype).forward(offsets, *cast)]
+            for dtype in (np.float32, np.float64)
+            for cast in [[one.astype(dtype) for one in inputs]]
+        ]
+    for single, double in zip(*states, strict=True):
+        assert single.dtype == np.float32
+        np.testing.assert_allclose(single, double, atol=1e-5)

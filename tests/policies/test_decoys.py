@@ -24,7 +24,7 @@ from fastgaum.policies.evaluation import (
     difference,
     judge,
 )
-from fastgaum.policies.heuristics import Greedy, RandomPolicy
+from fastgaum.policies.heuristics import Greedy
 from fastgaum.policies.registry import (
     POLICY_FORMAT,
     load_policy,
@@ -32,7 +32,7 @@ from fastgaum.policies.registry import (
     save_policy,
     untrained,
 )
-from fastgaum.policies.rollout import Setting, play, rollout
+from fastgaum.policies.rollout import Setting, play
 from fastgaum.policies.training import train_policy
 from fastgaum.reports.world_tables import policy_blocks
 from fastgaum.worlds.pools import Pool
@@ -112,29 +112,6 @@ def test_where_users_may_choose_nothing_the_rule_is_as_it_was() -> None:
         assert advice is not None
         assert (advice.policy, advice.decoys) == (name, {})
         assert "median" not in advice.to_text()
-
-
-@pytest.mark.parametrize("rule", ["fixed", "per_user", "per_step"])
-@pytest.mark.parametrize("reward", ["utility", "contrast"])
-def test_decoys_are_below_the_median_of_the_pool_for_the_user(rule: str, reward: str) -> None:
-    """A slow twin, from the states before each choice; what is counted changes no reward."""
-    users = world(outside=False)
-    setting = Setting(3, 4, Pool(rule, 7), reward, 0.2)  # type: ignore[arg-type]
-    low: list[bool] = []
-    for step in rollout(users, RandomPolicy(), setting, 30, 1, count_decoys=1):
-        assert step.decoys is not None
-        pools = np.broadcast_to(step.pools, (30, 7))
-        for user in np.flatnonzero(step.active):
-            thought = users.base + users.directions @ step.states[user]
-            median = sorted(thought[pools[user]])[3]
-            own = [thought[item] < median for item in step.slates[user]]
-            assert step.decoys[user].tolist() == own
-            low += own
-    played = play(users, RandomPolicy(), setting, 30, 1)
-    assert played.decoy_share == pytest.approx(np.mean(low))
-    assert 0.3 < played.decoy_share < 0.6
-    plain = np.stack([one.rewards for one in rollout(users, RandomPolicy(), setting, 30, 1)], 1)
-    np.testing.assert_array_equal(played.rewards, plain)
 
 
 def test_of_large_pools_some_steps_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

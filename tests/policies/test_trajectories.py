@@ -10,7 +10,6 @@ import polars as pl
 import pytest
 
 from fastgaum.arrays import IntArray
-from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies import trajectories as module
@@ -117,20 +116,3 @@ def test_a_policy_of_one_s_own_may_leave_places_empty_and_repeat_items() -> None
     frame = played(policy=Own())
     assert frame.height == 40 * 5 * 2
     assert frame["item"].unique().sort().to_list() == ["i3", "i5"]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"n": 0}, "the number of episodes is 0, a whole number of at least 1"),
-        ({"seed": -1}, "seed is -1, a whole number"),
-        ({"seed": None}, "seed is None, a whole number"),
-        ({"policy": "slateq"}, "is trained"),
-        ({"policy": "popular"}, "popularity"),
-        ({"k": 13}, "slate of 13 items cannot be made of a pool of 12"),
-        ({"policy": "randm"}, "did you mean 'random'"),
-    ],
-)
-def test_impossible_episodes_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        played(**options)

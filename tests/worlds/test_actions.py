@@ -20,7 +20,7 @@ from fastgaum.worlds.replay import replay, tell_logged, world_of
 from fastgaum.worlds.world import NO_ITEM, Population
 from fastgaum.worlds.world_set import WorldSet
 from tests.builders import put, random_log, with_drawn_actions, with_fields, with_vectors
-from tests.worlds.test_learned_world import IDENTITY, fitted
+from tests.models.online_users import IDENTITY, fitted
 
 
 def of_test(log: SessionLog) -> SessionLog:
@@ -56,12 +56,10 @@ def check_followed(users: Population, codes: np.ndarray, log: SessionLog, states
 
 
 CASES = [
-    {},
     {"history_layers": 2, "tower_dim": 4},
     {"history": "lstm", "tower_dim": 4, "vectors": True},
     {"history": "pw", "history_window": 3},
     {"protocol": "bags", "fields": True},
-    {"protocol": "bags", "fields": True, "history": "pw"},
 ]
 
 

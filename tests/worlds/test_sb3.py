@@ -13,9 +13,6 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecMonitor
 
 from fastgaum.errors import ConfigError
-from fastgaum.policies.evaluation import judge
-from fastgaum.policies.rollout import Setting
-from fastgaum.policies.sb3 import Sb3Policy
 from fastgaum.worlds.item_by_item import VectorCascadeWrapper
 from fastgaum.worlds.sb3 import SB3VecEnv
 from fastgaum.worlds.single_env import UserEnv
@@ -93,19 +90,6 @@ def test_sb3_s_make_vec_env_makes_users_that_its_agents_learn_from() -> None:
     envs = make_vec_env("fastgaum.worlds:fastgaum/User-v0", 3, seed=0, env_kwargs=options)
     PPO("MlpPolicy", envs, n_steps=8, batch_size=24, device="cpu").learn(48)
     assert envs.get_attr("render_mode") == [None] * 3
-
-
-def test_masked_ppo_of_sb3_contrib_learns_the_cascade() -> None:
-    """Some hundred picks of a strict environment, in which an item that is taken is an error."""
-    contrib = pytest.importorskip("sb3_contrib", reason="install fastgaum[rl]")
-    envs = VecMonitor(SB3VecEnv(VectorCascadeWrapper(made(8, strict=True))))
-    agent = contrib.MaskablePPO("MlpPolicy", envs, n_steps=16, batch_size=64, seed=0, device="cpu")
-    before = [weight.clone() for weight in agent.policy.parameters()]
-    agent.learn(512)
-    after = list(agent.policy.parameters())
-    assert any((one != other).any() for one, other in zip(before, after, strict=True))
-    earned = judge([Sb3Policy(agent)] * 2, WORLD, Setting(2, 4), 50)
-    assert earned.returns.shape == (2,)
 
 
 @pytest.mark.parametrize("mode", ["NEXT_STEP", "DISABLED"])

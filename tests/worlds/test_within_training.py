@@ -4,7 +4,6 @@ what training has seen."""
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,12 @@ import pytest
 from fastgaum.features.fitting import fit_training
 from fastgaum.features.numbers import number_columns
 from fastgaum.features.ordered_counts import training_order
-from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.kernels.candidate_formulas import SESSION_NUMBERS
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_world import LearnedPopulation, LearnedWorld
 from tests.builders import random_log
+from tests.models.online_users import fitted, log_of_kind
 from tests.worlds.simulated import keys_of, play
-from tests.worlds.test_learned_world import fitted, log_with_fields
 
 PLAIN: dict[str, Any] = {"relations": False, "set_context": False}
 
@@ -59,7 +57,7 @@ def test_a_pool_of_any_size_and_order_gives_an_item_the_same_utility(
 
 @pytest.mark.parametrize("protocol", ["bags", "views"])
 def test_an_item_of_a_pool_stands_first_where_order_matters(protocol: str) -> None:
-    log = log_with_fields(ordered=True)
+    log = log_of_kind("fields", 4, 60)
     users = moved(LearnedWorld(fitted(log, **PLAIN, protocol=protocol), log=log))
     pool = np.array([4, 1, 7, 3], np.int32)
     utilities = users.utilities(pool, 2)
@@ -76,30 +74,6 @@ def test_a_pool_of_k_items_is_the_slate() -> None:
         [np.random.default_rng(i).permutation(world.n_items)[:4] for i in range(5)], np.int32
     )
     np.testing.assert_array_equal(users.utilities(pools, 4), users.utilities(pools))
-
-
-def test_relative_numbers_of_a_pool_are_their_mean_over_its_slates() -> None:
-    world = LearnedWorld(fitted(random_log(4, n_sessions=60, no_click=0.3), relations=False))
-    users = moved(world, 1)
-    space = world.catalogue.space
-    # of pieces the mean over slates is another: they bend
-    pool, n_base, n_lines = np.array([3, 1, 7, 5, 0]), len(space.number_names), space.n_raw
-
-    def numbers(items: Any, set_size: int = 0) -> np.ndarray:
-        rows = np.array(items, np.int32)
-        shown = UserDisplays(np.zeros(1, np.int32), np.array([0, len(rows)], np.int32), rows)
-        return users._shown(shown, set_size).batch.numbers[:, :n_lines]
-
-    of_pool = numbers(pool, 3)
-    for place, item in enumerate(pool):
-        slates = [
-            numbers([item, *others])[0]
-            for others in itertools.combinations(np.delete(pool, place), 2)
-        ]
-        np.testing.assert_allclose(of_pool[place], np.mean(slates, axis=0), atol=1e-5)
-    assert np.abs(of_pool[:, n_base:] - numbers(pool)[:, n_base:]).max() > 1e-2, (
-        "no number depends on the size"
-    )
 
 
 def unbounded(model: UserModel) -> LearnedWorld:

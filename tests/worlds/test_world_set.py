@@ -274,26 +274,6 @@ def test_the_lower_bound_is_exceeded_in_95_of_100_new_worlds(members: int) -> No
     assert (values[:, 0] > bounds).mean() == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / n))
 
 
-@pytest.mark.parametrize("folds", [3, 5, 10])
-def test_the_lower_bound_of_folds_is_exceeded_in_95_of_100_samples_of_users(folds: int) -> None:
-    """Of the mean of normal users, each of whom all fits but one know. The prediction bound of
-    members that share no users is exceeded less often: of 3 folds it is the same bound."""
-    n = 4000
-    users = np.random.default_rng(0).normal(3.0, 2.0, (n, folds, 20))
-    sums = users.sum(axis=2)
-    of_fits = (sums.sum(axis=1, keepdims=True) - sums) / (20 * (folds - 1))
-    held, of_members = (
-        np.mean([lower_bound_of(row, of_folds) < 3.0 for row in of_fits])  # type: ignore[operator]
-        for of_folds in (folds, 0)
-    )
-    # four standard errors
-    assert held == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / n))
-    assert of_members == held if folds == 3 else of_members < 0.9
-    # a member in which no user lived leaves its place to no other rule
-    some = [lower_bound_of(row[: folds - 1], folds) for row in of_fits]
-    assert np.mean(np.array(some, np.float64) < 3.0) == pytest.approx(0.95, abs=0.03)
-
-
 def test_the_lower_bound_of_folds_on_known_numbers() -> None:
     """By hand: mean 2.5 and standard deviation 1.2910 of 1, 2, 3, 4; error 3 / √4 · 1.2910 = 1.9365;
     t(.95, 3) = 2.3534 from a printed table."""
