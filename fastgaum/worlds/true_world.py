@@ -3,8 +3,7 @@
     u(s, a) = base[a] + bonus · [a is bait] + affinity ⟨s, z_a⟩ + repeat · [a was chosen before] +
     intercept − cost · boredom
 
-Each choice of a bait leaves the user more bored; any other event lets boredom fall. With `rivalry`
-an item also loses rivalry · Σ_b max(0, ⟨z_a, z_b⟩) over the other items b of the slate."""
+Each choice of a bait leaves the user more bored; any other event lets boredom fall."""
 
 from __future__ import annotations
 
@@ -71,10 +70,8 @@ class TrueWorld(World):
         is_bait: shape (n_items,).
     """
 
-    def __init__(
-        self, world: SyntheticWorld, bait: Bait | None = None, rivalry: float = 0.0
-    ) -> None:
-        self.world, self.bait, self.rivalry = world, bait, rivalry
+    def __init__(self, world: SyntheticWorld, bait: Bait | None = None) -> None:
+        self.world, self.bait = world, bait
         _, base, latents = world.items
         self.is_bait = np.zeros(world.n_items, bool)
         bonus = 0.0
@@ -161,7 +158,7 @@ class TruePopulation(Population):
     def utilities(self, pools: IntArray, k: int | None = None) -> FloatArray:
         """As the base says, 0 at an empty place."""
         pools = np.atleast_2d(checked_slates(pools, self.n, self.world.n_items, any_rows=True))
-        return self._utilities(self._everyone, pools, k).astype(np.float32)
+        return self._utilities(self._everyone, pools).astype(np.float32)
 
     def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
         """As the base says."""
@@ -177,26 +174,11 @@ class TruePopulation(Population):
         utilities = self._utilities(who, slates)
         return utilities, *self.world.world.probabilities(utilities, _displayed(slates))
 
-    def _utilities(self, who: LongArray, items: IntArray, k: int | None = None) -> Float64Array:
+    def _utilities(self, who: LongArray, items: IntArray) -> Float64Array:
         values = self.truth.utilities(who, items)
         if self.world.bait is not None:
             values -= self.world.bait.cost * self.boredom[who, None]
-        if self.world.rivalry:
-            values -= self._lost(items, k)
         return np.where(items >= 0, values, 0.0)
-
-    def _lost(self, slates: IntArray, k: int | None) -> Float64Array:
-        """What rivalry takes from each place of slates (n, m), 0 at a place that shows nothing; of
-        pools what it takes on average in a slate of k."""
-        shown = _displayed(slates)
-        latents = self.world.latents[slates]
-        alike = np.maximum(latents @ latents.swapaxes(1, 2), 0.0) * shown[:, None]
-        alike[:, np.arange(slates.shape[1]), np.arange(slates.shape[1])] = 0.0
-        lost = self.world.rivalry * alike.sum(axis=2) * shown
-        if k is not None:
-            others = np.maximum(shown.sum(axis=1, keepdims=True) - 1, 1)
-            lost *= np.minimum((k - 1) / others, 1.0)
-        return np.asarray(lost)
 
 
 def _displayed(slates: IntArray) -> BoolArray:

@@ -3,8 +3,6 @@ is."""
 
 from __future__ import annotations
 
-from itertools import combinations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -74,25 +72,6 @@ def test_empty_places_and_repeats_change_nothing(rule: str, no_click: float) -> 
     for empty in (np.full((1, 3), -1, np.int32), np.empty((1, 0), np.int32)):
         assert users.probabilities(empty)[1] == 1.0
         assert users.step(empty, keys_of(0, 1)).items == -1
-
-
-def test_a_rival_of_a_pool_is_an_average_item_of_it() -> None:
-    """The mean over all slates of k that hold the item, whatever places of the pool are empty; of a
-    pool smaller than the slate, the pool itself."""
-    users = TrueWorld(SyntheticWorld(n_items=12, dim=2), rivalry=0.8).population(1)
-    pool = [3, 1, 7, 5]
-    padded = np.array([3, -1, 1, 7, -1, -1, 5, 3], np.int32)
-    for k in (1, 2, 3, 4, 9):
-        others = [
-            combinations([one for one in pool if one != item], min(k, 4) - 1) for item in pool
-        ]
-        each = [
-            np.mean([users.utilities(np.array([[item, *rest]]))[0, 0] for rest in every])
-            for item, every in zip(pool, others, strict=True)
-        ]
-        found = users.utilities(padded, k)[0]
-        np.testing.assert_allclose(found[[0, 2, 3, 6]], each, atol=1e-6)
-        np.testing.assert_allclose(users.utilities(padded[None], k)[0], found)
 
 
 def test_bait_pays_now_and_costs_later() -> None:
