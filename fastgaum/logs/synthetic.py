@@ -22,20 +22,11 @@ from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from fastgaum.arrays import Float64Array, FloatArray, IntArray
+from fastgaum.arrays import BoolArray, Float64Array, FloatArray, IntArray, LongArray
 from fastgaum.errors import ConfigError, as_given, did_you_mean, require_known
-from fastgaum.kernels.synthetic import (
-    L2,
-    SHANNON,
-    ChoiceLaw,
-    DisplayDraw,
-    SimulatedEvents,
-    UtilityLaw,
-    simulate,
-)
+from fastgaum.kernels.synthetic import draw_displays
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.splits import shuffled_split
 
@@ -46,6 +37,8 @@ PILOT_EVENTS = 40_000
 """events of the pilot draw that sets the intercept: standard error about 0.1 points"""
 
 _IDS_AT_ONCE = 500_000
+_SESSIONS_AT_ONCE = 1 << 13
+_MARKS_AT_ONCE = 1 << 28
 
 # Streams of one seed. A new use takes a new number, so that nothing drawn before it changes.
 _ITEMS, _SHAPE, _CHOICES, _PILOT_SHAPE, _PILOT_CHOICES = range(5)
@@ -61,13 +54,6 @@ class Truth:
     """true probability that the candidate is chosen, shape (n_candidates,)"""
     outside_probability: FloatArray
     """true probability of no click, 0 where it is not offered, shape (n_events,)"""
-
-    def log_probs(self) -> tuple[Float64Array, Float64Array]:
-        """Natural logarithms of probability (n_candidates,) and outside_probability (n_events,)."""
-        with np.errstate(divide="ignore"):
-            return np.log(self.probability.astype(np.float64)), np.log(
-                self.outside_probability.astype(np.float64)
-            )
 
 
 def _require(name: str, value: float, low: float, high: float, kind: type = Real) -> None:
@@ -147,12 +133,13 @@ class SyntheticWorld:
         offsets = self._shapes(n_events, _SHAPE)
         # before the large arrays: drawing the split takes room of its own
         split = shuffled_split(len(offsets[0]) - 1, self.seed)
-        drawn = self._simulate(*offsets, self.intercept, _CHOICES)
+        items, chances = self._displays(offsets[1], _CHOICES)
+        choices, truth = self._choices(*offsets, items, chances, self.intercept)
         first = np.repeat(offsets[0][:-1], np.diff(offsets[0]))
         log = SessionLog(
             *offsets,
-            items=drawn.items,
-            choices=drawn.choices,
+            items=items,
+            choices=choices,
             split=split,
             users=np.arange(len(split), dtype=np.int32),
             session_ids=_ids("s", len(split)).rename("session"),
@@ -161,10 +148,10 @@ class SyntheticWorld:
             name="synthetic",
             ordered=self.order != "none",
         )
-        return log, Truth(drawn.utility, drawn.probability, drawn.outside_probability)
+        return log, truth
 
     @cached_property
-    def items(self) -> tuple[IntArray, Float64Array, npt.NDArray[np.float32]]:
+    def items(self) -> tuple[IntArray, Float64Array, Float64Array]:
         """Item code of each popularity rank, base by code, latent directions by code (n_items,
         dim)."""
         rng = self._stream(_ITEMS)
@@ -177,7 +164,8 @@ class SyntheticWorld:
         base = self.popularity * np.sqrt(0.5) * (fame + rng.standard_normal(self.n_items))
         latents = rng.standard_normal((self.n_items, self.dim), dtype=np.float32)
         latents /= np.maximum(np.linalg.norm(latents, axis=1, keepdims=True), 1e-6)
-        return code_of_rank, base, latents
+        # float32 numbers, and sums of them in float64
+        return code_of_rank, base, latents.astype(np.float64)
 
     @cached_property
     def intercept(self) -> float:
@@ -185,10 +173,11 @@ class SyntheticWorld:
         if self.no_click == 0.0:
             return 0.0
         offsets = self._shapes(PILOT_EVENTS, _PILOT_SHAPE)
+        displays = self._displays(offsets[1], _PILOT_CHOICES)
         low, high = -100.0, 100.0
         for _ in range(22):
             middle = 0.5 * (low + high)
-            pilot = self._simulate(*offsets, middle, _PILOT_CHOICES)
+            _, pilot = self._choices(*offsets, *displays, middle)
             share = pilot.outside_probability.mean(dtype=np.float64)
             low, high = (middle, high) if share > self.no_click else (low, middle)
         return 0.5 * (low + high)
@@ -213,48 +202,136 @@ class SyntheticWorld:
         np.cumsum(sizes + MIN_DISPLAY, out=displays[1:])
         return ends.astype(np.int32), displays.astype(np.int32)
 
-    def utility_law(self, base: Float64Array, latents: FloatArray) -> UtilityLaw:
-        """Utilities of items of these bases and directions, as kernels read them."""
-        laws = float(self.affinity), float(self.repeat), float(self.decay)
-        return UtilityLaw(base, latents, *laws)
-
-    @property
-    def choice_law(self) -> ChoiceLaw:
-        """Eta, rule, no click and examination, as kernels read them."""
-        rule = L2 if self.rule == "l2" else SHANNON
-        log_examination = -self.examination * np.log(np.arange(1.0, self.max_display + 1))
-        return ChoiceLaw(float(self.eta), rule, self.no_click > 0.0, log_examination)
-
-    @cached_property
-    def display_law(self) -> DisplayDraw:
-        """Skew and order, as kernels read them."""
+    def _displays(self, offsets: IntArray, *stream: int) -> tuple[IntArray, Float64Array]:
+        """Draw the items of all displays, (n_candidates,), and the number in [0, 1) that decides
+        each choice, (n_events,)."""
         code_of_rank, sort_keys = self.items[0], np.arange(self.n_items, dtype=np.int32)
         if self.order == "popularity":
             sort_keys[code_of_rank] = np.arange(self.n_items, dtype=np.int32)
-        return DisplayDraw(float(self.skew), code_of_rank, sort_keys, self.order == "random")
-
-    def _simulate(
-        self, sessions: IntArray, displays: IntArray, intercept: float, *stream: int
-    ) -> SimulatedEvents:
-        n_events, n_candidates = len(displays) - 1, int(displays[-1])
-        events = SimulatedEvents(
-            items=np.empty(n_candidates, np.int32),
-            choices=np.empty(n_events, np.int32),
-            utility=np.empty(n_candidates, np.float32),
-            probability=np.empty(n_candidates, np.float32),
-            outside_probability=np.empty(n_events, np.float32),
-        )
-        _, base, latents = self.items
-        simulate(
+        items, chances = np.empty(offsets[-1], np.int32), np.empty(len(offsets) - 1)
+        draw_displays(
             self._stream(*stream),
-            sessions,
-            displays,
-            self.display_law,
-            self.utility_law(base + intercept, latents),
-            self.choice_law,
-            events,
+            offsets,
+            float(self.skew),
+            code_of_rank,
+            sort_keys,
+            self.order == "random",
+            items,
+            chances,
         )
-        return events
+        return items, chances
+
+    def _choices(
+        self,
+        sessions: IntArray,
+        displays: IntArray,
+        items: IntArray,
+        chances: Float64Array,
+        intercept: float,
+    ) -> tuple[IntArray, Truth]:
+        """Let a user of each session choose from its displays: choices (n_events,), and their
+        truth."""
+        n_events, n_sessions = len(chances), len(sessions) - 1
+        choices, none = np.empty(n_events, np.int32), np.empty(n_events, np.float32)
+        utility, probability = np.empty(len(items), np.float32), np.empty(len(items), np.float32)
+        at_once = _SESSIONS_AT_ONCE
+        if self.repeat:
+            at_once = max(min(at_once, _MARKS_AT_ONCE // self.n_items), 1)
+        for first in range(0, n_sessions, at_once):
+            bounds = sessions[first : first + at_once + 1]
+            ends = displays[bounds[0] : bounds[-1] + 1]
+            shown = np.arange(self.max_display) < np.diff(ends)[:, None]
+            slates = np.full(shown.shape, -1, np.int32)
+            slates[shown] = items[ends[0] : ends[-1]]
+            utilities, probs = np.empty(shown.shape), np.empty(shown.shape)
+            users = SyntheticUsers(self, self.items[1] + intercept, len(bounds) - 1)
+            for step in range(np.diff(bounds).max()):
+                who = np.flatnonzero(bounds[:-1] + step < bounds[1:])
+                events = bounds[who] + step
+                rows = events - bounds[0]
+                utilities[rows] = users.utilities(who, slates[rows])
+                probs[rows], none_of = self.probabilities(utilities[rows], shown[rows])
+                places = _places_of(chances[events], probs[rows], none_of)
+                users.move(who, np.where(places < 0, -1, slates[rows, places]))
+                choices[events], none[events] = places, none_of
+            utility[ends[0] : ends[-1]] = utilities[shown]
+            probability[ends[0] : ends[-1]] = probs[shown]
+        return choices, Truth(utility, probability, none)
+
+    def probabilities(
+        self, utilities: Float64Array, shown: BoolArray
+    ) -> tuple[Float64Array, Float64Array]:
+        """Probabilities of the places of slates of these utilities, (n, k), 0 where nothing is
+        shown, and of no click, (n,), 1 where no place shows anything."""
+        # by columns: sums over short rows are several times slower
+        values = np.full((len(shown), shown.shape[1] + 1), -np.inf, order="F")
+        np.multiply(self.eta, utilities, out=values[:, :-1], where=shown)
+        if self.examination:
+            place = np.clip(np.cumsum(shown, axis=1), 1, self.max_display)
+            values[:, :-1] -= self.examination * np.log(place)
+        values[:, -1] = np.where(shown.any(axis=1) & (self.no_click == 0.0), -np.inf, 0.0)
+        probs = _softmax(values) if self.rule == "shannon" else _sparsemax(values)
+        return probs[:, :-1], probs[:, -1]
+
+
+class SyntheticUsers:
+    """Users of a world, (n,), who have not chosen yet.
+
+    Attributes:
+        taste: a state s each, shape (n, dim).
+        chosen_before: whether each has chosen each item, (n, n_items), or (n, 0) without `repeat`.
+    """
+
+    def __init__(self, world: SyntheticWorld, base: Float64Array, n: int) -> None:
+        self.world, self.base = world, base
+        self.taste = np.zeros((n, world.dim))
+        self.chosen_before = np.zeros((n, world.n_items if world.repeat else 0), bool)
+
+    def utilities(self, who: LongArray, items: IntArray) -> Float64Array:
+        """u(s, a) of some users and items, (len(who), k), whatever it is at a place without an
+        item; items may be those of all, (1, k)."""
+        latents = self.world.items[2].take(items, axis=0, mode="wrap")
+        values: Float64Array = np.einsum("nkd,nd->nk", latents, self.taste[who])
+        values *= self.world.affinity
+        values += self.base.take(items, mode="wrap")
+        if self.world.repeat:
+            values += self.world.repeat * self.chosen_before[who[:, None], items]
+        return values
+
+    def move(self, who: LongArray, items: IntArray) -> None:
+        """Move some users' states after an event with these choices, (len(who),), -1 for none."""
+        decay, latents = self.world.decay, self.world.items[2]
+        self.taste[who] *= decay
+        clicked = items >= 0
+        who, items = who[clicked], items[clicked]
+        self.taste[who] += (1.0 - decay) * latents[items]
+        if self.world.repeat:
+            self.chosen_before[who, items] = True
+
+
+def _softmax(values: Float64Array) -> Float64Array:
+    weights = np.exp(values - values.max(axis=1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def _sparsemax(values: Float64Array) -> Float64Array:
+    """The Euclidean projection of each row onto the simplex: [1.2, 0.4, -1] → [0.9, 0.1, 0]."""
+    ordered = -np.sort(-values, axis=1)
+    totals = np.cumsum(ordered, axis=1) - 1.0
+    kept = (ordered * np.arange(1, values.shape[1] + 1) > totals).sum(axis=1, keepdims=True)
+    thresholds = np.take_along_axis(totals, kept - 1, axis=1) / kept
+    return np.asarray(np.maximum(values - thresholds, 0.0))
+
+
+def _places_of(chances: Float64Array, probs: Float64Array, none: Float64Array) -> IntArray:
+    """The place on which each number in [0, 1) falls, -1 for no click; mass that rounding leaves
+    falls on the last that is possible."""
+    k = probs.shape[1]
+    places = (chances[:, None] >= np.cumsum(probs, axis=1)).sum(axis=1, dtype=np.int32)
+    left = places == k
+    last = k - 1 - (probs[left, ::-1] > 0.0).argmax(axis=1)
+    places[left] = np.where(none[left] > 0.0, -1, last)
+    return np.asarray(places)
 
 
 WORLD_PRESETS: dict[str, SyntheticWorld] = {

@@ -10,10 +10,11 @@ import polars as pl
 
 from fastgaum.errors import DatasetError, LogFormatError
 from fastgaum.files import atomic
-from fastgaum.kernels.ranking import rank_counts
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.synthetic import Truth, synthesise
+from fastgaum.metrics.calibration import choice_nll
+from fastgaum.metrics.precision import micro_mean, precision_at_k
 from fastgaum.row_files import read_small_parquet
 
 CANDIDATE_KEYS = ("session", "event", "item")
@@ -41,15 +42,16 @@ def oracle_scores(
     """Score the truth on one split of its log; NaN where the denominator is 0."""
     events = np.isin(log.session_of_event, log.sessions_in(split))
     by = truth.probability if log.ordered else truth.utility
-    better, tied = rank_counts(by, log.display_offsets, log.choices)
-    chosen = events & (log.choices >= 0)
-    hits = {k: np.clip((k - better[chosen]) / (tied[chosen] + 1.0), 0.0, 1.0) for k in ks}
-    of_candidates, of_outcomes = truth.log_probs()
-    of_outcomes = of_outcomes.copy()
-    of_outcomes[log.choices >= 0] = of_candidates[log.chosen_candidates]
-    precision = {k: float(of_k.mean()) if len(of_k) else float("nan") for k, of_k in hits.items()}
-    nll = float(-of_outcomes[events].mean()) if events.any() else float("nan")
-    return OracleScores(precision, nll, int(chosen.sum()), int(events.sum()))
+    hits = {k: precision_at_k(by, log.display_offsets, log.choices, k)[events] for k in ks}
+    with np.errstate(divide="ignore"):
+        logs = np.log(truth.probability), np.log(truth.outside_probability)
+    nll = choice_nll(*logs, log.display_offsets, log.choices)[events]
+    return OracleScores(
+        precision={k: micro_mean(of_k) for k, of_k in hits.items()},
+        nll=micro_mean(nll),
+        n_choices=int((log.choices[events] >= 0).sum()),
+        n_events=len(nll),
+    )
 
 
 def truth_frame(log: SessionLog, truth: Truth) -> pl.DataFrame:

@@ -3,8 +3,7 @@
     u(s, a) = base[a] + bonus · [a is bait] + affinity ⟨s, z_a⟩ + repeat · [a was chosen before] +
     intercept − cost · boredom
 
-Each choice of a bait leaves the user more bored; any other event lets boredom fall. With `rivalry`
-an item also loses rivalry · Σ_b max(0, ⟨z_a, z_b⟩) over the other items b of the slate."""
+Each choice of a bait leaves the user more bored; any other event lets boredom fall."""
 
 from __future__ import annotations
 
@@ -12,15 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from fastgaum import threads
-from fastgaum.arrays import FloatArray, IntArray, KeyArray
+from fastgaum.arrays import BoolArray, Float64Array, FloatArray, IntArray, KeyArray, LongArray
 from fastgaum.errors import ConfigError
-from fastgaum.kernels import synthetic as kernels
-from fastgaum.logs.synthetic import SyntheticWorld, item_names
+from fastgaum.kernels.slates import draw_choices
+from fastgaum.logs.synthetic import SyntheticUsers, SyntheticWorld, item_names
 from fastgaum.worlds.world import (
+    NO_ITEM,
     Population,
     Response,
     World,
@@ -29,8 +27,6 @@ from fastgaum.worlds.world import (
     checked_slates,
 )
 
-USERS_OF_PART = 1024
-"""users per part"""
 MOST_MARKS = 1 << 30
 """bytes of marks of earlier choices, which only `repeat` needs"""
 
@@ -74,10 +70,8 @@ class TrueWorld(World):
         is_bait: shape (n_items,).
     """
 
-    def __init__(
-        self, world: SyntheticWorld, bait: Bait | None = None, rivalry: float = 0.0
-    ) -> None:
-        self.world, self.bait, self.rivalry = world, bait, rivalry
+    def __init__(self, world: SyntheticWorld, bait: Bait | None = None) -> None:
+        self.world, self.bait = world, bait
         _, base, latents = world.items
         self.is_bait = np.zeros(world.n_items, bool)
         bonus = 0.0
@@ -85,20 +79,14 @@ class TrueWorld(World):
             n_bait = round(bait.share * world.n_items)
             self.is_bait[np.argsort(-base, kind="stable")[:n_bait]] = True
             bonus = bait.bonus
-        self.base: npt.NDArray[np.float64] = base + world.intercept + bonus * self.is_bait
+        self.base: Float64Array = base + world.intercept + bonus * self.is_bait
         self.latents = latents
-        cost, recovery, most = (bait.cost, bait.recovery, bait.most) if bait else (0.0, 0.0, 0.0)
-        self.law = kernels.TrueLaw(
-            world.utility_law(self.base, latents),
-            self.is_bait,
-            *(float(cost), float(recovery), float(most)),
-        )
         self.outside = world.no_click > 0.0
         self.state_dim = world.dim + (bait is not None)
         self.item_ids: pl.Series = item_names(world.n_items)
         bait_column = self.is_bait[:, None] if bait is not None else np.zeros((world.n_items, 0))
-        columns: list[npt.NDArray[np.generic]] = [base[:, None], latents, bait_column]
-        self.item_features = np.concatenate(columns, axis=1).astype(np.float32)
+        features = np.concatenate((base[:, None], latents, bait_column), axis=1)
+        self.item_features = features.astype(np.float32)
 
     def _marks(self) -> Iterator[bytes]:
         yield f"{self.world} {self.bait}".encode()
@@ -122,15 +110,12 @@ class TruePopulation(Population):
 
     def __init__(self, world: TrueWorld, n: int) -> None:
         self.world, self.n = world, n
-        dim = world.latents.shape[1]
-        marked = world.n_items if world.world.repeat != 0.0 else 0
-        self.truth = kernels.TrueUsers(np.zeros((n, dim)), np.zeros(n), np.zeros((n, marked), bool))
+        self.truth = SyntheticUsers(world.world, world.base, n)
+        self.boredom = np.zeros(n)
+        self._everyone = np.arange(n)
         self._states = np.zeros((n, world.state_dim), np.float32)
         self._seen = self._states.view()
         self._seen.flags.writeable = False
-        self._cuts = [
-            (first, min(first + USERS_OF_PART, n)) for first in range(0, n, USERS_OF_PART)
-        ]
 
     @property
     def states(self) -> FloatArray:
@@ -139,75 +124,66 @@ class TruePopulation(Population):
 
     def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
         """As the base says: no taste yet and not bored; nothing is drawn."""
-        _, users = checked_reset(keys, rows, self.n)
-        for part in (*self.truth, self._states):
-            part[users] = 0
+        _, rows = checked_reset(keys, rows, self.n)
+        for part in (self.truth.taste, self.truth.chosen_before, self.boredom, self._states):
+            part[rows] = 0
 
-    def step(
-        self, slates: IntArray, keys: KeyArray, active: npt.NDArray[np.bool_] | None = None
-    ) -> Response:
+    def step(self, slates: IntArray, keys: KeyArray, active: BoolArray | None = None) -> Response:
         """As the base says. Raises ConfigError for another shape, or what is no item."""
         slates = checked_slates(slates, self.n, self.world.n_items)
         keys = np.ascontiguousarray(checked_rows("keys", keys, self.n), np.uint64)
-        rows = np.arange(self.n)
+        who = self._everyone
         if active is not None:
-            rows = np.flatnonzero(checked_rows("active users", active, self.n, "b"))
-        weights = self.weigh(slates)
+            who = np.flatnonzero(checked_rows("active users", active, self.n, "b"))
+            slates, keys = slates[who], keys[who]
+        utilities, probs, none = self._weigh(who, slates)
+        offsets = np.arange(len(who) + 1, dtype=np.int32) * slates.shape[1]
+        chosen = np.empty(len(who), np.int32)
+        draw_choices(offsets, slates.ravel(), probs.ravel(), none, keys, chosen)
+        # the entry behind the last place is that of no click
+        items = np.append(slates, np.int32(NO_ITEM))[chosen]
         response = Response.none(self.n)
-        choices = kernels.TrueChoices(response.places, response.items, response.utilities)
-        fixed = slates, keys, weights, self.world.law, self.truth, choices
-        threads.run(kernels.true_step, [(rows[a:b], *fixed) for a, b in self._cuts])
-        self._show()
+        response.places[who] = np.where(chosen < 0, -1, chosen - offsets[:-1])
+        response.items[who] = items
+        response.utilities[who] = np.append(utilities, 0.0)[chosen]
+        self.truth.move(who, items)
+        if (bait := self.world.bait) is not None:
+            baited = (items >= 0) & self.world.is_bait[items]
+            moved = self.boredom[who] + np.where(baited, 1.0, -bait.recovery)
+            self.boredom[who] = np.clip(moved, 0.0, bait.most)
+            self._states[:, -1] = self.boredom
+        self._states[:, : self.world.world.dim] = self.truth.taste
         return response
-
-    def take(self, taste: npt.NDArray[np.float64], boredom: npt.NDArray[np.float64]) -> None:
-        """Put the users in such states: tastes (n, dim) and boredom (n,)."""
-        self.truth.taste[:], self.truth.boredom[:] = taste, boredom
-        self._show()
-
-    def _show(self) -> None:
-        self._states[:, : self.truth.taste.shape[1]] = self.truth.taste
-        if self.world.bait is not None:
-            self._states[:, -1] = self.truth.boredom
 
     def utilities(self, pools: IntArray, k: int | None = None) -> FloatArray:
         """As the base says, 0 at an empty place."""
-        pools = checked_slates(pools, self.n, self.world.n_items, any_rows=True)
-        return (self._utilities(pools) - self._lost(pools, k)).astype(np.float32)
+        pools = np.atleast_2d(checked_slates(pools, self.n, self.world.n_items, any_rows=True))
+        return self._utilities(self._everyone, pools).astype(np.float32)
 
     def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
         """As the base says."""
-        weights = self.weigh(checked_slates(slates, self.n, self.world.n_items))
-        return weights.probs.astype(np.float32), weights.none.astype(np.float32)
+        slates = checked_slates(slates, self.n, self.world.n_items)
+        _, probs, none = self._weigh(self._everyone, slates)
+        return probs.astype(np.float32), none.astype(np.float32)
 
-    def _utilities(self, pools: IntArray) -> npt.NDArray[np.float64]:
-        result = np.empty((self.n, pools.shape[-1]))
-        fixed = np.atleast_2d(pools), self.truth, self.world.law, result
-        threads.run(kernels.true_utilities, [(*cut, *fixed) for cut in self._cuts])
-        return result
+    def _weigh(
+        self, who: LongArray, slates: IntArray
+    ) -> tuple[Float64Array, Float64Array, Float64Array]:
+        """Utilities and probabilities of slates of some users, (len(who), k), and the probability
+        of no click, (len(who),)."""
+        utilities = self._utilities(who, slates)
+        return utilities, *self.world.world.probabilities(utilities, _displayed(slates))
 
-    def weigh(self, slates: IntArray) -> kernels.TrueWeights:
-        """Utilities and probabilities of checked slates, float64."""
-        weights = kernels.TrueWeights(
-            self._utilities(slates) - self._lost(slates), np.empty(slates.shape), np.empty(self.n)
-        )
-        fixed = slates, self.world.world.choice_law, weights
-        threads.run(kernels.true_probabilities, [(*cut, *fixed) for cut in self._cuts])
-        return weights
+    def _utilities(self, who: LongArray, items: IntArray) -> Float64Array:
+        values = self.truth.utilities(who, items)
+        if self.world.bait is not None:
+            values -= self.world.bait.cost * self.boredom[who, None]
+        return np.where(items >= 0, values, 0.0)
 
-    def _lost(self, slates: IntArray, k: int | None = None) -> npt.NDArray[np.float64] | float:
-        """What rivalry takes from each place of slates (…, m), 0 at a place that shows nothing; of
-        pools what it takes on average in a slate of k."""
-        if self.world.rivalry == 0.0:
-            return 0.0
-        shown = slates >= 0
-        for place in range(1, slates.shape[-1]):
-            shown[..., place] &= (slates[..., :place] != slates[..., place, None]).all(axis=-1)
-        latents = self.world.latents[np.maximum(slates, 0)].astype(np.float64)
-        alike = np.maximum(latents @ latents.swapaxes(-1, -2), 0.0) * shown[..., None, :]
-        alike[..., np.arange(slates.shape[-1]), np.arange(slates.shape[-1])] = 0.0
-        lost: npt.NDArray[np.float64] = self.world.rivalry * alike.sum(axis=-1) * shown
-        if k is not None:
-            others = np.maximum(shown.sum(axis=-1, keepdims=True) - 1, 1)
-            lost *= np.minimum((k - 1) / others, 1.0)
-        return lost
+
+def _displayed(slates: IntArray) -> BoolArray:
+    """Whether each place of slates (n, k) shows an item that does not stand earlier in it."""
+    shown = slates >= 0
+    for place in range(1, slates.shape[1]):
+        shown[:, place] &= (slates[:, :place] != slates[:, place, None]).all(axis=1)
+    return shown

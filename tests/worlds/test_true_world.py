@@ -3,8 +3,6 @@ is."""
 
 from __future__ import annotations
 
-from itertools import combinations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -47,32 +45,33 @@ def test_utilities_and_probabilities_are_the_synthetic_world_s(changes: dict) ->
 
 def _force(users, item: int) -> None:
     """Let the one user choose an item, or nothing: a slate of it alone, keys until it happens."""
-    state = users.truth.taste.copy(), users.truth.boredom.copy(), users.truth.chosen_before.copy()
+    parts = users.truth.taste, users.boredom, users.truth.chosen_before
+    state = [part.copy() for part in parts]
     slate = np.array([[item]], np.int32)
     for seed in range(5000):
         if users.step(slate, keys_of(seed, 1)).items[0] == item:
             return
-        users.truth.taste[:], users.truth.boredom[:], users.truth.chosen_before[:] = state
+        for part, was in zip(parts, state, strict=True):
+            part[:] = was
     raise AssertionError("an item of positive probability was never chosen")
 
 
-def test_a_rival_of_a_pool_is_an_average_item_of_it() -> None:
-    """The mean over all slates of k that hold the item, whatever places of the pool are empty; of a
-    pool smaller than the slate, the pool itself."""
-    users = TrueWorld(SyntheticWorld(n_items=12, dim=2), rivalry=0.8).population(1)
-    pool = [3, 1, 7, 5]
-    padded = np.array([3, -1, 1, 7, -1, -1, 5, 3], np.int32)
-    for k in (1, 2, 3, 4, 9):
-        others = [
-            combinations([one for one in pool if one != item], min(k, 4) - 1) for item in pool
-        ]
-        each = [
-            np.mean([users.utilities(np.array([[item, *rest]]))[0, 0] for rest in every])
-            for item, every in zip(pool, others, strict=True)
-        ]
-        found = users.utilities(padded, k)[0]
-        np.testing.assert_allclose(found[[0, 2, 3, 6]], each, atol=1e-6)
-        np.testing.assert_allclose(users.utilities(padded[None], k)[0], found)
+@pytest.mark.parametrize("rule", ["shannon", "l2"])
+@pytest.mark.parametrize("no_click", [0.0, 0.3])
+def test_empty_places_and_repeats_change_nothing(rule: str, no_click: float) -> None:
+    world = SyntheticWorld(
+        n_items=10, rule=rule, no_click=no_click, order="random", examination=0.8
+    )
+    for user, slate in enumerate(random_slates(TrueWorld(world), 40, 6, 1, empty=0.3)):
+        users, shown = TrueWorld(world).population(1), displayed(slate)
+        probabilities, none = users.probabilities(slate[None])
+        alone, none_alone = users.probabilities(slate[None, shown])
+        assert np.array_equal(probabilities[0, shown], alone[0]), user
+        assert probabilities.sum() == pytest.approx(alone.sum())
+        assert np.array_equal(none, none_alone)
+    for empty in (np.full((1, 3), -1, np.int32), np.empty((1, 0), np.int32)):
+        assert users.probabilities(empty)[1] == 1.0
+        assert users.step(empty, keys_of(0, 1)).items == -1
 
 
 def test_bait_pays_now_and_costs_later() -> None:
@@ -89,12 +88,12 @@ def test_bait_pays_now_and_costs_later() -> None:
     a = int(np.flatnonzero(world.is_bait)[0])
     expected = 0.0
     for item in (a, a, a, -1, int(np.flatnonzero(~world.is_bait)[0]), a):
-        before = users.truth.boredom[0]
+        before = users.boredom[0]
         _force(users, item)
         expected = min(before + 1, 2.0) if item == a else max(before - 0.5, 0.0)
-        assert users.truth.boredom[0] == users.states[0, -1] == expected
+        assert users.boredom[0] == users.states[0, -1] == expected
     bored = users.utilities(pool)
-    users.truth.boredom[:] = 0
+    users.boredom[:] = 0
     np.testing.assert_allclose(users.utilities(pool) - bored, 0.5 * expected, atol=1e-5)
 
 
