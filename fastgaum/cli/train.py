@@ -29,7 +29,7 @@ from fastgaum.logs.options import ReadOptions
 if TYPE_CHECKING:
     from polars import DataFrame
 
-    from fastgaum.game.averaging import Processes
+    from fastgaum.game.processes import Processes
     from fastgaum.logs.log import SessionLog
     from fastgaum.models.user_model import UserModel
 
@@ -99,7 +99,7 @@ def _train(
     """Train a `UserModel`: a run that is new, that goes on, or that has ended."""
     config = options.resolve()
     # torch takes a second to import: a misspelt option is answered before.
-    from fastgaum.game.averaging import launched, n_restarts
+    from fastgaum.game.processes import launched, n_restarts
     from fastgaum.machine import device_of
     from fastgaum.models import run_folder
     from fastgaum.models.user_model import UserModel
@@ -259,7 +259,7 @@ def _fit(
 ) -> None:
     """Fit a baseline."""
     from fastgaum.baselines.registry import check_model, make_model
-    from fastgaum.game.averaging import launched
+    from fastgaum.game.processes import launched
     from fastgaum.machine import device_of
     from fastgaum.models.run_folder import LogOrigin, check_run_folder, fit_run
 

@@ -16,10 +16,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from fastgaum.checkpoint import damage_named, load_state, save_state
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError
 from fastgaum.game.observers import EpochRow
+from fastgaum.state_file import damage_named, load_state, save_state
 
 RUN_FORMAT = "fastgaum-run-14"
 SHARE = 0.02

@@ -21,7 +21,7 @@ from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.features.coded_log import check_columns
 from fastgaum.features.fields import OF_PLACE, ids_of_items
 from fastgaum.features.item_vectors import ItemVectors, VectorsOfRows, component_names
-from fastgaum.features.numbers import (
+from fastgaum.features.number_columns import (
     LOG_VIEWS,
     item_numbers,
     number_columns,

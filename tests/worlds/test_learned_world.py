@@ -21,8 +21,8 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.nets.tensors import to_tensors
 from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.policies.rollout import Setting, rollout
+from fastgaum.worlds.env_options import session_leaving
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.rules import session_leaving
 from fastgaum.worlds.vector_env import UserVectorEnv
 from fastgaum.worlds.world import NO_ITEM
 from tests.builders import random_log
@@ -46,7 +46,7 @@ def check_same_as_encoder(
     # sparse distributions are floored at 1e-12 before the logarithm
     np.testing.assert_allclose(had["probability"], log_probs.exp().numpy(), atol=1e-5)
     np.testing.assert_allclose(
-        had["none"], none.exp().numpy() if world.outside else 0 * had["none"], atol=1e-5
+        had["none"], none.exp().numpy() if world.no_click else 0 * had["none"], atol=1e-5
     )
     chosen, sizes = had["chosen"], np.diff(log.display_offsets)
     utilities = model.utility(batch).numpy()[chosen]
@@ -150,7 +150,7 @@ def test_candidate_fields_are_the_item_s_mean_and_most_frequent_value() -> None:
         assert counts[value] == max(counts.values())
 
 
-@pytest.mark.parametrize("changes", [{}, {"protocol": "bags", "set_context": True}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"protocol": "bags", "relative_numbers": True}], ids=str)
 def test_an_item_of_a_pool_is_one_of_an_average_slate(changes: dict[str, Any]) -> None:
     """The mean over all slates of k that hold the item: exact, as scores are linear in the set."""
     changed = {**IDENTITY, "tower_dim": 6, **changes}
