@@ -27,9 +27,9 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_world import ContextPopulation, LearnedWorld
 from fastgaum.worlds.world_set import WorldSet
 
-IDENTITY = {"protocol": "identity", "relations": False, "set_context": False}
+IDENTITY = {"protocol": "identity", "relations": False, "relative_numbers": False}
 TOWERS = {"tower_dim": 64, "hidden": (32,), "history_dim": 32}
-TOWERS |= {"set_context": False, "relations": False}
+TOWERS |= {"relative_numbers": False, "relations": False}
 READS = Bar(600_000, RATE, 5)
 SETTINGS: dict[str, tuple[dict[str, Any], Bar]] = {
     "env-4096": (IDENTITY, Bar(1_200_000, RATE, 5)),

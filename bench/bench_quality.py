@@ -114,7 +114,7 @@ def our_rate(model: UserModel, log: SessionLog, kind: str, n_calls: int) -> floa
     sizes = (config, space.n_ids, space.n_numbers, history_encoder)
     networks = Networks(*sizes, context_sizes(space), log_rates(space))
     unknown = torch.from_numpy(space.unknown_of_id)
-    game = Game(networks, config, regulariser_of(config), unknown, model.outside)
+    game = Game(networks, config, regulariser_of(config), unknown, model.no_click)
     train = Encoder(space, log).encode(log.sessions_in("train")[:8192])
     step = game.exact_step if kind == "exact" else game.round
     waiting: Iterator[Batch] = iter(())

@@ -75,7 +75,7 @@ def world(preset: str, n_events: int, n_items: int) -> Data:
     """Training sessions of a synthetic world, their ids spread over a table with a row for every
     item of the catalogue, of which training displays few."""
     log, _ = synthesise(n_events, preset=preset, n_items=n_items)
-    space, train = fit_training(log, "identity", set_context=False)
+    space, train = fit_training(log, "identity", relative_numbers=False)
     n_rows = max(space.n_ids, n_items + 2)
     rows = 1 + np.random.default_rng(0).permutation(n_rows - 1)[: space.n_ids - 1]
     # id 0, no click, stays

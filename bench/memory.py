@@ -38,7 +38,7 @@ def log_and_encoding(arguments: argparse.Namespace) -> dict[str, Any]:
 
     events, items = arguments.events, arguments.items
     log = synthesise(events, preset="scale", n_items=items, mean_display=7.0)[0]
-    space, train = fit_training(log, "identity", set_context=False)
+    space, train = fit_training(log, "identity", relative_numbers=False)
     encoded = [train, Encoder(space, log).encode(log.sessions_in("validation"))]
     return {"resident_bytes_per_event": (log_bytes(log) + held_bytes(encoded)) / log.n_events}
 

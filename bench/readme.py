@@ -29,7 +29,7 @@ from fastgaum.bench.reads import TEST_READS, Reads, count_reads, reads_before, r
 from fastgaum.bench.report import to_markdown as races_to_markdown
 from fastgaum.reports.behaviour import STATISTICS
 from fastgaum.reports.charts import draw_fidelity, draw_leads
-from fastgaum.reports.others import published_row
+from fastgaum.reports.published_figures import published_row
 from fastgaum.reports.reproduce_table import published_block, reproduce_blocks
 from fastgaum.reports.table import (
     Block,

@@ -46,6 +46,10 @@ Seed = Annotated[int, Meta(ge=0, le=MOST_SEED)]
 # first error
 
 
+RENAMED = {"set_context": "relative_numbers"}
+"""keys that have another name now"""
+
+
 class CheckedSettings:
     """Base of a frozen dataclass of settings, checked when one is made."""
 
@@ -72,7 +76,10 @@ class CheckedSettings:
         known = _hints(cls)
         for key in values:
             if key not in known:
-                raise ConfigError(f"unknown {cls.what} '{key}'{did_you_mean(key, known)}")
+                hint = did_you_mean(key, known)
+                if key in RENAMED:
+                    hint = f": it is called '{RENAMED[key]}' now"
+                raise ConfigError(f"unknown {cls.what} '{key}'{hint}")
         return cls(**values)
 
 
@@ -157,7 +164,7 @@ class Config(CheckedSettings):
     """size of the vectors of user and item whose product is part of a score; 0 = none"""
     tastes: Annotated[int, Meta(ge=0, le=1 << 12)] = 16
     """size of the user's vector that weighs a log's own numbers; 0 = the same for all users"""
-    set_context: bool = True
+    relative_numbers: bool = True
     """numbers are also given relative to their mean over the display set"""
     pieces: Annotated[int, Meta(ge=0, le=1000)] = 6
     """pieces into which numbers are cut at their training quantiles; 0: none is cut"""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 _PLAIN: dict[str, object] = {
-    "set_context": False,
+    "relative_numbers": False,
     "pieces": 0,
     "tastes": 0,
     "relations": False,
@@ -36,7 +36,7 @@ _TOWERS: dict[str, object] = {
     "tower_dim": 64,
     "hidden": (32,),
     "history_dim": 32,
-    "set_context": False,
+    "relative_numbers": False,
     "relations": False,
     "dropout": 0.5,
     "id_dropout": 0.02,
@@ -69,7 +69,7 @@ class LogSetting:
 
 
 _Values = dict[str, object]
-_NO_COUNTS: _Values = {"counts": False, "relations": False, "set_context": False, "pieces": 0}
+_NO_COUNTS: _Values = {"counts": False, "relations": False, "relative_numbers": False, "pieces": 0}
 _READ: _Values = {"examination": False, "tastes": 0}
 _WIDE: _Values = {"hidden": (128, 128)}
 _QUICK: _Values = {**_WIDE, "weight_decay": 1.0, "lr": 0.01}
@@ -88,13 +88,13 @@ def _many(values: _Values) -> LogSetting:
 PORTFOLIO: dict[str, LogSetting] = {
     "small batches": _few(32, {}),
     "no tastes, no relations, decay": _few(
-        32, _QUICK | {"tastes": 0, "relations": False, "set_context": False}
+        32, _QUICK | {"tastes": 0, "relations": False, "relative_numbers": False}
     ),
     "places read, no tastes, no relations, decay": _few(
         128,
         _QUICK
         | _READ
-        | {"relations": False, "set_context": False, "pieces": 16, "id_dropout": 0.5},
+        | {"relations": False, "relative_numbers": False, "pieces": 16, "id_dropout": 0.5},
     ),
     "places read, no tastes": _few(128, _READ | {"dropout": 0.2, "id_dropout": 0.5}),
     "no counts, no dropout": _few(32, _NO_COUNTS | {"dropout": 0.0}),

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ._jit import Array, jit_fast
-from .products import add
+from .row_loops import add
 
 
 class BagArrays(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._jit import Array, jit, jit_leaf
-from .products import copy
+from .row_loops import copy
 
 DISPLAYED, CHOSEN = 0, 1
 """columns of a row of counts: earlier events that displayed, and chose the item"""

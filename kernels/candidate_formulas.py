@@ -200,7 +200,7 @@ def encode_rows(
     out: Array,
 ) -> None:
     """Write rows raw (n, n_raw) as networks read them, out (n, n_numbers); all else as in
-    `features.number_code.NumberCode`."""
+    `features.standardise.NumberCode`."""
     for i in range(len(out)):
         for j in range(len(columns)):
             value = (raw[i, columns[j]] - start[j]) / scale[j]

@@ -19,7 +19,7 @@ class Loss(NamedTuple):
 
     kind: int  # SCORES, CHOICES, TARGETS or GIVEN
     eta: Real
-    outside: bool  # whether no click, of score 0, is a choice
+    no_click: bool  # whether no click, of score 0, is a choice
     choices: Array  # positions of the logged choices, −1 for no click, (n_events,)
     targets: Array  # probabilities, (n_candidates,); read for TARGETS
     weights: Array  # of the events, (n_events,); (0,): all are 1
@@ -27,11 +27,11 @@ class Loss(NamedTuple):
 
 @jit_leaf
 def softmax_of_events(
-    scores: Array, eta: Real, offsets: Array, outside: bool, probs: Array, log_totals: Array
+    scores: Array, eta: Real, offsets: Array, no_click: bool, probs: Array, log_totals: Array
 ) -> None:
     """As `choice_probs`, within another kernel."""
     for event in range(len(log_totals)):
-        top = eta * scores[offsets[event]] * 0 if outside else eta * scores[offsets[event]]
+        top = eta * scores[offsets[event]] * 0 if no_click else eta * scores[offsets[event]]
         for i in range(offsets[event], offsets[event + 1]):
             top = max(top, eta * scores[i])
         log_totals[event] = top
@@ -41,7 +41,7 @@ def softmax_of_events(
     for i in range(offsets[0], offsets[len(log_totals)]):
         probs[i] = exp_nonpositive(probs[i])
     for event in range(len(log_totals)):
-        total = np.exp(np.float64(-log_totals[event])) if outside else 0.0
+        total = np.exp(np.float64(-log_totals[event])) if no_click else 0.0
         for i in range(offsets[event], offsets[event + 1]):
             total += probs[i]
         share = 1.0 / total
@@ -52,11 +52,11 @@ def softmax_of_events(
 
 @jit_fast
 def choice_probs(
-    scores: Array, eta: Real, offsets: Array, outside: bool, probs: Array, log_totals: Array
+    scores: Array, eta: Real, offsets: Array, no_click: bool, probs: Array, log_totals: Array
 ) -> None:
     """Write softmax(eta · scores) and log Σ exp(eta · score), (n_events,), of some events; scores
-    and probs (n_candidates,) are of all. `outside`: no click, of score 0, is one more choice."""
-    softmax_of_events(scores, eta, offsets, outside, probs, log_totals)
+    and probs (n_candidates,) are of all. `no_click`: no click, of score 0, is one more choice."""
+    softmax_of_events(scores, eta, offsets, no_click, probs, log_totals)
 
 
 @jit_leaf
@@ -66,7 +66,7 @@ def loss_gradient(
     """Write log Σ exp(eta · score) of events first to last − 1, and (probability − target) /
     n_events to `grad`."""
     own, totals = offsets[first : last + 1], log_totals[first:last]
-    softmax_of_events(scores, loss.eta, own, loss.outside, grad, totals)
+    softmax_of_events(scores, loss.eta, own, loss.no_click, grad, totals)
     share = grad.dtype.type(1.0 / (len(offsets) - 1))
     if loss.kind == TARGETS:
         for i in range(offsets[first], offsets[last]):

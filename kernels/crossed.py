@@ -9,7 +9,7 @@ import numpy as np
 
 from ._jit import Array, jit, jit_leaf
 from .candidate_formulas import log1p_whole, log_lift
-from .products import copy
+from .row_loops import copy
 
 
 class CrossedCounts(NamedTuple):

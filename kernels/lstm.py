@@ -20,7 +20,7 @@ import numpy as np
 from ._jit import Array, jit_fast, jit_leaf, jit_part, prefetch_row
 from .activations import HALF, ONE, ZERO, tanh
 from .packing import Sequences, length_of, now_running, padded, room, still_running
-from .products import add, copy
+from .row_loops import add, copy
 
 
 class LstmPass(NamedTuple):

@@ -20,7 +20,7 @@ from ._jit import (
     prefetch_row,
 )
 from .activations import ONE
-from .products import add, copy
+from .row_loops import add, copy
 
 IN_FLIGHT = 512
 """floats asked for ahead: a core keeps some 30 cache lines under way"""

@@ -11,7 +11,7 @@ import numpy as np
 from ._jit import Array, jit, jit_leaf
 from .candidate_counts import PackedSessions, slot
 from .pairs import Hashed, PairCounts, find_marked, find_pair
-from .products import copy
+from .row_loops import copy
 
 
 class RivalRule(NamedTuple):

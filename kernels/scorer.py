@@ -16,7 +16,7 @@ from ._jit import AHEAD, Array, jit_fast, jit_leaf, jit_part, prefetch_row
 from .activations import ONE, RELU, ZERO, activate
 from .choice import GIVEN, SCORES, Loss, loss_gradient
 from .draws import DropoutRule, drop
-from .products import add, add_columns, matrix
+from .row_loops import add, add_columns, matrix
 
 TILE = 256
 """candidates of a tile at most, unless one event has more"""

@@ -14,7 +14,7 @@ import numpy as np
 from ._jit import AHEAD, Array, jit_fast, jit_part, prefetch_row
 from .activations import ONE, RELU, ZERO, activate
 from .draws import DropoutRule, drop
-from .products import add, add_scaled, copy, dot, matrix
+from .row_loops import add, add_scaled, copy, dot, matrix
 from .scorer import ScorerInputs, ScorerPass
 
 

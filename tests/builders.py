@@ -17,15 +17,15 @@ from torch import Tensor
 
 from fastgaum import ops
 from fastgaum.arrays import FloatArray
-from fastgaum.checkpoint import content_sha256
 from fastgaum.features.encoder import Encoder
-from fastgaum.features.number_code import Moments, standardised
-from fastgaum.features.ordered_counts import ONCE, TrainingOrder
 from fastgaum.features.sessions import Selection
+from fastgaum.features.standardise import Moments, standardised
+from fastgaum.features.training_order import ONCE, TrainingOrder
 from fastgaum.game.game import Game
 from fastgaum.logs.actions import Actions
 from fastgaum.logs.log import Column, Of, SessionLog
 from fastgaum.nets.tensors import BatchTensors
+from fastgaum.state_file import content_sha256
 
 NARROW: dict[str, Any] = {"preset": "paper-lstm", "players": "adversarial"}
 """settings of three networks over identities, in which no number is"""

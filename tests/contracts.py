@@ -46,11 +46,11 @@ def _batch(model: ChoiceModel, log: SessionLog, rows: np.ndarray) -> BatchTensor
 
 def _check_normalised(model: ChoiceModel, log: SessionLog, head: Head) -> None:
     batch = _batch(model, log, log.sessions_in("all"))
-    log_probs, outside = model.choice_log_probs(batch, head)
+    log_probs, no_click = model.choice_log_probs(batch, head)
     sums = np.add.reduceat(
         log_probs.exp().numpy().astype(np.float64), batch.source.display_offsets[:-1]
     )
-    np.testing.assert_allclose(sums + outside.exp().numpy(), 1, atol=1e-4)
+    np.testing.assert_allclose(sums + no_click.exp().numpy(), 1, atol=1e-4)
 
 
 def _check_permutation(model: ChoiceModel, log: SessionLog, head: Head) -> None:

@@ -16,19 +16,19 @@ def per_event(
     rule: Callable[[list[float]], list[float]],
     values: Array,
     offsets: Array,
-    outside: bool,
+    no_click: bool,
     absent: float = 0.0,
 ) -> tuple[Array, Array]:
     """Apply a rule to each event's list (plus a trailing 0 for no click); `absent` is no click's
     result without it."""
     inside: list[float] = []
-    outsides: list[float] = []
+    no_clicks: list[float] = []
     for start, stop in itertools.pairwise(offsets):
-        entries = [float(v) for v in values[start:stop]] + [0.0] * outside
+        entries = [float(v) for v in values[start:stop]] + [0.0] * no_click
         result = rule(entries) if entries else []
-        outsides.append(result.pop() if outside else absent)
+        no_clicks.append(result.pop() if no_click else absent)
         inside.extend(result)
-    return np.array(inside, dtype=float), np.array(outsides, dtype=float)
+    return np.array(inside, dtype=float), np.array(no_clicks, dtype=float)
 
 
 def logsumexp(entries: Sequence[float]) -> float:

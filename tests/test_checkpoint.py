@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from fastgaum import checkpoint
-from fastgaum.checkpoint import State, content_sha256, load_state, save_state
+from fastgaum import state_file as checkpoint
 from fastgaum.errors import CheckpointError, OutputError
+from fastgaum.state_file import State, content_sha256, load_state, save_state
 
 FORMAT = "fastgaum-test-1"
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/$_"), max_size=6)

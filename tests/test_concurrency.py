@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastgaum.checkpoint import split_state
 from fastgaum.logs.store import load_log, save_log
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
+from fastgaum.state_file import split_state
 from fastgaum.threads import get_threads, one_thread
 from tests.builders import random_log
 

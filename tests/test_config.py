@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastgaum.config import Config, parse_setting
+from fastgaum.config import RENAMED, Config, parse_setting
 from fastgaum.errors import ConfigError
 from fastgaum.presets import CHOSEN_KEYS, FOLDS, FOLDS_BELOW, PRESETS
 
@@ -69,6 +69,13 @@ def test_folds_are_of_small_logs_alone() -> None:
 def test_unknown_preset() -> None:
     with pytest.raises(ConfigError, match="unknown preset 'fastgam'; did you mean 'fastgaum'"):
         Config.from_preset("fastgam")
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_key_of_an_older_version_names_its_new_name(old: str, new: str) -> None:
+    with pytest.raises(ConfigError, match=f"unknown .* '{old}': it is called '{new}' now"):
+        Config.from_preset("fastgaum", **{old: False})
+    assert Config.from_preset("fastgaum", **{new: False}).to_mapping()[new] is False
 
 
 def test_toml_round_trip(tmp_path: Path) -> None:

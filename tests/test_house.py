@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     {"arrays", "errors", "panics", "presets", "untrusted"},
     {"config", "files", "forks", "interrupts", "kernels", "locks", "threads", "row_files"},
-    {"checkpoint", "machine"},
+    {"machine", "state_file"},
     {"logs"},
     {"features"},
     {"metrics"},

@@ -18,7 +18,7 @@ from fastgaum.errors import NumericsError
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.reports.comparison import compare_logs
 from fastgaum.reports.grid import GridPlan
-from fastgaum.reports.others import OtherRows, read_rows
+from fastgaum.reports.published_figures import OtherRows, read_rows
 
 QUICK = {"epochs": 2, "warm_start": 2, "batch_sessions": 256, "search": []}
 SET = [word for key, value in QUICK.items() for word in ("--set", f"{key}={value}")]

@@ -46,8 +46,8 @@ from fastgaum.bench.readme import (
 )
 from fastgaum.policies.registry import POLICIES as POLICY_NAMES
 from fastgaum.reports.grid import parse_resplits
-from fastgaum.reports.others import rows_of_others
 from fastgaum.reports.plots import COLOURS, colour
+from fastgaum.reports.published_figures import rows_of_others
 
 DATA = ("published", "verdicts")
 """blocks of published figures, and of a comparison with them, whose own tables say it"""

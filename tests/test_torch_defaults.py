@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from fastgaum.baselines.registry import load_model, make_model
-from fastgaum.checkpoint import split_state
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
@@ -28,6 +27,7 @@ from fastgaum.nets.tensors import Bags
 from fastgaum.policies.registry import LEARNERS, untrained
 from fastgaum.policies.rollout import Setting
 from fastgaum.policies.training import train_policy
+from fastgaum.state_file import split_state
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.vector_env import UserVectorEnv
@@ -74,7 +74,7 @@ def small(preset: str = "fastgaum", **changes: Any) -> Callable[[], ChoiceModel]
 MODELS: dict[str, Callable[[], ChoiceModel]] = {
     "fastgaum": small(),
     "folds": small(search=["relations", "counts"], folds=2),
-    "towers": small(tower_dim=4, relations=False, set_context=False),
+    "towers": small(tower_dim=4, relations=False, relative_numbers=False),
     "exact": small("fastgaum-exact"),
     "paper-lstm": small("paper-lstm"),
     "paper-pw": small("paper-pw", epochs=1),

@@ -20,11 +20,11 @@ from fastgaum.policies.base import Observation, Policy, items_at
 class Firmer:
     """A regulariser that satisfies the protocol without inheriting anything."""
 
-    def best_response(self, scores: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
-        return Shannon().best_response(2 * scores, offsets, outside)
+    def best_response(self, scores: Tensor, offsets: Tensor, no_click: bool) -> ChoiceDistribution:
+        return Shannon().best_response(2 * scores, offsets, no_click)
 
-    def link(self, logits: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
-        return Shannon().link(logits, offsets, outside)
+    def link(self, logits: Tensor, offsets: Tensor, no_click: bool) -> ChoiceDistribution:
+        return Shannon().link(logits, offsets, no_click)
 
     def omega(self, dist: ChoiceDistribution, offsets: Tensor) -> Tensor:
         return 0.5 * Shannon().omega(dist, offsets)

@@ -26,15 +26,15 @@ from fastgaum.arrays import Float64Array
 from fastgaum.bench.made_up_laws import LAWS, make_law
 from fastgaum.bench.report import write_object
 from fastgaum.config import Config
-from fastgaum.game.averaging import Processes
 from fastgaum.game.checkpoint import Checkpointer, TriedSetting
+from fastgaum.game.processes import Processes
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.hashes import mix_hashes
 from fastgaum.logs.log import TEST, SessionLog
 from fastgaum.logs.read import load
 from fastgaum.machine import machine_facts
+from fastgaum.models.fit_data import PreparedLog
 from fastgaum.models.portfolio import Halving, settings_of
-from fastgaum.models.prepared import PreparedLog
 from fastgaum.models.user_model import UserModel
 from fastgaum.presets import LogSetting
 from fastgaum.reports.table import Json, rows_to_markdown
@@ -117,7 +117,7 @@ def candidates() -> dict[str, LogSetting]:
             "dropout": float(dropout),
             "tastes": int(tastes),
             "examination": apart == "apart",
-            "set_context": context == "set",
+            "relative_numbers": context == "set",
             "pieces": int(pieces),
             **COUNTS[counts],
             "hidden": tuple(int(one) for one in hidden.split("×")),

@@ -62,10 +62,10 @@ def pad(batch: Batch) -> Padded:
 class StockTorch:
     """The game of `fastgaum.game.game.Game` with logged histories, from the weights of networks."""
 
-    def __init__(self, networks: Networks, config: Config, outside: bool) -> None:
+    def __init__(self, networks: Networks, config: Config, no_click: bool) -> None:
         """Copy the weights. Raises ValueError for networks that the rival does not have."""
         _check(config)
-        self.config, self.outside = config, outside
+        self.config, self.no_click = config, no_click
         player, generator = networks.player, networks.generator
         assert isinstance(player.history, Recurrent)
         assert generator is not None
@@ -119,7 +119,7 @@ class StockTorch:
         """Scores of the candidates, with a last column of value 0 for no click where it is
         offered."""
         masked = scores.masked_fill(~batch.real, -torch.inf)
-        return functional.pad(masked, (0, 1)) if self.outside else masked
+        return functional.pad(masked, (0, 1)) if self.no_click else masked
 
     def _probs(self, scores: Tensor, batch: Padded) -> Tensor:
         return self._masked(scores, batch).softmax(-1)[..., : scores.shape[-1]]

@@ -12,14 +12,14 @@ from fastgaum.nets.regularisers import SMALLEST_PROB, Custom
 from fastgaum.nets.segments import segment_sum
 
 
-def half_and_half(probs: Tensor, outside_prob: Tensor, offsets: Tensor) -> Tensor:
+def half_and_half(probs: Tensor, no_click_prob: Tensor, offsets: Tensor) -> Tensor:
     """Ω of each event, (n_events,): of its candidates, (n_candidates,), and of no click,
     (n_events,)."""
 
     def of(prob: Tensor) -> Tensor:
         return 0.5 * prob * prob.clamp(min=SMALLEST_PROB).log() + 0.25 * prob.square()
 
-    return segment_sum(of(probs), offsets) + of(outside_prob)
+    return segment_sum(of(probs), offsets) + of(no_click_prob)
 
 
 def main(n_events: int = 1500, **settings: Any) -> dict[str, float]:

@@ -11,7 +11,7 @@ import ray.train
 from ray.train.torch import TorchTrainer
 
 import fastgaum as fg
-from fastgaum.game.averaging import Processes
+from fastgaum.game.processes import Processes
 from fastgaum.models.run_folder import train_run
 
 

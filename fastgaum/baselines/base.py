@@ -20,16 +20,15 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from fastgaum.arrays import Float64Array, IntArray
-from fastgaum.checkpoint import State
 from fastgaum.config import CheckedSettings, Protocol, Seed
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import Batch
 from fastgaum.features.encoder import N_RESERVED, Encoder
 from fastgaum.features.fitting import fit_training
-from fastgaum.features.ordered_counts import ONCE, Training, training_order
 from fastgaum.features.relations import left_out
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
+from fastgaum.features.training_order import ONCE, Training, training_order
 from fastgaum.game.scoring import ScoredSessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import as_log
@@ -37,11 +36,12 @@ from fastgaum.logs.tables import Frame
 from fastgaum.metrics.evaluation import HeadScores
 from fastgaum.metrics.precision import micro_mean, precision_at_k
 from fastgaum.models.choice_model import ChoiceModel, Head, ScoreSessions
+from fastgaum.models.fit_checks import offers_no_click, require_validation
 from fastgaum.models.space_state import saved_space
-from fastgaum.models.splits import offers_no_click, require_validation
 from fastgaum.nets.examination import Place
 from fastgaum.nets.regularisers import ChoiceDistribution, Shannon
 from fastgaum.nets.tensors import BatchTensors
+from fastgaum.state_file import State
 from fastgaum.threads import seeded
 
 Arrays = dict[str, np.ndarray]
@@ -60,10 +60,10 @@ class Link:
     shift: float = 0.0
 
     @classmethod
-    def fit(cls, scores: Float64Array, encoded: EncodedSessions, outside: bool) -> Self:
+    def fit(cls, scores: Float64Array, encoded: EncodedSessions, no_click: bool) -> Self:
         """Maximum likelihood of the choices, with a scale above 0; scores (n_candidates,)."""
         spread = max(float(scores.std()), 1e-9)
-        total = nll_of_link(scores, encoded, outside)
+        total = nll_of_link(scores, encoded, no_click)
 
         def nll(parameters: Float64Array) -> float:
             link = cls(float(np.exp(parameters[0])) / spread, float(parameters[1]))
@@ -74,7 +74,7 @@ class Link:
         best = minimize(
             nll, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-4}
         ).x
-        return cls(float(np.exp(best[0]) / spread), float(best[1]) if outside else 0.0)
+        return cls(float(np.exp(best[0]) / spread), float(best[1]) if no_click else 0.0)
 
 
 class SoftmaxModel(ChoiceModel):
@@ -91,7 +91,7 @@ class SoftmaxModel(ChoiceModel):
     def choice_distribution(self, batch: BatchTensors, head: Head = "reward") -> ChoiceDistribution:
         """The softmax of the utilities over each display set."""
         return Shannon().best_response(
-            self.utility(batch), batch.display_offsets.cpu(), self.outside
+            self.utility(batch), batch.display_offsets.cpu(), self.no_click
         )
 
     def _scorer(self, n_candidates: int, at_place: Place = "own") -> ScoreSessions:
@@ -103,8 +103,8 @@ class SoftmaxModel(ChoiceModel):
             # ranked by the scores themselves: rounding a utility must not make a tie
             scores, utility = self._ranked(batch)
             offsets = batch.display_offsets.cpu()
-            dist = Shannon().best_response(utility, offsets, self.outside)
-            parts.append((scores, dist.log_probs.numpy(), dist.outside_log_prob.numpy()))
+            dist = Shannon().best_response(utility, offsets, self.no_click)
+            parts.append((scores, dist.log_probs.numpy(), dist.no_click_log_prob.numpy()))
         return ScoredSessions(
             {"reward": HeadScores(*map(np.concatenate, zip(*parts, strict=True)))}
         )
@@ -207,7 +207,7 @@ class Baseline(SoftmaxModel, CheckedSettings):
         # no baseline reads actions
         space, train = self._read_training(log)
         require_validation(log)
-        self.space, self.outside = space, offers_no_click(log)
+        self.space, self.no_click = space, offers_no_click(log)
         if self.counts_fields:
             counted = Encoder(space, log).encode(log.sessions_in("train"), numbers=False)
             self.training = Training(counted, train)
@@ -220,7 +220,7 @@ class Baseline(SoftmaxModel, CheckedSettings):
                 self.training = None
         self.link = Link()
         if self.fit_link:
-            self.link = Link.fit(self._all_scores(validation), validation, self.outside)
+            self.link = Link.fit(self._all_scores(validation), validation, self.no_click)
         self.table = pl.DataFrame(rows or [{"epoch": 1}])
         return self.table
 
@@ -235,7 +235,7 @@ class Baseline(SoftmaxModel, CheckedSettings):
             raise ConfigError("the model has not been trained: call fit before save")
         return {
             "space": saved_space(self.space),
-            "outside": self.outside,
+            "no_click": self.no_click,
             "model": self.name,
             "settings": self.to_mapping(),
             "link": dataclasses.astuple(self.link),
@@ -248,11 +248,11 @@ class Baseline(SoftmaxModel, CheckedSettings):
 
 
 def validation_nll(
-    scores: Float64Array, encoded: EncodedSessions, outside: bool, link: Link | None = None
+    scores: Float64Array, encoded: EncodedSessions, no_click: bool, link: Link | None = None
 ) -> float:
     """NLL of the choices after a link, or the best one, nats per event."""
-    link = link or Link.fit(scores, encoded, outside)
-    return nll_of_link(scores, encoded, outside)(link) / encoded.n_events
+    link = link or Link.fit(scores, encoded, no_click)
+    return nll_of_link(scores, encoded, no_click)(link) / encoded.n_events
 
 
 def validation_prec1(scores: np.ndarray, encoded: EncodedSessions) -> float:
@@ -274,7 +274,7 @@ def item_rows(shown: Batch | EncodedSessions) -> IntArray:
 
 
 def nll_of_link(
-    scores: Float64Array, encoded: EncodedSessions, outside: bool
+    scores: Float64Array, encoded: EncodedSessions, no_click: bool
 ) -> Callable[[Link], float]:
     """The summed NLL of the choices as a function of the link, nats."""
     starts, sizes = encoded.display_offsets[:-1], np.diff(encoded.display_offsets)
@@ -286,10 +286,10 @@ def nll_of_link(
     below = scores - np.repeat(top, sizes)
 
     def total(link: Link) -> float:
-        shift = link.shift if outside else 0.0
+        shift = link.shift if no_click else 0.0
         sums = np.log(np.add.reduceat(np.exp(link.scale * below), starts))
         sums += link.scale * top + shift
-        if outside:
+        if no_click:
             sums = np.logaddexp(sums, 0.0)
         return float(sums @ weights - link.scale * of_choices - shift * n_choices)
 
@@ -337,7 +337,7 @@ class GridBaseline(Baseline):
         most = max(row["val_prec1"] for row in rows)
         for row in rows:
             if row["val_prec1"] == most:
-                row["val_loss"] = validation_nll(scores_with(row), validation, self.outside)
+                row["val_loss"] = validation_nll(scores_with(row), validation, self.no_click)
         self.memo, self.settings_tried = None, len(rows)
         rows.sort(key=lambda row: (-row["val_prec1"], row["val_loss"] or 0.0))
         self.chosen = {name: rows[0][name] for name in self.grids}

@@ -19,10 +19,10 @@ from fastgaum.arrays import BoolArray, FloatArray, IntArray
 from fastgaum.baselines.base import Arrays
 from fastgaum.features.batches import Batch
 from fastgaum.features.fields import CategoricalField
-from fastgaum.features.numbers import item_numbers, totals_of
-from fastgaum.features.ordered_counts import ONCE, Training
+from fastgaum.features.number_columns import item_numbers, totals_of
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
+from fastgaum.features.training_order import ONCE, Training
 from fastgaum.kernels.candidate_counts import TrainingTotals
 from fastgaum.logs.log import ItemCounts
 from fastgaum.nets.sequences import prefixes
@@ -121,7 +121,7 @@ class FieldColumns:
     ) -> FloatArray:
         """Statistics of keys, (n_candidates, ·). `training`: these are the training sessions as
         they are read: each candidate reads what the users before its own said
-        (`features.ordered_counts`)."""
+        (`features.training_order`)."""
         prior, columns = self.space.prior_rate, [np.empty((len(source.ids), 0), np.float32)]
         keys = self._keys(source)
         counted = [None] * len(keys) if training is None else self._keys(training.counted)

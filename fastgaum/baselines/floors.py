@@ -24,9 +24,9 @@ import numpy.typing as npt
 from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.baselines.base import Arrays, Baseline, SettingRows, item_rows
 from fastgaum.features.encoder import Encoder
-from fastgaum.features.ordered_counts import folds_of, with_fold
 from fastgaum.features.sessions import EncodedSessions, Selection, event_weights, select_sessions
 from fastgaum.features.space import FeatureSpace
+from fastgaum.features.training_order import folds_of, with_fold
 from fastgaum.logs.context import context_of, item_of_codes
 from fastgaum.logs.log import TEST, PackedArrays, SessionLog, SplitName
 from fastgaum.metrics.precision import micro_mean, precision_at_k

@@ -72,7 +72,7 @@ class GradientBaseline(Baseline):
 
     def _losses(self, scores: Tensor, batch: BatchTensors) -> Tensor:
         """Loss of each event, shape (n_events,); by default the NLL of the choice (nats)."""
-        return exact_loss(scores, batch, Shannon(), 1.0, self.outside)
+        return exact_loss(scores, batch, Shannon(), 1.0, self.no_click)
 
     def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> SettingRows:
         """Choose one setting after the other, each with the others as they are best so far."""
@@ -130,7 +130,7 @@ class GradientBaseline(Baseline):
                     average.update_parameters(stepped)
             self.network = average.module
             scores = np.concatenate([self._scores(batch) for batch in fixed])
-            value = validation_nll(scores, validation, self.outside, link)
+            value = validation_nll(scores, validation, self.no_click, link)
             if not math.isfinite(value):
                 raise NumericsError(
                     f"the validation loss of '{self.name}' is {value} after epoch {epoch}: lower lr"

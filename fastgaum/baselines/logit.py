@@ -39,8 +39,8 @@ from fastgaum.config import Positive
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import Batch, assemble
 from fastgaum.features.fitting import fit_training
-from fastgaum.features.ordered_counts import ONCE
 from fastgaum.features.sessions import EncodedSessions
+from fastgaum.features.training_order import ONCE
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog
 from fastgaum.nets.networks import context_sizes
@@ -129,7 +129,7 @@ class Problem:
     """start of each display set in candidates, shape (n_events + 1,)"""
     chosen: LongArray
     """chosen candidate of each event that has one, shape (n_clicked,)"""
-    outside: bool
+    no_click: bool
     """whether no click is a choice"""
     weights: Float64Array
     """of the events, shape (n_events,)"""
@@ -154,7 +154,7 @@ class Problem:
         """The curvature of the summed NLL at some weights: of each weight alone, (n_weights,), and
         of those that are turned together, (n_turned, n_turned)."""
         design, starts = self.design, self.display_offsets
-        share = choice_shares(design.times(weights), starts, self.outside)[1]
+        share = choice_shares(design.times(weights), starts, self.no_click)[1]
         together = np.zeros((len(self.turned),) * 2)
         for first in range(0, len(starts) - 1, _CHUNK_EVENTS):
             begins = starts[first : first + _CHUNK_EVENTS + 1]
@@ -173,7 +173,7 @@ class Problem:
         """The summed NLL, each event's times its weight, and ½ Σ penalty · weight², and the
         gradient, shape (n_weights,)."""
         utility, own = self.design.times(weights), self.of_candidates
-        totals, error = choice_shares(utility, self.display_offsets, self.outside)
+        totals, error = choice_shares(utility, self.display_offsets, self.no_click)
         nll = float(totals @ self.weights - utility[self.chosen] @ own[self.chosen])
         error[self.chosen] -= 1
         error *= own
@@ -248,7 +248,7 @@ class ConditionalLogit(Baseline):
         for values in self._to_compare():
             found = problem.least_penalised(self._penalties(**values), found, curvature, SEARCHED)
             scores = held.times(found)
-            loss = validation_nll(scores, validation, self.outside, Link())
+            loss = validation_nll(scores, validation, self.no_click, Link())
             prec1 = validation_prec1(scores, validation)
             rows.append(values | {"val_loss": loss, "val_prec1": prec1})
             if loss < best:
@@ -344,7 +344,7 @@ class ConditionalLogit(Baseline):
             [name + other for other in mixed for name in space.number_names],
             batch,
             np.unique(train.user_of_event, return_inverse=True)[1],
-            self.outside,
+            self.no_click,
         )
         found = dataclasses.replace(found, context_means=means, notes=(*notes, *found.notes))
         for note in found.notes:
@@ -403,7 +403,7 @@ class ConditionalLogit(Baseline):
             self._design(batch),
             batch.display_offsets,
             batch.chosen,
-            self.outside,
+            self.no_click,
             batch.weight_of_event,
         )
 
@@ -441,7 +441,7 @@ class ConditionalLogit(Baseline):
         others = sparse.csr_matrix(
             (np.ones(ends[-1]), columns[known], ends), shape=(n, len(self.crossed))
         )
-        if self.outside:
+        if self.no_click:
             of_events = _indicators(batch.context_ids[event], n_ids)
             others = sparse.hstack([others, np.ones((n, 1)), context, of_events], format="csr")
         factors = np.concatenate([np.ones((n, 1)), context], axis=1)
@@ -474,7 +474,7 @@ class ConditionalLogit(Baseline):
             *[own] * context_numbers,
             np.where(self._few_crosses(), cross_penalty, penalty),
         ]
-        if self.outside:
+        if self.no_click:
             parts += [np.full(1 + context_numbers, FEW_PENALTY), np.full(space.n_ids, penalty)]
         return np.concatenate(parts)
 

@@ -73,15 +73,15 @@ class Coefficients:
 
 
 def choice_shares(
-    utility: Float64Array, offsets: IntArray | LongArray, outside: bool | BoolArray
+    utility: Float64Array, offsets: IntArray | LongArray, no_click: bool | BoolArray
 ) -> tuple[Float64Array, Float64Array]:
     """The log of each event's sum of odds, (n_events,), and each candidate's probability,
-    (n_candidates,). `outside`: whether no click is a choice, of all events or of each."""
+    (n_candidates,). `no_click`: whether no click is a choice, of all events or of each."""
     starts, sizes = offsets[:-1] - offsets[0], np.diff(offsets)
     top = np.maximum.reduceat(utility, starts)
-    top = np.where(outside, np.maximum(top, 0.0), top)
+    top = np.where(no_click, np.maximum(top, 0.0), top)
     odds = np.exp(utility - np.repeat(top, sizes))
-    none = np.where(outside, np.exp(-np.maximum(top, 0.0)), 0.0)
+    none = np.where(no_click, np.exp(-np.maximum(top, 0.0)), 0.0)
     total = np.add.reduceat(odds, starts) + none
     return np.log(total) + top, odds / np.repeat(total, sizes)
 
@@ -97,14 +97,14 @@ class Undecided(NamedTuple):
     """start of each display in `candidates`, (n_events + 1,)"""
     chosen: LongArray
     """place in `candidates` of those that were chosen, (n_clicked,)"""
-    outside: BoolArray
+    no_click: BoolArray
     """whether no click is still possible, (n_events,)"""
     endless: BoolArray
     """whether a constant's likeliest value is infinite, (n_constants,)"""
 
 
 def find_undecided(
-    constants: sparse.csr_matrix, offsets: IntArray, choices: IntArray, outside: bool
+    constants: sparse.csr_matrix, offsets: IntArray, choices: IntArray, no_click: bool
 ) -> Undecided:
     """What is left to explain once constants that grow without end have done so.
 
@@ -121,7 +121,7 @@ def find_undecided(
     units = constants @ sparse.diags_array((~others).astype(np.float64))
     units = sparse.csr_matrix(units)
     units.eliminate_zeros()
-    left, away = np.ones(len(event), np.bool_), np.full(n_events, outside)
+    left, away = np.ones(len(event), np.bool_), np.full(n_events, no_click)
     endless = np.zeros(n_constants, np.bool_)
     while True:
         at = np.flatnonzero(left)
@@ -195,7 +195,7 @@ class _Fit:
         left, utility = self.left, self.constants @ constants
         for _, own, values in self.parts():
             utility[own] += values @ numbers
-        totals, share = choice_shares(utility, left.offsets, left.outside)
+        totals, share = choice_shares(utility, left.offsets, left.no_click)
         of_chosen = utility[left.chosen] @ self.of_candidates[left.chosen]
         nll = float(totals @ self.weights - of_chosen)
         return nll + 0.5 * CONSTANT_PENALTY * float(constants @ constants), share
@@ -285,7 +285,7 @@ def fit_coefficients(
     names: Sequence[str],
     shown: Batch,
     users: LongArray,
-    outside: bool,
+    no_click: bool,
 ) -> Coefficients:
     """The likeliest coefficients of numbers beside constants; NaN where constants and earlier
     numbers determine a number within every display, or where no finite coefficient is the
@@ -297,9 +297,9 @@ def fit_coefficients(
         names: of the numbers.
         shown: the displays and choices.
         users: number of each event's user, shape (n_events,).
-        outside: whether no click is a choice.
+        no_click: whether no click is a choice.
     """
-    left = find_undecided(constants, shown.display_offsets, shown.choices, outside)
+    left = find_undecided(constants, shown.display_offsets, shown.choices, no_click)
     of_left = constants[left.candidates]
     of_left = of_left[:, np.bincount(of_left.indices, minlength=of_left.shape[1]) > 0]
     n, k = of_left.shape[1], len(names)

@@ -359,7 +359,7 @@ class CascadeSessionKnn(_SessionKnn):
 
     def _fresh_rnn(self) -> SessionRnn:
         rnn = SessionRnn(seed=self.seed)
-        rnn.space, rnn.outside = self.space, self.outside
+        rnn.space, rnn.no_click = self.space, self.no_click
         return rnn
 
     def _similar(self, batch: BatchTensors, chosen: Values) -> Float64Array:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fastgaum.baselines.base import Baseline, Link
-from fastgaum.checkpoint import State, damage_named, state_of
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, did_you_mean, require_path
 from fastgaum.models.choice_model import ChoiceModel
@@ -17,6 +16,7 @@ from fastgaum.models.model_file import load_model_state
 from fastgaum.models.space_state import SavedSpace, space_of
 from fastgaum.models.user_model import UserModel
 from fastgaum.presets import PRESETS
+from fastgaum.state_file import State, damage_named, state_of
 
 BASELINES: dict[str, str] = {
     "random": "floors:RandomFloor",
@@ -123,7 +123,7 @@ def model_of(file: Path, state: State, device: str = "auto") -> ChoiceModel:
             )
         model = baseline_class(name).from_mapping(state["settings"])
         model.space = space_of(state_of(state["space"], SavedSpace))
-        model.outside = bool(state["outside"])
+        model.no_click = bool(state["no_click"])
         model.link = Link(*map(float, state["link"]))
         model.chosen = dict(state["chosen"])
         if model.chosen not in model.combinations():

@@ -71,7 +71,7 @@ class SessionRnn(GradientBaseline):
         unknown = validation.ids[:, 0] == UNKNOWN_ITEM_ID
 
         def nll(value: float) -> float:
-            return validation_nll(np.where(unknown, value, scores), validation, self.outside)
+            return validation_nll(np.where(unknown, value, scores), validation, self.no_click)
 
         if unknown.any() and not unknown.all():
             # within the range of the known ones

@@ -34,10 +34,10 @@ from fastgaum.config import CountFromOne, NotNegative
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
 from fastgaum.features.fitting import fit_training
-from fastgaum.features.ordered_counts import ONCE
 from fastgaum.features.sessions import EncodedSessions, blocks, select_sessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.features.statistics import of_relations, of_statistics
+from fastgaum.features.training_counts import of_relations, of_statistics
+from fastgaum.features.training_order import ONCE
 from fastgaum.kernels.ranking import rank_counts
 from fastgaum.logs.log import SessionLog
 from fastgaum.nets.segments import segment_log_softmax
@@ -430,14 +430,14 @@ class XgboostSoftmax(BoostedTrees):
         of_candidates = encoded.weight_of_event[encoded.event_of_candidate()]
 
         def objective(margins: np.ndarray, data: DMatrix) -> tuple[np.ndarray, np.ndarray]:
-            slope, bend = softmax_gradient(margins, data.get_label(), shown, self.outside)
+            slope, bend = softmax_gradient(margins, data.get_label(), shown, self.no_click)
             return slope * of_candidates, bend * of_candidates
 
         return {}, objective
 
     def _loss(self, scores: Float64Array, encoded: EncodedSessions) -> float:
         """NLL, nats per event."""
-        return validation_nll(scores, encoded, self.outside, Link())
+        return validation_nll(scores, encoded, self.no_click, Link())
 
 
 @dataclass(eq=False)
@@ -468,12 +468,12 @@ class XgboostRank(BoostedTrees):
 
 
 def softmax_gradient(
-    margins: np.ndarray, label: np.ndarray, display_offsets: np.ndarray, outside: bool
+    margins: np.ndarray, label: np.ndarray, display_offsets: np.ndarray, no_click: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gradient p − y of the summed NLL and the diagonal p (1 − p) of its hessian, each
     (n_candidates,)."""
     values = torch.from_numpy(margins.astype(np.float64))
-    p = segment_log_softmax(values, torch.from_numpy(display_offsets), outside)[0].exp().numpy()
+    p = segment_log_softmax(values, torch.from_numpy(display_offsets), no_click)[0].exp().numpy()
     return p - label, np.maximum(p * (1 - p), 1e-6)
 
 

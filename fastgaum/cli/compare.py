@@ -75,7 +75,7 @@ class Grid:
 
         from fastgaum.reports.comparison import compare_logs
         from fastgaum.reports.log_facts import pooled_oracle
-        from fastgaum.reports.others import read_rows
+        from fastgaum.reports.published_figures import read_rows
         from fastgaum.worlds.oracle import read_truth, truth_beside
 
         others = [] if self.add is None else read_rows(self.add, list(logs))

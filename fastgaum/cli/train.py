@@ -28,7 +28,7 @@ from fastgaum.interrupts import Interrupted
 from fastgaum.logs.options import ReadOptions
 
 if TYPE_CHECKING:
-    from fastgaum.game.averaging import Processes
+    from fastgaum.game.processes import Processes
     from fastgaum.logs.log import SessionLog
 
 
@@ -92,8 +92,8 @@ def train_command(
         return
     config = options.resolve()
     # torch takes a second to import: a misspelt option is answered before.
-    from fastgaum.game.averaging import launched, n_restarts
     from fastgaum.game.checkpoint import places_cost, trials_as_facts
+    from fastgaum.game.processes import launched, n_restarts
     from fastgaum.machine import device_of
     from fastgaum.models import run_folder
     from fastgaum.models.user_model import UserModel
@@ -257,7 +257,7 @@ def _fit(
 ) -> None:
     """Fit a baseline, or a model with the weights of a former run."""
     from fastgaum.baselines.registry import check_model, make_model
-    from fastgaum.game.averaging import launched
+    from fastgaum.game.processes import launched
     from fastgaum.machine import device_of
     from fastgaum.models.run_folder import LogOrigin, check_run_folder, fit_run
     from fastgaum.models.user_model import UserModel

@@ -11,7 +11,7 @@ from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import FeatureMismatchError
 from fastgaum.features.fields import ids_of_items, ids_of_places
 from fastgaum.features.item_vectors import VectorReader
-from fastgaum.features.numbers import require_moderate
+from fastgaum.features.number_columns import require_moderate
 from fastgaum.features.sessions import ActionBags, Selection
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.clicks import CLICKS_SO_FAR

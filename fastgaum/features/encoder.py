@@ -13,21 +13,12 @@ from fastgaum.arrays import BoolArray, FloatArray, IntArray, LongArray
 from fastgaum.features.coded_log import CodedLog
 from fastgaum.features.event_numbers import DisplayedEvents, EventNumbers
 from fastgaum.features.item_vectors import component_names
-from fastgaum.features.number_code import Moments, standardised
-from fastgaum.features.numbers import (
+from fastgaum.features.number_columns import (
     LOG_VIEWS,
     number_columns,
     require_moderate,
     totals_of,
     varying_columns,
-)
-from fastgaum.features.ordered_counts import (
-    ONCE,
-    Hiding,
-    folds_of,
-    spaces_before,
-    spaces_without,
-    with_all_training,
 )
 from fastgaum.features.relations import NO_CHOICES, latest_choices
 from fastgaum.features.sessions import (
@@ -39,6 +30,15 @@ from fastgaum.features.sessions import (
     select_sessions,
 )
 from fastgaum.features.space import FeatureSpace
+from fastgaum.features.standardise import Moments, standardised
+from fastgaum.features.training_order import (
+    ONCE,
+    Hiding,
+    folds_of,
+    spaces_before,
+    spaces_without,
+    with_all_training,
+)
 from fastgaum.kernels.candidate_counts import N_COUNTS
 from fastgaum.kernels.candidate_formulas import (
     TRAINING_NUMBERS,
@@ -149,7 +149,7 @@ class Encoder:
             users=log.users[part.rows],
             ids=np.empty((n, len(space.categorical)), np.int32),
             base=np.empty((n, len(names)), np.float32),
-            varying=varying_columns(names, space.set_context),
+            varying=varying_columns(names, space.relative_numbers),
             code=space.code if numbers else standardised(Moments(), 0),
             context_ids=coded.context_ids(part.events),
             context_numbers=coded.context_numbers(part.events),

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.features.crossed import crossed_names, events_by_field, write_crossed
-from fastgaum.features.numbers import (
+from fastgaum.features.number_columns import (
     PLACE_NUMBERS,
     SAME_AS,
     number_columns,
@@ -55,7 +55,7 @@ class EventNumbers:
         crossed = crossed_names(self.crossed_fields, space.fixing_fields)
         self.of_crossed = number_columns(crossed, names)
         self.of_places = number_columns(PLACE_NUMBERS, names)
-        self.varying = varying_columns(names, space.set_context)
+        self.varying = varying_columns(names, space.relative_numbers)
         self.reads_counts = bool((self.of_session >= 0).any())
         self.reads_choices = space.relations is not None
 

@@ -18,14 +18,18 @@ from fastgaum.features.fields import (
     context_fields,
 )
 from fastgaum.features.item_vectors import ItemVectors, component_names
-from fastgaum.features.number_code import Moments, add_pieces, made_robust, standardised
-from fastgaum.features.numbers import (
+from fastgaum.features.number_columns import (
     PLACE_NUMBERS,
     SAME_AS,
     made_numbers,
     place_rates,
 )
-from fastgaum.features.ordered_counts import (
+from fastgaum.features.relations import left_out
+from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
+from fastgaum.features.space import FeatureSpace
+from fastgaum.features.standardise import Moments, add_pieces, made_robust, standardised
+from fastgaum.features.training_counts import StatisticsCounter
+from fastgaum.features.training_order import (
     Hiding,
     TrainingOrder,
     share_to_hide,
@@ -33,10 +37,6 @@ from fastgaum.features.ordered_counts import (
     training_order,
     with_all_training,
 )
-from fastgaum.features.relations import left_out
-from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
-from fastgaum.features.space import FeatureSpace
-from fastgaum.features.statistics import StatisticsCounter
 from fastgaum.logs.clicks import is_successive
 from fastgaum.logs.context import ContextField, context_of, training_events
 from fastgaum.logs.log import NO_CLICK, ItemCounts, SessionLog
@@ -49,19 +49,19 @@ CUT_BY = 200_000
 def fit_space(
     log: SessionLog,
     protocol: str = "bags",
-    set_context: bool = True,
+    relative_numbers: bool = True,
     relations: bool = False,
     examination: bool = False,
     towers: bool = False,
 ) -> FeatureSpace:
     """The space of `fit_training`."""
-    return fit_training(log, protocol, set_context, relations, examination, towers)[0]
+    return fit_training(log, protocol, relative_numbers, relations, examination, towers)[0]
 
 
 def fit_training(
     log: SessionLog,
     protocol: str = "bags",
-    set_context: bool = True,
+    relative_numbers: bool = True,
     relations: bool = False,
     examination: bool = False,
     towers: bool = False,
@@ -76,7 +76,7 @@ def fit_training(
     Args:
         log: the log.
         protocol: what a candidate's bag holds: identity, bags or views.
-        set_context: whether numbers also come less their mean over the display set.
+        relative_numbers: whether numbers also come less their mean over the display set.
         relations: whether numbers say what pairs of items have been to each other.
         examination: whether the places of an ordered log are kept apart from the bags.
         towers: whether vectors of items are read whole, not as components.
@@ -112,7 +112,7 @@ def fit_training(
     no_user, none = np.zeros(0, np.uint64), np.zeros(0, np.float32)
     blank = FeatureSpace(
         protocol=protocol,
-        set_context=set_context,
+        relative_numbers=relative_numbers,
         ordered=log.ordered,
         field_names=tuple(sorted(log.columns_of("candidate", "item"))),
         fingerprint="",

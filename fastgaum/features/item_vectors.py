@@ -12,7 +12,7 @@ import polars as pl
 
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError, LogFormatError
-from fastgaum.features.number_code import Moments
+from fastgaum.features.standardise import Moments
 from fastgaum.kernels.optimiser import number_rows
 from fastgaum.logs.log import Column, SessionLog
 from fastgaum.logs.side_tables import item_vectors_of

@@ -12,7 +12,7 @@ import numpy as np
 from fastgaum import threads
 from fastgaum.arrays import BoolArray, FloatArray, IntArray, LongArray
 from fastgaum.features.item_vectors import VectorReader
-from fastgaum.features.number_code import NumberCode
+from fastgaum.features.standardise import NumberCode
 from fastgaum.kernels import candidate_counts as kernels
 from fastgaum.kernels.candidate_formulas import relate_to_sets
 from fastgaum.logs.actions import Actions

@@ -17,9 +17,9 @@ from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.features.crossed import crossed_names, displayers, fixes_display
 from fastgaum.features.fields import CategoricalField
 from fastgaum.features.item_vectors import ItemVectors
-from fastgaum.features.number_code import NumberCode
-from fastgaum.features.numbers import SAME_AS, varying_columns
+from fastgaum.features.number_columns import SAME_AS, varying_columns
 from fastgaum.features.relations import Relations
+from fastgaum.features.standardise import NumberCode
 from fastgaum.kernels.crossed import CrossedCounts, Displayers
 from fastgaum.logs.context import Holds
 from fastgaum.logs.log import ItemCounts
@@ -34,7 +34,7 @@ class FeatureSpace:
     No field but the last has a default: a file that lacks one is refused."""
 
     protocol: str
-    set_context: bool
+    relative_numbers: bool
     """whether numbers also come less their mean over the display set"""
     ordered: bool
     """whether the order of displays is real"""
@@ -148,7 +148,9 @@ class FeatureSpace:
     @property
     def n_raw(self) -> int:
         """Numbers of a candidate before they are encoded."""
-        return len(self.number_names) + len(varying_columns(self.number_names, self.set_context))
+        return len(self.number_names) + len(
+            varying_columns(self.number_names, self.relative_numbers)
+        )
 
     @property
     def n_numbers(self) -> int:

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastgaum.checkpoint import damage_named, load_state, save_state
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, OutputError
 from fastgaum.game.observers import EpochRow
+from fastgaum.state_file import damage_named, load_state, save_state
 
-RUN_FORMAT = "fastgaum-run-13"
+RUN_FORMAT = "fastgaum-run-14"
 SHARE = 0.02
 """share of the time that saving takes at most"""
 IN_MEMORY_BYTES = 1 << 28

@@ -57,12 +57,12 @@ class Game:
         config: Config,
         regulariser: Regulariser,
         unknown_of_id: Tensor,
-        outside: bool,
+        no_click: bool,
     ) -> None:
-        """unknown_of_id: the id of each id's field for unknown values, int32, (n_ids,); outside:
+        """unknown_of_id: the id of each id's field for unknown values, int32, (n_ids,); no_click:
         whether no click is offered as a choice."""
         self.networks, self.config = networks, config
-        self.regulariser, self.outside = regulariser, outside
+        self.regulariser, self.no_click = regulariser, no_click
         device = next(networks.parameters()).device
         self.drop_ids = IdDropout(unknown_of_id.to(device), config.id_dropout)
         player = networks.player
@@ -122,11 +122,11 @@ class Game:
                 states = self.networks.player.states(dropped)
             key = self._key_of(reward, dropped, states)
             utility = reward(dropped.candidates, states, dropped.display_offsets, key)
-            losses = exact_loss(utility, batch, self.regulariser, eta, self.outside)
+            losses = exact_loss(utility, batch, self.regulariser, eta, self.no_click)
             return self._reward_update(batch.weighted(losses).mean())
         shown, vectors = reward.inputs(of, dropped.candidates, dropped.display_offsets)
         choices = batch.source.choices
-        rule = Loss(CHOICES, np.float32(eta), self.outside, choices, NOTHING, _weights_of(batch))
+        rule = Loss(CHOICES, np.float32(eta), self.no_click, choices, NOTHING, _weights_of(batch))
         made = learn(of, shown, states, rule, self._key(reward), vectors, way_back)
         found = _mean_loss(made.log_totals, 1 / eta, made.scores, batch)
         return self.reward_optimiser.step(found)
@@ -196,7 +196,7 @@ class Game:
             best, totals = self._softmax(utility, eta, dropped)
             _mean_loss(totals, 1 / eta, utility.numpy(), dropped)
             choices, weights = dropped.source.choices, _weights_of(dropped)
-            rule = Loss(TARGETS, np.float32(1), self.outside, choices, best, weights)
+            rule = Loss(TARGETS, np.float32(1), self.no_click, choices, best, weights)
         for _ in range(steps):
             optimiser.zero_grad()
             if of is not None:
@@ -206,7 +206,7 @@ class Game:
                 if draws is not None:
                     _set_random_state(draws, states.device)
                 logits = generator(dropped.candidates, states, dropped.display_offsets, key)
-                losses = mirror_loss(logits, utility, dropped, self.regulariser, eta, self.outside)
+                losses = mirror_loss(logits, utility, dropped, self.regulariser, eta, self.no_click)
                 torch.autograd.backward(dropped.weighted(losses).mean())
             optimiser.step()
 
@@ -221,7 +221,7 @@ class Game:
         logits = self.networks.logits(batch, states.detach())
         if by_kernels:
             return torch.from_numpy(self._softmax(logits, 1.0, batch)[0])
-        return self.regulariser.link(logits, batch.display_offsets, self.outside).probs
+        return self.regulariser.link(logits, batch.display_offsets, self.no_click).probs
 
     def _softmax(
         self, scores: Tensor, eta: float, batch: BatchTensors
@@ -233,7 +233,7 @@ class Game:
         # times as much
         parts = parts_of(offsets) if len(values) > SHARED_SCORES else [(0, batch.n_events)]
         fixed = values, np.float32(eta)
-        calls = [(*fixed, offsets[a : b + 1], self.outside, probs, totals[a:b]) for a, b in parts]
+        calls = [(*fixed, offsets[a : b + 1], self.no_click, probs, totals[a:b]) for a, b in parts]
         threads.run(choice_probs, calls)
         return probs, totals
 

@@ -13,11 +13,9 @@ import torch
 from torch import nn
 
 from fastgaum.arrays import IntArray
-from fastgaum.checkpoint import check_like
 from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.features.batches import batches
 from fastgaum.features.sessions import EncodedSessions
-from fastgaum.game.averaging import Averaging, Processes
 from fastgaum.game.checkpoint import (
     Checkpointer,
     KeptWeights,
@@ -28,8 +26,10 @@ from fastgaum.game.checkpoint import (
 )
 from fastgaum.game.game import AVERAGES, Game, averaged_share
 from fastgaum.game.observers import EpochRow, Observer, Observers
+from fastgaum.game.processes import Averaging, Processes
 from fastgaum.game.scoring import Figures, HeldBatches, figures
 from fastgaum.nets.tensors import BatchTensors, to_tensors
+from fastgaum.state_file import check_like
 
 CATCH_UP_GAP = 2e-3
 """mean training gap below which the generator has caught up"""
@@ -376,5 +376,5 @@ class Trainer:
     def _figures(self, held: HeldBatches, *, calibrated: bool = False) -> Figures:
         game, eta, total = self.game, self.config.eta, self.processes.sum
         return figures(
-            game.outputs, held, game.regulariser, eta, game.outside, total, calibrated=calibrated
+            game.outputs, held, game.regulariser, eta, game.no_click, total, calibrated=calibrated
         )

@@ -22,7 +22,7 @@ def logged_utility(utility: Tensor, batch: BatchTensors) -> Tensor:
 
 
 def exact_loss(
-    utility: Tensor, batch: BatchTensors, regulariser: Regulariser, eta: float, outside: bool
+    utility: Tensor, batch: BatchTensors, regulariser: Regulariser, eta: float, no_click: bool
 ) -> Tensor:
     """max_φ [⟨φ, r⟩ − Ω(φ)/η] − r(a_t) per event: the reward's loss against the best response, with
     gradient φ* − onehot(a_t).
@@ -30,7 +30,7 @@ def exact_loss(
     A Fenchel–Young loss over eta, up to the constant Ω(onehot): 0 for Shannon, of which it is the
     conditional-logit NLL over eta, and Tsallis, ½ for L2."""
     return best_value(
-        regulariser, eta * utility, batch.display_offsets, outside
+        regulariser, eta * utility, batch.display_offsets, no_click
     ) / eta - logged_utility(utility, batch)
 
 
@@ -52,7 +52,7 @@ def mirror_loss(
     batch: BatchTensors,
     regulariser: Regulariser,
     eta: float,
-    outside: bool,
+    no_click: bool,
 ) -> Tensor:
     """Ω*(g) − ⟨φ*, g⟩ per event, φ* the best response to the utilities: its gradient is φ_α − φ*,
     φ_α the link of the logits.
@@ -62,8 +62,8 @@ def mirror_loss(
     step."""
     offsets = batch.display_offsets
     with torch.no_grad():
-        best = regulariser.best_response(eta * utility, offsets, outside)
-        own = regulariser.link(logits.detach(), offsets, outside)
+        best = regulariser.best_response(eta * utility, offsets, no_click)
+        own = regulariser.link(logits.detach(), offsets, no_click)
         omega = regulariser.omega(own, offsets)
     return segment_sum((own.probs - best.probs) * logits, offsets) - omega
 
@@ -80,9 +80,9 @@ def optimality_gap(
     batch: BatchTensors,
     regulariser: Regulariser,
     eta: float,
-    outside: bool,
+    no_click: bool,
 ) -> Tensor:
     """max_φ [⟨φ, r⟩ − Ω(φ)/η] − [⟨φ_α, r⟩ − Ω(φ_α)/η] ≥ 0 per event, in nats for Shannon with eta
     1."""
-    best = best_value(regulariser, eta * utility, batch.display_offsets, outside) / eta
+    best = best_value(regulariser, eta * utility, batch.display_offsets, no_click) / eta
     return (best - generator_value(dist, utility, batch, regulariser, eta)).clamp(min=0)

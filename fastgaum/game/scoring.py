@@ -47,7 +47,7 @@ class ScoredSessions:
             return HeadScores(
                 np.concatenate([head.scores for head in heads]),
                 np.concatenate([head.log_probs for head in heads]),
-                np.concatenate([head.outside_log_prob for head in heads]),
+                np.concatenate([head.no_click_log_prob for head in heads]),
                 np.concatenate(spread) if spread else None,
             )
 
@@ -64,7 +64,7 @@ def mean_of(members: Sequence[ScoredSessions]) -> ScoredSessions:
     def mean(name: str) -> HeadScores:
         heads = [one.heads[name] for one in members]
         probs = np.exp([head.log_probs for head in heads], dtype=np.float64)
-        none = np.exp([head.outside_log_prob for head in heads], dtype=np.float64)
+        none = np.exp([head.no_click_log_prob for head in heads], dtype=np.float64)
         with np.errstate(divide="ignore"):  # a sparse regulariser knows the probability 0
             log_probs, log_none = np.log(probs.mean(0)), np.log(none.mean(0))
         scores: FloatArray = np.mean([head.scores for head in heads], 0, np.float32)
@@ -94,14 +94,14 @@ def out_of_fold(
     heads = {}
     for name, head in mean.heads.items():
         each = [one.heads[name] for one in members]
-        scores, log_probs, outside = (
+        scores, log_probs, no_click = (
             picked(getattr(head, of), [getattr(one, of) for one in each])
-            for of in ("scores", "log_probs", "outside_log_prob")
+            for of in ("scores", "log_probs", "no_click_log_prob")
         )
         spread = head.spread
         if spread is not None:
             spread = np.where(of_candidates >= 0, np.float32(np.nan), spread)
-        heads[name] = HeadScores(scores, log_probs, outside, spread)
+        heads[name] = HeadScores(scores, log_probs, no_click, spread)
     gap = mean.gap
     if gap is not None:
         gap = picked(gap, [one.gap for one in members if one.gap is not None])
@@ -163,7 +163,7 @@ def figures(
     batches: Iterable[BatchTensors],
     regulariser: Regulariser,
     eta: float,
-    outside: bool,
+    no_click: bool,
     total: Callable[[list[float]], list[float]] = lambda values: values,
     *,
     calibrated: bool = False,
@@ -172,12 +172,12 @@ def figures(
     totals, has_generator = np.zeros(6), False
     of_scales = np.zeros(len(SCALES))
     for batch in batches:
-        scores = score(outputs, [batch], regulariser, eta, outside)
+        scores = score(outputs, [batch], regulariser, eta, no_click)
         weights = batch.source.weight_of_event
         totals[4:] += weights.sum(), weights[batch.source.clicked].sum()
         utility = scores.heads["reward"].scores
         if calibrated:
-            of_scales += _loss_of_scales(utility, batch, regulariser, eta, outside)
+            of_scales += _loss_of_scales(utility, batch, regulariser, eta, no_click)
         if scores.loss is not None:
             totals[0] += scores.loss @ weights
         totals[1] += _hits(utility, batch, weights)
@@ -198,11 +198,11 @@ def figures(
 
 
 def _loss_of_scales(
-    utility: FloatArray, batch: BatchTensors, regulariser: Regulariser, eta: float, outside: bool
+    utility: FloatArray, batch: BatchTensors, regulariser: Regulariser, eta: float, no_click: bool
 ) -> npt.NDArray[np.float64]:
     values = torch.from_numpy(utility).to(batch.display_offsets.device).double()
     losses = [
-        float(batch.weighted(exact_loss(values, batch, regulariser, eta * scale, outside)).sum())
+        float(batch.weighted(exact_loss(values, batch, regulariser, eta * scale, no_click)).sum())
         for scale in SCALES
     ]
     # `exact_loss` is a Fenchel–Young loss over eta times the scale
@@ -236,7 +236,7 @@ def score(
     batches: Iterable[BatchTensors],
     regulariser: Regulariser,
     eta: float,
-    outside: bool,
+    no_click: bool,
 ) -> ScoredSessions:
     """Score batches in order. `outputs` are `Networks.outputs`, or those of a game."""
     heads: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {"reward": []}
@@ -244,14 +244,14 @@ def score(
     for batch in batches:
         offsets = batch.display_offsets
         utility, logits = outputs(batch)
-        best = regulariser.best_response(eta * utility, offsets, outside)
-        heads["reward"].append((utility, best.log_probs, best.outside_log_prob))
-        losses.append(exact_loss(utility, batch, regulariser, eta, outside))
+        best = regulariser.best_response(eta * utility, offsets, no_click)
+        heads["reward"].append((utility, best.log_probs, best.no_click_log_prob))
+        losses.append(exact_loss(utility, batch, regulariser, eta, no_click))
         if logits is not None:
-            dist = regulariser.link(logits, offsets, outside)
-            own = (logits, dist.log_probs, dist.outside_log_prob)
+            dist = regulariser.link(logits, offsets, no_click)
+            own = (logits, dist.log_probs, dist.no_click_log_prob)
             heads.setdefault("generator", []).append(own)
-            gaps.append(optimality_gap(dist, utility, batch, regulariser, eta, outside))
+            gaps.append(optimality_gap(dist, utility, batch, regulariser, eta, no_click))
     return ScoredSessions(
         {name: HeadScores(*map(_numpy, zip(*parts, strict=True))) for name, parts in heads.items()},
         _numpy(gaps) if gaps else None,

@@ -52,7 +52,7 @@ class Truth:
     """u(s, a) of each candidate, no click being 0, shape (n_candidates,)"""
     probability: FloatArray
     """true probability that the candidate is chosen, shape (n_candidates,)"""
-    outside_probability: FloatArray
+    no_click_probability: FloatArray
     """true probability of no click, 0 where it is not offered, shape (n_events,)"""
 
 
@@ -178,7 +178,7 @@ class SyntheticWorld:
         for _ in range(22):
             middle = 0.5 * (low + high)
             _, pilot = self._choices(*offsets, *displays, middle)
-            share = pilot.outside_probability.mean(dtype=np.float64)
+            share = pilot.no_click_probability.mean(dtype=np.float64)
             low, high = (middle, high) if share > self.no_click else (low, middle)
         return 0.5 * (low + high)
 

@@ -32,7 +32,7 @@ class HeadScores:
     scores: FloatArray
     """utilities, logits, or a baseline's own scores"""
     log_probs: FloatArray
-    outside_log_prob: FloatArray
+    no_click_log_prob: FloatArray
     spread: FloatArray | None = None
     """standard deviation of a candidate's probability over the members"""
 
@@ -250,7 +250,7 @@ class Evaluation:
 def evaluate_heads(
     heads: Mapping[str, HeadScores],
     encoded: EncodedSessions,
-    outside: bool,
+    no_click: bool,
     gap: FloatArray | None,
     ks: tuple[int, ...] = (1, 2),
 ) -> Evaluation:
@@ -259,7 +259,7 @@ def evaluate_heads(
     # where all candidates tie, prec@k is that of a random order
     ties = np.zeros(encoded.display_offsets[-1]), encoded.display_offsets, encoded.choices
     return Evaluation(
-        heads={name: _figures(head, encoded, outside, ks) for name, head in heads.items()},
+        heads={name: _figures(head, encoded, no_click, ks) for name, head in heads.items()},
         n_events=encoded.n_events,
         n_users=len(np.unique(encoded.users)),
         random={k: 100 * micro_mean(precision_at_k(*ties, k), encoded.weights) for k in ks},
@@ -272,14 +272,14 @@ def evaluate_heads(
 
 
 def _figures(
-    head: HeadScores, encoded: EncodedSessions, outside: bool, ks: tuple[int, ...]
+    head: HeadScores, encoded: EncodedSessions, no_click: bool, ks: tuple[int, ...]
 ) -> HeadFigures:
     offsets, choices, users = encoded.display_offsets, encoded.choices, encoded.user_of_event
     unseen, sizes, weights = encoded.holds_unseen, np.diff(offsets), encoded.weights
     per_event = {k: 100 * precision_at_k(head.scores, offsets, choices, k) for k in ks}
     probs = np.exp(head.log_probs)
-    no_click_probs = np.exp(head.outside_log_prob) if outside else None
-    no_click_log_probs = head.outside_log_prob if outside else None
+    no_click_probs = np.exp(head.no_click_log_prob) if no_click else None
+    no_click_log_probs = head.no_click_log_prob if no_click else None
     nll = choice_nll(head.log_probs, no_click_log_probs, offsets, choices)
     of_candidates = None if weights is None else np.repeat(weights, sizes)
     apart = per_event[1], nll, users, weights

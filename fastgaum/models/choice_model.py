@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from fastgaum.arrays import FloatArray, IntArray
-from fastgaum.checkpoint import State, save_state
 from fastgaum.errors import (
     ConfigError,
     LogFormatError,
@@ -38,16 +37,13 @@ from fastgaum.logs.read import RowsToPredict, as_log, read_to_predict
 from fastgaum.logs.tables import Frame, is_frame
 from fastgaum.logs.trained_users import SeenUsers, count_seen
 from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
+from fastgaum.models.fit_checks import with_hidden_items
 from fastgaum.models.model_file import MODEL_FORMAT
-from fastgaum.models.splits import (
-    beside_rows,
-    candidate_frame,
-    checked_scores,
-    with_hidden_items,
-)
+from fastgaum.models.score_frames import beside_rows, candidate_frame, checked_scores
 from fastgaum.nets.examination import Place
 from fastgaum.nets.regularisers import ChoiceDistribution, sample_candidates
 from fastgaum.nets.tensors import BatchTensors, to_tensors
+from fastgaum.state_file import State, save_state
 from fastgaum.threads import one_thread_each
 
 _T = TypeVar("_T")
@@ -81,13 +77,13 @@ class ChoiceModel(ABC):
 
     Attributes:
         space: items, fields and counts of the training split; None before `fit`.
-        outside: whether no click is a choice.
+        no_click: whether no click is a choice.
         table: the last fit's, a row per epoch; None before `fit`.
         settings_tried: number of settings that the last fit compared on validation.
     """
 
     space: FeatureSpace | None = None
-    outside: bool = False
+    no_click: bool = False
     device: torch.device = torch.device("cpu")
     table: pl.DataFrame | None = None
     settings_tried: int = 1
@@ -191,7 +187,7 @@ class ChoiceModel(ABC):
     def choice_log_probs(self, batch: BatchTensors, head: Head = "reward") -> tuple[Tensor, Tensor]:
         """Log-probabilities of candidates (n_candidates,) and of no click (n_events,)."""
         dist = self.choice_distribution(batch, head)
-        return dist.log_probs, dist.outside_log_prob
+        return dist.log_probs, dist.no_click_log_prob
 
     def evaluate(
         self,
@@ -233,7 +229,7 @@ class ChoiceModel(ABC):
                 )
             log, hidden = with_hidden_items(log, encoder.space, hide_items, seed)
         encoded, scored = self.score_sessions(log, split, progress)
-        evaluation = evaluate_heads(scored.heads, encoded, self.outside, scored.gap)
+        evaluation = evaluate_heads(scored.heads, encoded, self.no_click, scored.gap)
         return dataclasses.replace(evaluation, hidden=hidden)
 
     def score(self, log: SessionLog | Frame, split: SplitName = "test") -> float:
@@ -361,7 +357,7 @@ class ChoiceModel(ABC):
     ) -> pl.DataFrame:
         scored = checked_scores(scorer(encoded), log, encoded)
         reward, generator = scored.heads["reward"], scored.heads.get("generator")
-        no_click = np.repeat(reward.outside_log_prob, np.diff(encoded.display_offsets))
+        no_click = np.repeat(reward.no_click_log_prob, np.diff(encoded.display_offsets))
         columns = {
             "known": ~encoded.unseen,
             "utility": reward.scores,

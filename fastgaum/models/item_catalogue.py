@@ -21,7 +21,7 @@ from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.features.coded_log import check_columns
 from fastgaum.features.fields import OF_PLACE, ids_of_items
 from fastgaum.features.item_vectors import ItemVectors, component_names
-from fastgaum.features.numbers import (
+from fastgaum.features.number_columns import (
     LOG_VIEWS,
     item_numbers,
     number_columns,
@@ -33,7 +33,7 @@ from fastgaum.kernels.candidate_formulas import TRAINING_NUMBERS
 from fastgaum.logs.columns import show
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import Vocabulary
-from fastgaum.models.fixed import Vectors
+from fastgaum.models.frozen import Vectors
 
 NO_VALUE = -2
 """instead of a category's row: the display has to give the category"""

@@ -11,7 +11,6 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
-from fastgaum.checkpoint import State, check_weights, load_state
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, did_you_mean, require_path
 from fastgaum.features.space import FeatureSpace
@@ -20,8 +19,9 @@ from fastgaum.models.space_state import SavedSpace
 from fastgaum.nets.histories import Encoders
 from fastgaum.nets.networks import Networks, context_sizes, log_rates
 from fastgaum.nets.tensors import float32_on
+from fastgaum.state_file import State, check_weights, load_state
 
-MODEL_FORMAT = "fastgaum-model-13"
+MODEL_FORMAT = "fastgaum-model-14"
 OwnCode = Literal["regulariser", "history"]
 CodeName = Annotated[str, Meta(pattern=r"^[\w<>(). ]{1,200}$")]
 
@@ -37,7 +37,7 @@ class SavedModel:
     compared: list[TriedSetting]
     """without their seconds: two fits of one seed write the same bytes"""
     space: SavedSpace
-    outside: bool
+    no_click: bool
     members: list[dict[str, Tensor]]
     """weights of the fits of the folds after the first"""
 

@@ -60,9 +60,9 @@ class NetworksModel(ChoiceModel):
             logits = None if networks.generator is None else networks.logits(batch, states)
         if head == "reward" or logits is None:
             return self.regulariser.best_response(
-                self.config.eta * utility, batch.display_offsets, self.outside
+                self.config.eta * utility, batch.display_offsets, self.no_click
             )
-        return self.regulariser.link(logits, batch.display_offsets, self.outside)
+        return self.regulariser.link(logits, batch.display_offsets, self.no_click)
 
     def _scorer(self, n_candidates: int, at_place: Place = "own") -> ScoreSessions:
         networks, outputs = self._networks(), self._outputs(n_candidates)
@@ -87,7 +87,7 @@ class NetworksModel(ChoiceModel):
 
     def _scored_by(self, outputs: Outputs, encoded: EncodedSessions) -> ScoredSessions:
         batches = self._batches(encoded)
-        return score(outputs, batches, self.regulariser, self.config.eta, self.outside)
+        return score(outputs, batches, self.regulariser, self.config.eta, self.no_click)
 
     def _networks(self) -> Networks:
         if self.networks is None:

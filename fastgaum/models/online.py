@@ -20,7 +20,7 @@ from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError, NumericsError, did_you_mean, require_type
 from fastgaum.features.fields import OF_PLACE
 from fastgaum.features.item_vectors import component_names
-from fastgaum.features.numbers import LOG_VIEWS
+from fastgaum.features.number_columns import LOG_VIEWS
 from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.logs.columns import parse_field, show
 from fastgaum.logs.log import SessionLog
@@ -284,7 +284,7 @@ class OnlineUser:
         scores = self._scores(items, context, fields)
         offsets = np.array([0, len(scores)], np.int32)
         probs, none = networks.distribution(scores, offsets)
-        own = np.append(probs, none) if networks.outside else probs
+        own = np.append(probs, none) if networks.no_click else probs
         others = [one.probabilities(items, context, fields) for one in self._others]
         return np.mean([own, *others], 0, np.float32) if others else own
 

@@ -21,9 +21,9 @@ import tomli_w
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, LogFormatError, NumericsError, OutputError
 from fastgaum.files import atomic, require_writable
-from fastgaum.game.averaging import Processes
 from fastgaum.game.checkpoint import Checkpoint, Checkpointer, trials_as_facts
 from fastgaum.game.observers import EpochRow, Observer
+from fastgaum.game.processes import Processes
 from fastgaum.interrupts import Interrupted
 from fastgaum.locks import LOCK_FILE, folder_lock, require_free
 from fastgaum.logs.log import SessionLog
@@ -388,7 +388,7 @@ class _RunWriter(Observer):
         read = (f"{key} {value}" for key, value in reading.items() if key not in ("name", *OF_LOG))
         reads = [*log.columns_of("candidate", "item", "event", "user"), *log.vectors]
         n_events, n_sessions = log.count("events", "train"), log.count("sessions", "train")
-        outside = "a choice, like an item" if self.model.outside else "never: users always choose"
+        no_click = "a choice, like an item" if self.model.no_click else "never: users always choose"
         rows = [
             ("log", escaped(log.name)),
             ("fingerprint of the log", f"`{log.fingerprint}`"),
@@ -400,7 +400,7 @@ class _RunWriter(Observer):
             ),
             ("model", ", ".join(f"{key} {settings[key]}" for key in known)),
             ("fields that it may read", escaped(", ".join(reads)) or "none"),
-            ("no click", outside),
+            ("no click", no_click),
             ("size", f"{size:.1f} MB"),
             *((f"validation: {what}", f"{v:.4g}") for what, v in figures.items() if v == v),
             ("test", "not read: `fastgaum evaluate RUN LOG --split test`"),

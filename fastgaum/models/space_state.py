@@ -15,7 +15,7 @@ from fastgaum.config import MOST_FOLDS
 from fastgaum.features.crossed import check_crossed
 from fastgaum.features.fields import OF_PLACE
 from fastgaum.features.item_vectors import component_names
-from fastgaum.features.numbers import PLACE_NUMBERS, made_numbers
+from fastgaum.features.number_columns import PLACE_NUMBERS, made_numbers
 from fastgaum.features.relations import Relations, pairs_of, ranks_of
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.crossed import CrossedCounts

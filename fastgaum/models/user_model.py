@@ -21,7 +21,6 @@ import polars as pl
 import torch
 
 from fastgaum.arrays import BoolArray, FloatArray, IntArray
-from fastgaum.checkpoint import State, damage_named, state_of
 from fastgaum.config import MOST_SEED, Config
 from fastgaum.errors import (
     CheckpointError,
@@ -33,9 +32,9 @@ from fastgaum.errors import (
 )
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fields import ids_elsewhere
-from fastgaum.features.ordered_counts import number_of_folds
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
+from fastgaum.features.training_order import number_of_folds
 from fastgaum.game.checkpoint import IN_MEMORY_BYTES, TriedSetting
 from fastgaum.game.observers import EpochRow, Observer, Observers
 from fastgaum.game.scoring import ScoredSessions, mean_of, out_of_fold
@@ -44,6 +43,8 @@ from fastgaum.logs.read import as_log
 from fastgaum.logs.tables import Frame
 from fastgaum.machine import device_of
 from fastgaum.models.choice_model import ChoiceModel, Head, ScoreSessions
+from fastgaum.models.fit_checks import offers_no_click
+from fastgaum.models.fit_data import Prepared, PreparedLog
 from fastgaum.models.model_file import (
     OwnCode,
     SavedModel,
@@ -55,9 +56,7 @@ from fastgaum.models.model_file import (
 from fastgaum.models.networks_model import NetworksModel
 from fastgaum.models.online import OnlineModel, OnlineUser
 from fastgaum.models.portfolio import Halving, budget_of, settings_of, short_epochs
-from fastgaum.models.prepared import Prepared, PreparedLog
 from fastgaum.models.space_state import saved_space, space_of
-from fastgaum.models.splits import offers_no_click
 from fastgaum.nets.examination import Place
 from fastgaum.nets.histories import Encoders, history_encoder
 from fastgaum.nets.networks import Networks, context_sizes, log_rates, require_room
@@ -69,11 +68,12 @@ from fastgaum.nets.regularisers import (
 )
 from fastgaum.nets.tensors import BatchTensors, float32_on
 from fastgaum.presets import TRAINING_KEYS
+from fastgaum.state_file import State, damage_named, state_of
 from fastgaum.threads import seeded
 
 if TYPE_CHECKING:
-    from fastgaum.game.averaging import Processes
     from fastgaum.game.checkpoint import Checkpointer
+    from fastgaum.game.processes import Processes
 
 
 class UserModel(NetworksModel):
@@ -173,7 +173,7 @@ class UserModel(NetworksModel):
                 ids by their names; validated first, they stay where no epoch is better. Counts and
                 ids are those of `log`, scales of numbers those of `start`.
             checkpointer: saves the run as it goes, and brings it to where a former one was.
-            processes: those that fit this model together (`game.averaging`), on the same log.
+            processes: those that fit this model together (`game.processes`), on the same log.
 
         Raises:
             LogFormatError: a split is empty, `no_click` does not fit the log, or a frame's column
@@ -182,8 +182,8 @@ class UserModel(NetworksModel):
             ConfigError: the networks do not fit memory, or are not those of `start`.
             NumericsError: a loss is not finite; the model then holds the last good state.
         """
-        from fastgaum.game.averaging import Processes
         from fastgaum.game.checkpoint import Checkpointer
+        from fastgaum.game.processes import Processes
 
         read = as_log(log)
         checkpointer, processes = checkpointer or Checkpointer(), processes or Processes()
@@ -282,7 +282,7 @@ class UserModel(NetworksModel):
     ) -> tuple[UserModel, ...]:
         """Fit the chosen configuration on each fold but the first, with another seed each."""
         config, self.space = self.config, of_log.space
-        self.outside = offers_no_click(of_log.log, config.no_click)
+        self.no_click = offers_no_click(of_log.log, config.no_click)
         done = list(self._fitted_members(checkpointer.members))
         for fold in range(len(done) + 1, of_log.space.folds):
             observers.tell(Observer.on_fold_begin, fold, of_log.space.folds)
@@ -300,7 +300,7 @@ class UserModel(NetworksModel):
             model = self._like(member_config(self.config, fold))
             networks = networks_of(model.config, self.space, of_member, self.history)
             model.networks = networks.to(self.device)
-            model.space, model.outside = self.space, self.outside
+            model.space, model.no_click = self.space, self.no_click
             yield model
 
     def train_on(
@@ -326,7 +326,7 @@ class UserModel(NetworksModel):
         sizes = (self.config, space.n_ids, space.n_numbers, self.history, context_sizes(space))
         require_room(*sizes)
         self.space = space
-        self.outside = offers_no_click(of_log.log, self.config.no_click)
+        self.no_click = offers_no_click(of_log.log, self.config.no_click)
         with seeded(self.config.seed, self.device):
             with float32_on():
                 networks = Networks(*sizes, log_rates(space))
@@ -336,7 +336,7 @@ class UserModel(NetworksModel):
             if begun is not None:
                 self.networks.load_state_dict(begun.weights, strict=False)
             unknown = torch.from_numpy(space.unknown_of_id)
-            game = Game(self.networks, self.config, self.regulariser, unknown, self.outside)
+            game = Game(self.networks, self.config, self.regulariser, unknown, self.no_click)
             trainer = Trainer(
                 game,
                 of_log.data(fold),
@@ -410,7 +410,7 @@ class UserModel(NetworksModel):
             forget_ids(networks, self._unmet, self.space.unknown_of_id)
         return {
             "space": saved_space(self.space),
-            "outside": self.outside,
+            "no_click": self.no_click,
             "config": self.config.to_mapping(),
             "own": {what: code_name(code) for what, code in self._own_code().items()},
             "weights": networks.state_dict(),
@@ -471,7 +471,7 @@ class UserModel(NetworksModel):
         own = {what: code_name(code) for what, code in model._own_code().items()}
         check_own(path, saved.own, own)
         with damage_named(path):
-            model.space, model.outside = space_of(saved.space), saved.outside
+            model.space, model.no_click = space_of(saved.space), saved.no_click
             networks = networks_of(config, model.space, saved.weights, model.history)
             model.networks = networks.to(model.device)
             if len(saved.members) != max(model.space.folds - 1, 0):
@@ -500,8 +500,8 @@ class UserModel(NetworksModel):
         if len(each) == 1:
             return each[0]
         probs = _mean_out_of_fold([one.probs for one in each], batch)
-        outside = _mean_out_of_fold([one.outside_prob for one in each], batch)
-        return ChoiceDistribution(probs, outside, probs.log(), outside.log())
+        no_click = _mean_out_of_fold([one.no_click_prob for one in each], batch)
+        return ChoiceDistribution(probs, no_click, probs.log(), no_click.log())
 
     def _scorer(self, n_candidates: int, at_place: Place = "own") -> ScoreSessions:
         each = [super()._scorer(n_candidates, at_place)]

@@ -21,7 +21,7 @@ from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.kernels.choice import choice_probs
 from fastgaum.models.choice_model import Head
 from fastgaum.models.context import EncodedContext
-from fastgaum.models.fixed import FixedRecurrent, FixedScorer, Vectors, rows_of_table
+from fastgaum.models.frozen import FixedRecurrent, FixedScorer, Vectors, rows_of_table
 from fastgaum.models.networks_model import NetworksModel
 from fastgaum.nets.histories import Carry, HistoryEncoder, Recurrent
 from fastgaum.nets.regularisers import Shannon
@@ -57,7 +57,7 @@ class FixedNetworks:
                 "the model has no generator (players = exact): use head='reward', whose best "
                 "response it is"
             )
-        self.space, self.head, self.outside = space, head, model.outside
+        self.space, self.head, self.no_click = space, head, model.no_click
         self.regulariser = model.regulariser
         self.eta = float(model.config.eta) if head == "reward" else 1.0
         self.source = networks
@@ -104,15 +104,15 @@ class FixedNetworks:
         none, n = np.ones(len(filled), np.float32), len(offsets) - 1
         if type(rule) is Shannon:
             probs, totals = np.empty_like(scores), np.empty(n, np.float32)
-            choice_probs(scores, np.float32(self.eta), offsets, self.outside, probs, totals)
-            none[filled] = np.exp(-totals) if self.outside else 0
+            choice_probs(scores, np.float32(self.eta), offsets, self.no_click, probs, totals)
+            none[filled] = np.exp(-totals) if self.no_click else 0
             return probs, none
         if n:
             values, starts = torch.from_numpy(self.eta * scores), torch.from_numpy(offsets)
             # a regulariser of the user's own says by itself what a generator's logits mean
             play = rule.link if self.head == "generator" else rule.best_response
-            dist = play(values, starts, self.outside)
-            none[filled] = dist.outside_prob.numpy()
+            dist = play(values, starts, self.no_click)
+            none[filled] = dist.no_click_prob.numpy()
             scores = dist.probs.numpy()
         return scores, none
 

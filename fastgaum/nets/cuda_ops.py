@@ -278,12 +278,12 @@ def _sums(table: Tensor, ids: Tensor, offsets: Tensor) -> Tensor:
 
 class _LogSumExp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, offsets: Tensor, outside: bool) -> Tensor:
+    def forward(ctx: Any, values: Tensor, offsets: Tensor, no_click: bool) -> Tensor:
         probs, totals = torch.empty_like(values), values.new_empty(len(offsets) - 1)
         if len(totals):
             programs = (len(totals),)
             softmax_events[programs](
-                values.contiguous(), offsets, probs, totals, outside, PROGRAM_COLUMNS
+                values.contiguous(), offsets, probs, totals, no_click, PROGRAM_COLUMNS
             )
         ctx.save_for_backward(probs, offsets)
         return totals
@@ -296,9 +296,9 @@ class _LogSumExp(torch.autograd.Function):
         return probs * of_candidates, None, None
 
 
-def log_sum_exp(values: Tensor, offsets: Tensor, outside: bool) -> Tensor:
+def log_sum_exp(values: Tensor, offsets: Tensor, no_click: bool) -> Tensor:
     """log Σ exp(value) of each event, (n_events,), as `segments.segment_logsumexp`."""
-    found: Tensor = _LogSumExp.apply(values, offsets, outside)  # type: ignore[no-untyped-call]
+    found: Tensor = _LogSumExp.apply(values, offsets, no_click)  # type: ignore[no-untyped-call]
     return found
 
 

@@ -1,7 +1,7 @@
 """Convex regularisers Ω of the generator, each with its closed forms over ragged display sets
 (Fenchel–Young losses: Blondel, Martins, Niculae, JMLR 2020).
 
-Every function takes flat values (n_candidates,), display offsets (n_events + 1,) and `outside`,
+Every function takes flat values (n_candidates,), display offsets (n_events + 1,) and `no_click`,
 whether no click, pinned at 0, is one of the choices."""
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ class ChoiceDistribution:
     is not offered."""
 
     probs: Tensor
-    outside_prob: Tensor
+    no_click_prob: Tensor
     log_probs: Tensor
-    outside_log_prob: Tensor
+    no_click_log_prob: Tensor
 
 
 class Regulariser(Protocol):
     """The functions of Ω that the game calls."""
 
     def best_response(
-        self, scores: Tensor, offsets: Tensor, outside: bool, /
+        self, scores: Tensor, offsets: Tensor, no_click: bool, /
     ) -> ChoiceDistribution:
         """∇Ω*(scores) = argmax_φ ⟨φ, scores⟩ − Ω(φ): softmax, sparsemax, entmax …"""
 
-    def link(self, logits: Tensor, offsets: Tensor, outside: bool, /) -> ChoiceDistribution:
+    def link(self, logits: Tensor, offsets: Tensor, no_click: bool, /) -> ChoiceDistribution:
         """The generator's distribution, differentiable in its logits."""
 
     def omega(self, dist: ChoiceDistribution, offsets: Tensor) -> Tensor:
         """Ω of each event's distribution, shape (n_events,)."""
 
 
-def best_value(regulariser: Regulariser, scores: Tensor, offsets: Tensor, outside: bool) -> Tensor:
+def best_value(regulariser: Regulariser, scores: Tensor, offsets: Tensor, no_click: bool) -> Tensor:
     """Ω*(scores) = max_φ ⟨φ, scores⟩ − Ω(φ) per event, shape (n_events,); its gradient is φ*
     (Danskin's theorem)."""
     # a subclass may have another Ω
     if type(regulariser) is Shannon:
-        return segments.segment_logsumexp(scores, offsets, outside)
+        return segments.segment_logsumexp(scores, offsets, no_click)
     with torch.no_grad():
-        best = regulariser.best_response(scores.detach(), offsets, outside)
+        best = regulariser.best_response(scores.detach(), offsets, no_click)
         omega = regulariser.omega(best, offsets)
     return segments.segment_sum(best.probs * scores, offsets) - omega
 
@@ -64,11 +64,11 @@ def best_value(regulariser: Regulariser, scores: Tensor, offsets: Tensor, outsid
 class Shannon:
     """Ω = −H(φ) = Σ φ log φ: the distribution is softmax."""
 
-    def best_response(self, scores: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
+    def best_response(self, scores: Tensor, offsets: Tensor, no_click: bool) -> ChoiceDistribution:
         """Softmax."""
-        log_probs, outside_log_prob = segments.segment_log_softmax(scores, offsets, outside)
+        log_probs, no_click_log_prob = segments.segment_log_softmax(scores, offsets, no_click)
         return ChoiceDistribution(
-            log_probs.exp(), outside_log_prob.exp(), log_probs, outside_log_prob
+            log_probs.exp(), no_click_log_prob.exp(), log_probs, no_click_log_prob
         )
 
     link = best_response
@@ -76,23 +76,23 @@ class Shannon:
     def omega(self, dist: ChoiceDistribution, offsets: Tensor) -> Tensor:
         """Σ φ log φ, nats."""
         inside = segments.segment_sum(dist.probs * dist.log_probs.clamp(min=-1e4), offsets)
-        return inside + dist.outside_prob * dist.outside_log_prob.clamp(min=-1e4)
+        return inside + dist.no_click_prob * dist.no_click_log_prob.clamp(min=-1e4)
 
 
 @dataclass(frozen=True)
 class L2:
     """Ω = ½ ‖φ‖²: the distribution is sparsemax, the Euclidean projection onto the simplex."""
 
-    def best_response(self, scores: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
+    def best_response(self, scores: Tensor, offsets: Tensor, no_click: bool) -> ChoiceDistribution:
         """Sparsemax."""
-        return _with_logs(*segment_entmax(scores, offsets, outside, 2.0))
+        return _with_logs(*segment_entmax(scores, offsets, no_click, 2.0))
 
     link = best_response
 
     def omega(self, dist: ChoiceDistribution, offsets: Tensor) -> Tensor:
         """½ Σ φ²."""
         return 0.5 * (
-            segments.segment_sum(dist.probs.square(), offsets) + dist.outside_prob.square()
+            segments.segment_sum(dist.probs.square(), offsets) + dist.no_click_prob.square()
         )
 
 
@@ -101,20 +101,20 @@ class Tsallis:
     """Ω = 4/3 (Σ φ^1.5 − 1): the distribution is 1.5-entmax (Peters, Niculae, Martins, ACL
     2019)."""
 
-    def best_response(self, scores: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
+    def best_response(self, scores: Tensor, offsets: Tensor, no_click: bool) -> ChoiceDistribution:
         """1.5-entmax."""
-        return _with_logs(*segment_entmax(scores, offsets, outside, 1.5))
+        return _with_logs(*segment_entmax(scores, offsets, no_click, 1.5))
 
     link = best_response
 
     def omega(self, dist: ChoiceDistribution, offsets: Tensor) -> Tensor:
         """4/3 (Σ φ^1.5 − 1)."""
         inside = segments.segment_sum(dist.probs.pow(1.5), offsets)
-        return (inside + dist.outside_prob.pow(1.5) - 1) / 0.75
+        return (inside + dist.no_click_prob.pow(1.5) - 1) / 0.75
 
 
 def segment_entmax(
-    values: Tensor, offsets: Tensor, outside: bool, alpha: float
+    values: Tensor, offsets: Tensor, no_click: bool, alpha: float
 ) -> tuple[Tensor, Tensor]:
     """α-entmax of each event (the Tsallis regulariser's best response), shaped as by
     `segments.segment_log_softmax`; no click has 0 where it is not offered.
@@ -123,10 +123,10 @@ def segment_entmax(
     or 1.5; both are exact, by sorting (Peters, Niculae & Martins, ACL 2019). Not differentiable in
     α, nor twice."""
     n_events = offsets.shape[0] - 1
-    entries, event_of = segments.entries_of(values, offsets, outside)
+    entries, event_of = segments.entries_of(values, offsets, no_click)
     probs: Tensor
     probs = _Entmax.apply(entries, event_of, n_events, alpha)  # type: ignore[no-untyped-call]
-    return segments.split_entries(probs, values.shape[0], n_events, outside, 0.0)
+    return segments.split_entries(probs, values.shape[0], n_events, no_click, 0.0)
 
 
 @dataclass(frozen=True)
@@ -134,44 +134,44 @@ class Custom:
     """A user's own Ω, differentiable and convex on the simplex; its best response is found by
     mirror ascent.
 
-    `function(probs, outside_prob, offsets)` returns Ω per event, shape (n_events,), or ConfigError
+    `function(probs, no_click_prob, offsets)` returns Ω per event, shape (n_events,), or ConfigError
     is raised."""
 
     function: Callable[[Tensor, Tensor, Tensor], Tensor]
     steps: int = 300
     step_size: float = 0.3
 
-    def best_response(self, scores: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
+    def best_response(self, scores: Tensor, offsets: Tensor, no_click: bool) -> ChoiceDistribution:
         """argmax_φ ⟨φ, scores⟩ − Ω(φ) by exponentiated-gradient ascent from softmax(scores)."""
         softmax = Shannon()
         mirror = scores.detach().clone()
         for _ in range(self.steps):
-            dist = softmax.best_response(mirror, offsets, outside)
-            probs, outside_prob = dist.probs.requires_grad_(), dist.outside_prob.requires_grad_()
+            dist = softmax.best_response(mirror, offsets, no_click)
+            probs, no_click_prob = dist.probs.requires_grad_(), dist.no_click_prob.requires_grad_()
             with torch.enable_grad():
-                omega = self._values(probs, outside_prob, offsets).sum()
-                slope, outside_slope = torch.autograd.grad(
-                    omega, (probs, outside_prob), allow_unused=True
+                omega = self._values(probs, no_click_prob, offsets).sum()
+                slope, no_click_slope = torch.autograd.grad(
+                    omega, (probs, no_click_prob), allow_unused=True
                 )
             slope = torch.zeros_like(probs) if slope is None else slope
             step = scores.detach() - slope
-            if outside and outside_slope is not None:
-                # the outside entry stays pinned at 0: moving it by −slope is moving all others by
+            if no_click and no_click_slope is not None:
+                # the no-click entry stays pinned at 0: moving it by −slope is moving all others by
                 # +slope
-                step = step + segments.expand_to_candidates(outside_slope, offsets)
+                step = step + segments.expand_to_candidates(no_click_slope, offsets)
             mirror = mirror + self.step_size * step
-        return softmax.best_response(mirror, offsets, outside)
+        return softmax.best_response(mirror, offsets, no_click)
 
-    def link(self, logits: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
+    def link(self, logits: Tensor, offsets: Tensor, no_click: bool) -> ChoiceDistribution:
         """Softmax."""
-        return Shannon().link(logits, offsets, outside)
+        return Shannon().link(logits, offsets, no_click)
 
     def omega(self, dist: ChoiceDistribution, offsets: Tensor) -> Tensor:
         """The user's function."""
-        return self._values(dist.probs, dist.outside_prob, offsets)
+        return self._values(dist.probs, dist.no_click_prob, offsets)
 
-    def _values(self, probs: Tensor, outside_prob: Tensor, offsets: Tensor) -> Tensor:
-        values, n_events = self.function(probs, outside_prob, offsets), len(offsets) - 1
+    def _values(self, probs: Tensor, no_click_prob: Tensor, offsets: Tensor) -> Tensor:
+        values, n_events = self.function(probs, no_click_prob, offsets), len(offsets) - 1
         if not isinstance(values, Tensor) or values.shape != (n_events,):
             got = list(values.shape) if isinstance(values, Tensor) else as_given(values)
             raise ConfigError(
@@ -263,12 +263,12 @@ def _above(z: Tensor, starts: Tensor, event_of: Tensor) -> Tensor:
     return running[:-1] - running[starts][event_of]
 
 
-def _with_logs(probs: Tensor, outside_prob: Tensor) -> ChoiceDistribution:
+def _with_logs(probs: Tensor, no_click_prob: Tensor) -> ChoiceDistribution:
     return ChoiceDistribution(
         probs,
-        outside_prob,
+        no_click_prob,
         probs.clamp(min=SMALLEST_PROB).log(),
-        outside_prob.clamp(min=SMALLEST_PROB).log(),
+        no_click_prob.clamp(min=SMALLEST_PROB).log(),
     )
 
 
@@ -283,8 +283,8 @@ def sample_candidates(
     alone."""
     keys = _gumbel(dist.probs, generator) + dist.probs.log()
     best = segments.segment_argmax(keys, offsets) + offsets[:-1]
-    outside = _gumbel(dist.outside_prob, generator) + dist.outside_prob.log()
-    highest = torch.maximum(keys[best], outside)
+    no_click = _gumbel(dist.no_click_prob, generator) + dist.no_click_prob.log()
+    highest = torch.maximum(keys[best], no_click)
     # −inf: every entry has probability 0; a NaN comes through argmax and maximum
     drawable = highest > -torch.inf
     if not bool(drawable.all()):
@@ -294,7 +294,7 @@ def sample_candidates(
             "infinite: the model has"
             " diverged, or every candidate was ruled out by −inf without a no-click option"
         )
-    return torch.where(outside > keys[best], -1, best)
+    return torch.where(no_click > keys[best], -1, best)
 
 
 def _gumbel(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,7 +1,7 @@
 """Reductions over ragged segments: the candidates of each event, flat, cut by offsets.
 
 `values` holds one number per candidate, (n_candidates,), float32 or float64; `offsets` (n_events +
-1,) int32 says where each event's candidates start. With `outside`, no click is one more entry of
+1,) int32 says where each event's candidates start. With `no_click`, no click is one more entry of
 every event, with value 0. An event that has no distribution (a NaN, +inf, or −inf alone among its
 entries) gets NaN, and damages no other event. Autograd differentiates all of it."""
 
@@ -57,15 +57,15 @@ def expand_to_candidates(
     return per_event.index_select(0, segment_ids(offsets, n_candidates))
 
 
-def segment_logsumexp(values: Tensor, offsets: Tensor, outside: bool) -> Tensor:
+def segment_logsumexp(values: Tensor, offsets: Tensor, no_click: bool) -> Tensor:
     """log Σ exp(value) of each event, (n_events,); −inf where there is nothing to sum, with
     gradient 0."""
     if values.is_cuda and has_triton():
         from fastgaum.nets import cuda_ops
 
-        return cuda_ops.log_sum_exp(values, offsets, outside)
+        return cuda_ops.log_sum_exp(values, offsets, no_click)
     n_events = offsets.shape[0] - 1
-    entries, segments = entries_of(values, offsets, outside)
+    entries, segments = entries_of(values, offsets, no_click)
     maximum = max_entries(entries, segments, n_events)
     shift = torch.where(maximum.isfinite(), maximum, 0.0)
     total = sum_entries((entries - shift[segments]).exp(), segments, n_events)
@@ -74,19 +74,19 @@ def segment_logsumexp(values: Tensor, offsets: Tensor, outside: bool) -> Tensor:
     return torch.where(nothing, -torch.inf, shift + torch.where(nothing, 1.0, total).log())
 
 
-def segment_log_softmax(values: Tensor, offsets: Tensor, outside: bool) -> tuple[Tensor, Tensor]:
+def segment_log_softmax(values: Tensor, offsets: Tensor, no_click: bool) -> tuple[Tensor, Tensor]:
     """log-probabilities of the candidates (n_candidates,) and of no click (n_events,).
 
     The latter is −log-sum-exp, or the constant −inf without the no-click option."""
     n_events = offsets.shape[0] - 1
     if values.is_cuda and has_triton():
-        totals = segment_logsumexp(values, offsets, outside)
+        totals = segment_logsumexp(values, offsets, no_click)
         log_probs = values - expand_to_candidates(totals, offsets, values.shape[0])
-        return log_probs, -totals if outside else torch.full_like(totals, -torch.inf)
-    entries, segments = entries_of(values, offsets, outside)
+        return log_probs, -totals if no_click else torch.full_like(totals, -torch.inf)
+    entries, segments = entries_of(values, offsets, no_click)
     shifted = _shifted(entries, segments, n_events)
     log_probs = shifted - sum_entries(shifted.exp(), segments, n_events).log()[segments]
-    return split_entries(log_probs, values.shape[0], n_events, outside, -torch.inf)
+    return split_entries(log_probs, values.shape[0], n_events, no_click, -torch.inf)
 
 
 def segment_argmax(values: Tensor, offsets: Tensor) -> Tensor:
@@ -105,15 +105,15 @@ def segment_argmax(values: Tensor, offsets: Tensor) -> Tensor:
     return torch.where(offsets.diff() == 0, -1, first)
 
 
-def entries_of(values: Tensor, offsets: Tensor, outside: bool) -> tuple[Tensor, Tensor]:
-    """Return (entries, segments): the flat values, then with `outside` one 0 per event."""
+def entries_of(values: Tensor, offsets: Tensor, no_click: bool) -> tuple[Tensor, Tensor]:
+    """Return (entries, segments): the flat values, then with `no_click` one 0 per event."""
     if values.dim() != 1:
         raise ValueError(
             f"values have shape {tuple(values.shape)}, a flat (n_candidates,) is required: squeeze "
             "them"
         )
     segments = segment_ids(offsets, values.shape[0])
-    if not outside:
+    if not no_click:
         return values, segments
     n_events = offsets.shape[0] - 1
     events = torch.arange(n_events, device=values.device)
@@ -121,11 +121,11 @@ def entries_of(values: Tensor, offsets: Tensor, outside: bool) -> tuple[Tensor, 
 
 
 def split_entries(
-    entries: Tensor, n_values: int, n_events: int, outside: bool, absent: float
+    entries: Tensor, n_values: int, n_events: int, no_click: bool, absent: float
 ) -> tuple[Tensor, Tensor]:
-    """Undo `entries_of`: (flat values, outside value per event), the latter `absent` where there is
-    no outside entry."""
-    if not outside:
+    """Undo `entries_of`: (flat values, no-click value per event), the latter `absent` where there
+    is no such entry."""
+    if not no_click:
         return entries, entries.new_full((n_events,), absent)
     return entries[:n_values], entries[n_values:]
 

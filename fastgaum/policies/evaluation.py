@@ -72,7 +72,7 @@ class Earned:
     """the member of a set of worlds that each of them lives in, likewise; None of one world"""
     displays: Mapping[str, Float64Array] = field(default_factory=dict)
     """of `measure_displays`, by seed, each (n_seeds,)"""
-    outside: bool = True
+    no_click: bool = True
     """whether the users who judged may choose nothing"""
     folds: int = 0
     """`World.folds` of the set of worlds"""
@@ -161,7 +161,7 @@ def judge(
     members = judging_members(world, n_users, range(len(policies)))
     shown = [measure_displays(outcome, world) for outcome in outcomes]
     displays = {name: np.array([one[name] for one in shown]) for name in shown[0]}
-    of_world = members, displays, world.outside, world.folds
+    of_world = members, displays, world.no_click, world.folds
     return Earned(policies[0].name, setting.k, by_user, clicks, *of_world)
 
 
@@ -292,7 +292,7 @@ def advise(judged: Sequence[Earned], default: str = Greedy.name) -> Recommendati
     ConfigError as it does."""
     decoys = {row.policy: float(row.displays["decoys"].mean()) for row in judged}
     returns, one = {row.policy: row.by_user for row in judged}, judged[0]
-    barred = None if one.outside else decoys
+    barred = None if one.no_click else decoys
     return recommend(returns, one.members, default, barred, folds=one.folds)
 
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from fastgaum.arrays import BoolArray, Float64Array, FloatArray, IntArray, KeyArray
-from fastgaum.checkpoint import check_weights
 from fastgaum.errors import ConfigError, NumericsError
 from fastgaum.nets.tensors import float32_on
 from fastgaum.policies.base import (
@@ -24,6 +23,7 @@ from fastgaum.policies.base import (
     items_at,
 )
 from fastgaum.policies.config import PolicyConfig
+from fastgaum.state_file import check_weights
 from fastgaum.threads import seeded
 from fastgaum.worlds.pools import Pool, draw_distinct, draw_uniforms
 from fastgaum.worlds.world import World
@@ -103,7 +103,7 @@ class QLearner(Policy):
         no longer learn. Raises ValueError for `weights` that the configuration does not ask for."""
         self.k, self.pool, self.config = k, pool, config
         self.gamma = config.gamma or (1.0 if self.undiscounted and config.time else 0.97)
-        self.outside, self.n_items, self.made_in = world.outside, world.n_items, world.fingerprint
+        self.no_click, self.n_items, self.made_in = world.no_click, world.n_items, world.fingerprint
         self.item_features = np.ascontiguousarray(world.item_features, np.float32)
         self.n_read = world.state_dim + config.time
         if weights is not None:
@@ -182,7 +182,7 @@ class QLearner(Policy):
     @property
     def not_recommended(self) -> str | None:
         """Why it is not recommended whatever it is promised, where its last evaluation says so."""
-        if self.outside or self.decoys is None or self.decoys <= MOST_DECOYS:
+        if self.no_click or self.decoys is None or self.decoys <= MOST_DECOYS:
             return None
         return decoys_text(self.decoys)
 

@@ -13,7 +13,6 @@ import numpy as np
 from torch import Tensor
 
 from fastgaum.arrays import FloatArray
-from fastgaum.checkpoint import State, damage_named, load_state, save_state
 from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
 from fastgaum.policies.base import Policy
 from fastgaum.policies.cascade_dqn import CascadeDqn
@@ -22,6 +21,7 @@ from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
 from fastgaum.policies.q_learning import QLearner
 from fastgaum.policies.rollout import Setting
 from fastgaum.policies.slateq import SlateQ
+from fastgaum.state_file import State, damage_named, load_state, save_state
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.world import World

@@ -14,8 +14,8 @@ import numpy as np
 from fastgaum.arrays import BoolArray, FloatArray, IntArray
 from fastgaum.errors import ConfigError, require_whole
 from fastgaum.policies.base import Observation, Policy, Transition, decoys_of, displayed
+from fastgaum.worlds.env_options import Leaving, Reward, StepReward, check_pessimism, leaving_rule
 from fastgaum.worlds.pools import CHOICE, LEAVE, POOL, SLATE, START, Keys, Pool, draw_uniform
-from fastgaum.worlds.rules import Leaving, Reward, StepReward, check_pessimism, leaving_rule
 from fastgaum.worlds.world import Population, World
 from fastgaum.worlds.world_set import require_set
 
@@ -33,7 +33,7 @@ class Setting:
     """steps of an episode; then it is cut off"""
     pool: Pool = field(default_factory=Pool)
     reward: Reward = "utility"
-    """utility, contrast, click, or a function, as `worlds.rules.EnvOptions`"""
+    """utility, contrast, click, or a function, as `worlds.env_options.EnvOptions`"""
     leaving: Leaving | None = None
     """probability of leaving after a step; None: all stay"""
     pessimism: float = 0.0

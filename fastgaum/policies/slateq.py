@@ -112,7 +112,7 @@ class SlateQ(QLearner):
         worth = value(states, chosen[:, None][:, :0], chosen) + scales[1] * utilities[rows, place]
         predicted = torch.where(places >= 0, worth, none(states)[:, 0])
         scores = scales[0] * utilities
-        if self.outside:
+        if self.no_click:
             # no click is one more outcome, of score 0, in the last place
             scores = nn.functional.pad(scores, (0, 1))
             places = torch.where(places >= 0, places, self.k)
@@ -133,33 +133,33 @@ class SlateQ(QLearner):
             weights,
             values + float(scales[1]) * utilities,
             none(torch.from_numpy(states))[:, 0].numpy(),
-            float(self.outside),
+            float(self.no_click),
         )
 
 
 def slate_values(
-    weights: FloatArray, values: FloatArray, none: FloatArray, outside: float
+    weights: FloatArray, values: FloatArray, none: FloatArray, no_click: float
 ) -> FloatArray:
     """(Σ w Q̄ + w(⊥) Q̄(⊥)) / (Σ w + w(⊥)) of slates, whose items' weights and values are (n, k);
     shape (n,)."""
-    gain = (weights * values).sum(axis=1) + outside * none
-    return np.asarray(gain / (weights.sum(axis=1) + outside), np.float32)
+    gain = (weights * values).sum(axis=1) + no_click * none
+    return np.asarray(gain / (weights.sum(axis=1) + no_click), np.float32)
 
 
 def best_slates(
-    weights: FloatArray, values: FloatArray, none: FloatArray, outside: float, k: int
+    weights: FloatArray, values: FloatArray, none: FloatArray, no_click: float, k: int
 ) -> tuple[IntArray, FloatArray]:
     """Places of the slates of k items of the largest Q, (n, k), and their Q, (n,).
 
     A slate is worth more than z if Σ w (Q̄ − z) + w(⊥) (Q̄(⊥) − z) > 0: each step takes the k
     largest w (Q̄ − z) for the z of the last slate, until none is worth more (Dinkelbach 1967)."""
     places = top_places(weights, k)
-    worth = _slates_worth(weights, values, none, outside, places)
+    worth = _slates_worth(weights, values, none, no_click, places)
     rows = np.arange(len(weights))
     while len(rows):
         own = weights[rows], values[rows]
         found = top_places(own[0] * (own[1] - worth[rows, None]), k)
-        value = _slates_worth(*own, none[rows], outside, found)
+        value = _slates_worth(*own, none[rows], no_click, found)
         better = value > worth[rows]
         rows = rows[better]
         places[rows], worth[rows] = found[better], value[better]
@@ -167,11 +167,11 @@ def best_slates(
 
 
 def _slates_worth(
-    weights: FloatArray, values: FloatArray, none: FloatArray, outside: float, places: IntArray
+    weights: FloatArray, values: FloatArray, none: FloatArray, no_click: float, places: IntArray
 ) -> FloatArray:
     return slate_values(
         np.take_along_axis(weights, places, axis=1),
         np.take_along_axis(values, places, axis=1),
         none,
-        outside,
+        no_click,
     )

@@ -16,9 +16,9 @@ from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.policies.rollout import Setting
+from fastgaum.worlds.env_options import Reward, StepReward
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
-from fastgaum.worlds.rules import Reward, StepReward
 from fastgaum.worlds.world import NO_ITEM, Past, Population, Response, World
 from fastgaum.worlds.world_set import WorldSet
 

@@ -105,26 +105,26 @@ class LogVersions:
 
 
 def values_of(
-    c: LogVersions, scored: HeadScores, outside: bool
+    c: LogVersions, scored: HeadScores, no_click: bool
 ) -> Iterator[tuple[str, Float64Array]]:
     """The name of each statistic and its value in each event, NaN where it has none, in the order
     of the table. Raises ConfigError where an event has no click and the model gives that no
     probability."""
     log, later = c.log, c.log.event_number > 0
-    if log.has_no_click and not outside:
+    if log.has_no_click and not no_click:
         raise ConfigError(
             "an event ends without a click, which the model does not offer: train with no_click = "
             "always"
         )
-    if outside:
+    if no_click:
         yield "click rate", (log.choices >= 0).astype(np.float64)
     if log.ordered:
         yield "place of the click", np.where(log.choices >= 0, log.choices + 1.0, np.nan)
     yield "repeat rate", c.chosen(c.chosen_before > 0, later)
     yield "new to the session", c.chosen(c.displayed_before == 0, later)
     yield "popularity, mean log", np.log1p(c.chosen(c.training_choices))
-    no_click = scored.outside_log_prob if outside else None
-    nll = choice_nll(scored.log_probs, no_click, log.display_offsets, log.choices)
+    none = scored.no_click_log_prob if no_click else None
+    nll = choice_nll(scored.log_probs, none, log.display_offsets, log.choices)
     yield "surprise", np.asarray(nll, np.float64)
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastgaum.errors import ConfigError
-from fastgaum.reports.others import rows_of_others
 from fastgaum.reports.plots import Chart, colour, panels_in_file, percent, picture_of
+from fastgaum.reports.published_figures import rows_of_others
 from fastgaum.reports.reproduce_table import FLOOR_MODELS, OURS, label_of, rows_by_model
 from fastgaum.reports.table import Json
 

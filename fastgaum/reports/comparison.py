@@ -25,7 +25,7 @@ from fastgaum.metrics.intervals import bootstrap_mean, paired_difference
 from fastgaum.metrics.precision import micro_mean, user_mean
 from fastgaum.reports.grid import GridPlan, GridRun, RunFigures, RunOutcome, run_all
 from fastgaum.reports.log_facts import FLOOR_KS, PooledEvents, dataset_facts, title_of
-from fastgaum.reports.others import (
+from fastgaum.reports.published_figures import (
     OtherRow,
     published_mean,
     published_row,

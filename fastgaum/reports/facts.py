@@ -265,7 +265,7 @@ def calibration_facts(scored: SplitScores) -> Json:
             "no_click": None,
         }
         if scored.evaluation.heads[name].no_click is not None:
-            away = np.exp(head.outside_log_prob.astype(np.float64))
+            away = np.exp(head.no_click_log_prob.astype(np.float64))
             no_click = (part.choices < 0).astype(np.float64)
             tenths = np.searchsorted(np.quantile(away, np.arange(1, TENTHS) / TENTHS), away)
             facts[name]["no_click"] = _curve(away, no_click, users, weights, tenths)
@@ -322,7 +322,7 @@ class SplitScores:
                 own = _of_place(one, part)
                 assert own is not None
                 of_place = np.where(of_fold == fold, own, of_place)
-        evaluation = evaluate_heads(scores.heads, encoded, model.outside, scores.gap)
+        evaluation = evaluate_heads(scores.heads, encoded, model.no_click, scores.gap)
         return cls(log, part, scores.heads, evaluation, of_place)
 
     @property

@@ -81,7 +81,7 @@ def fidelity(
     scored = _scored(cohorts, every, 1 + replicas, read_by)
     rows = [
         compare_sides(context, name, values, draws, seed)
-        for name, values in values_of(context, scored, model.outside)
+        for name, values in values_of(context, scored, model.no_click)
     ]
     known = np.isin(part.item_ids.to_numpy(), model.space.categorical[0].values.to_numpy())
     return {
@@ -167,16 +167,16 @@ def _scored(
         return score_log(cohorts[0].model, every, head)
     n = every.n_sessions // n_versions
     scores, log_probs = np.empty((2, every.n_candidates))
-    outside = np.empty(every.n_events)
+    no_click = np.empty(every.n_events)
     for one in cohorts:
         sessions = (one.sessions + n * np.arange(n_versions)[:, None]).ravel().astype(np.int32)
         _, events = pick_rows(every.session_offsets, sessions)
         _, candidates = pick_rows(every.display_offsets, events)
         own = score_log(one.model, slice_sessions(every, sessions), head)
         scores[candidates], log_probs[candidates] = own.scores, own.log_probs
-        outside[events] = own.outside_log_prob
+        no_click[events] = own.no_click_log_prob
     # as those of `score_log`, in double precision
-    found: list[Any] = [scores, log_probs, outside]
+    found: list[Any] = [scores, log_probs, no_click]
     return HeadScores(*found)
 
 
@@ -211,7 +211,7 @@ def _calibration(context: LogVersions, scored: HeadScores, draws: int, seed: int
             probs.reshape(n_versions, -1), outcomes.reshape(n_versions, -1), strict=True
         )
     ]
-    none = np.exp(scored.outside_log_prob)
+    none = np.exp(scored.no_click_log_prob)
     entropy = np.add.reduceat(entr(probs), offsets[:-1]) + entr(none)
     return {
         "ece": errors[0],

@@ -32,7 +32,7 @@ from fastgaum.errors import (
     require_known,
     require_whole,
 )
-from fastgaum.features.ordered_counts import number_of_folds, with_fold
+from fastgaum.features.training_order import number_of_folds, with_fold
 from fastgaum.game.scoring import mean_of
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.splits import resplit
@@ -287,7 +287,7 @@ def _fitted(run: GridRun, log: SessionLog, device: str) -> tuple[ChoiceModel, Ev
         name: dataclasses.replace(head, scores=head.log_probs)
         for name, head in mean_of(scored).heads.items()
     }
-    return model, evaluate_heads(heads, encoded, model.outside, None), folds
+    return model, evaluate_heads(heads, encoded, model.no_click, None), folds
 
 
 def checked_folds(folds: object) -> int | Literal["auto"]:

@@ -18,7 +18,7 @@ from fastgaum.logs.log import SPLITS, SessionLog, SplitName, effective_events
 from fastgaum.logs.synthetic import Truth
 from fastgaum.metrics.precision import micro_mean
 from fastgaum.reports.grid import split_log
-from fastgaum.reports.others import facts_of_others
+from fastgaum.reports.published_figures import facts_of_others
 from fastgaum.reports.table import Json
 from fastgaum.worlds.oracle import oracle_scores
 

@@ -20,8 +20,8 @@ from fastgaum.logs.log import SessionLog, SplitName, require_log
 from fastgaum.metrics.evaluation import figures_of
 from fastgaum.reports.charts import page_charts
 from fastgaum.reports.facts import report_facts
-from fastgaum.reports.others import rows_of_others
 from fastgaum.reports.plots import require_plots
+from fastgaum.reports.published_figures import rows_of_others
 from fastgaum.reports.table import Json
 from fastgaum.reports.trained_run import open_run
 

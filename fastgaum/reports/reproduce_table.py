@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from fastgaum.presets import PRESETS
-from fastgaum.reports.others import rows_of_others
+from fastgaum.reports.published_figures import rows_of_others
 from fastgaum.reports.table import Block, Json, TableColumn, num, signed, spread, table_of
 
 KS = ("1", "2")

@@ -88,7 +88,7 @@ def what_if(
         items: ids of the items whose fields change; all if none is given.
         drop: ids of items that are no longer displayed.
         refits: the same model, fitted on bootstraps of the training users
-            (`models.prepared.bootstrap_of`). Without, a model that was fitted by folds of users has
+            (`models.fit_data.bootstrap_of`). Without, a model that was fitted by folds of users has
             the fits of its folds.
         progress: is told of events scored, and in all, in each pass over the displays.
 
@@ -122,7 +122,7 @@ def what_if(
     figures = _figures(
         {"before": before, "after": after, "difference": after - before}, displays.folds
     )
-    shown = np.append(np.bincount(displays.items, minlength=log.n_items) > 0, model.outside)
+    shown = np.append(np.bincount(displays.items, minlength=log.n_items) > 0, model.no_click)
     return pl.DataFrame({"item": displays.names} | figures).filter(pl.Series(shown))
 
 
@@ -157,7 +157,7 @@ def elasticities(
             f"elasticities of {len(codes)} items are asked for, at most {MOST_ITEMS} are found at "
             "once: name some, items=[…]"
         )
-    kept = np.append(codes, np.repeat(log.n_items, model.outside))
+    kept = np.append(codes, np.repeat(log.n_items, model.no_click))
 
     def sums_of(model: ChoiceModel) -> list[sparse.csr_array]:
         sums = [displays.shares(model)[:, kept]]
@@ -347,7 +347,7 @@ def importance(
     def nll(of: _Displays) -> Float64Array:
         chances, none = of.scores(model)
         with np.errstate(divide="ignore"):
-            away = np.log(none[first]) if model.outside else None
+            away = np.log(none[first]) if model.no_click else None
             return choice_nll(np.log(chances), away, np.append(first, len(chances)), choices)
 
     logged, rows = nll(displays), []

@@ -118,7 +118,7 @@ def http_app(model: OnlineModel) -> Starlette:
         if isinstance(body, _Display):
             shares = user.probabilities(body.items, body.context, body.fields).tolist()
             answer = {"items": body.items, "probabilities": shares[: len(body.items)]}
-            none = shares[-1] if model.networks.outside else None
+            none = shares[-1] if model.networks.no_click else None
             return JSONResponse(answer | {"no_click": none, "unknown": user.unknown})
         if isinstance(body, _Choice):
             user.chose(body.item)
@@ -135,7 +135,7 @@ def http_app(model: OnlineModel) -> Starlette:
         facts = {
             "n_items": len(model.item_ids),
             "head": model.networks.head,
-            "no_click": model.networks.outside,
+            "no_click": model.networks.no_click,
             "context": dict(model.context_fields),
             "fields": {name: "numbers" if of is None else "categories" for name, of in fields},
             "actions": [] if model.actions is None else list(model.actions.of_kinds),

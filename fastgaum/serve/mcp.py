@@ -14,7 +14,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
 
 from fastgaum.errors import FastgaumError
-from fastgaum.kernels.slates import draw_choices
+from fastgaum.kernels.shown_slates import draw_choices
 from fastgaum.models.online import OnlineModel, OnlineUser
 
 MOST_FOUND = 100
@@ -78,7 +78,7 @@ def mcp_server(model: OnlineModel, seed: int = 0) -> MCPServer[dict[str, object]
         found: dict[str, object] = {"choice": choice, "event": shown.n_events, "unknown": unknown}
         if with_probabilities:
             found["probabilities"] = shares[: len(items)].tolist()
-            found["no_click"] = shares[-1].item() if model.networks.outside else None
+            found["no_click"] = shares[-1].item() if model.networks.no_click else None
         return found
 
     async def find_items(text: str = "", limit: int = 20, offset: int = 0) -> dict[str, object]:
@@ -119,7 +119,7 @@ def _strict(function: Callable[..., Any]) -> Tool:
 
 
 def _instructions(model: OnlineModel) -> str:
-    nothing = ", or nothing (null)" if model.networks.outside else ""
+    nothing = ", or nothing (null)" if model.networks.no_click else ""
     context = ", ".join(f"{name} ({holds})" for name, holds in model.context_fields.items())
     fields = ", ".join(name for name in model.fields if name not in model.of_items)
     return (

@@ -19,15 +19,15 @@ from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray, LongArray
 from fastgaum.errors import ConfigError, require_known, require_type
 from fastgaum.features.fields import OF_PLACE
 from fastgaum.features.item_vectors import SAMPLE, principal_axes
-from fastgaum.features.numbers import item_numbers, number_columns, totals_of
-from fastgaum.kernels import slates as kernels
+from fastgaum.features.number_columns import item_numbers, number_columns, totals_of
+from fastgaum.kernels import shown_slates as kernels
 from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.kernels.candidate_formulas import TRAINING_NUMBERS
 from fastgaum.logs.clicks import refuse_successive
 from fastgaum.logs.log import SessionLog, SplitName, require_log
 from fastgaum.models.choice_model import Head
 from fastgaum.models.context import ContextRows, EncodedContext
-from fastgaum.models.fixed import rows_of_table
+from fastgaum.models.frozen import rows_of_table
 from fastgaum.models.item_catalogue import ActionIds, Catalogue
 from fastgaum.models.user_model import UserModel
 from fastgaum.models.users import FixedNetworks, ShownDisplays, Users
@@ -112,13 +112,13 @@ class LearnedWorld(World):
         self.networks, vectors = FixedNetworks(model, head), self.catalogue.vectors
         if vectors is not None:
             self.networks = self.networks.with_vectors(vectors, self.catalogue.n_items + 1)
-        self.model, self.head, self.outside = model, self.networks.head, model.outside
+        self.model, self.head, self.no_click = model, self.networks.head, model.no_click
         self.item_ids, self.state_dim = self.catalogue.item_ids, self.networks.state_dim
         self.action_ids = ActionIds(self.catalogue) if model.space.actions else None
         self.item_features = item_features(self.catalogue, model.networks.player.reward, n_features)
         self.starts: LoggedStarts | None = None
         if starts == "logged" and log is not None:
-            self.starts = LoggedStarts(self.catalogue, log, split, model.outside)
+            self.starts = LoggedStarts(self.catalogue, log, split, model.no_click)
         self.split = split
         self.context: ContextRows | None = None
         self.logged_contexts: LoggedContexts | None = None

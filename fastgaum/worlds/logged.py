@@ -103,9 +103,9 @@ class LoggedStarts:
     one."""
 
     def __init__(
-        self, catalogue: Catalogue, log: SessionLog, split: SplitName, outside: bool
+        self, catalogue: Catalogue, log: SessionLog, split: SplitName, no_click: bool
     ) -> None:
-        """Read them; `outside`: whether no click is a choice. Raises LogFormatError for a split
+        """Read them; `no_click`: whether no click is a choice. Raises LogFormatError for a split
         without a session, and for events without a choice where that is none."""
         rows = log.sessions_in(split)
         if len(rows) == 0:
@@ -113,7 +113,7 @@ class LoggedStarts:
                 f"log '{log.name}' has no session in split '{split}' to start users from"
             )
         encoded = Encoder(catalogue.space, log).encode(rows)
-        if not outside and (encoded.choices < 0).any():
+        if not no_click and (encoded.choices < 0).any():
             raise LogFormatError(
                 f"log '{log.name}' has events without a choice, and the model's users always "
                 "choose: train it with no_click='auto' or 'always'"

@@ -20,9 +20,9 @@ from fastgaum.kernels.candidate_counts import (
     UserDisplays,
     find_counts,
 )
-from fastgaum.kernels.slates import find_displayed
+from fastgaum.kernels.shown_slates import find_displayed
+from fastgaum.worlds.env_options import EnvOptions
 from fastgaum.worlds.pools import UserPools
-from fastgaum.worlds.rules import EnvOptions
 from fastgaum.worlds.world import NO_ITEM, Past, World
 
 Info = dict[str, Any]

@@ -44,7 +44,7 @@ def oracle_scores(
     by = truth.probability if log.ordered else truth.utility
     hits = {k: precision_at_k(by, log.display_offsets, log.choices, k)[events] for k in ks}
     with np.errstate(divide="ignore"):
-        logs = np.log(truth.probability), np.log(truth.outside_probability)
+        logs = np.log(truth.probability), np.log(truth.no_click_probability)
     nll = choice_nll(*logs, log.display_offsets, log.choices)[events]
     return OracleScores(
         precision={k: micro_mean(of_k) for k, of_k in hits.items()},
@@ -111,8 +111,8 @@ def read_truth(path: str | Path, log: SessionLog) -> Truth:
     probability = frame["probability"].cast(pl.Float32).to_numpy()
     left = 1.0 - np.add.reduceat(probability.astype(np.float64), log.display_offsets[:-1])
     # What float32 rounding leaves of a sum of 1 is no chance of no click.
-    outside = np.where(left < 1e-6, 0.0, left).astype(np.float32)
-    return Truth(frame["utility"].cast(pl.Float32).to_numpy(), probability, outside)
+    no_click = np.where(left < 1e-6, 0.0, left).astype(np.float32)
+    return Truth(frame["utility"].cast(pl.Float32).to_numpy(), probability, no_click)
 
 
 def truth_path(path: str | Path) -> Path:

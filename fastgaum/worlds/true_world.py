@@ -15,7 +15,7 @@ import polars as pl
 
 from fastgaum.arrays import BoolArray, Float64Array, FloatArray, IntArray, KeyArray, LongArray
 from fastgaum.errors import ConfigError
-from fastgaum.kernels.slates import draw_choices
+from fastgaum.kernels.shown_slates import draw_choices
 from fastgaum.logs.synthetic import SyntheticUsers, SyntheticWorld, item_names
 from fastgaum.worlds.world import (
     NO_ITEM,
@@ -81,7 +81,7 @@ class TrueWorld(World):
             bonus = bait.bonus
         self.base: Float64Array = base + world.intercept + bonus * self.is_bait
         self.latents = latents
-        self.outside = world.no_click > 0.0
+        self.no_click = world.no_click > 0.0
         self.state_dim = world.dim + (bait is not None)
         self.item_ids: pl.Series = item_names(world.n_items)
         bait_column = self.is_bait[:, None] if bait is not None else np.zeros((world.n_items, 0))

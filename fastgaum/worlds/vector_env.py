@@ -22,16 +22,16 @@ from fastgaum.errors import (
     as_given,
     require_whole,
 )
-from fastgaum.kernels.slates import slates_of
-from fastgaum.worlds.observations import Info, Observations, Observed, rows_apart, text_of
-from fastgaum.worlds.pools import CHOICE, LEAVE, START, Keys, Pool, UserPools, draw_uniform
-from fastgaum.worlds.rules import (
+from fastgaum.kernels.shown_slates import slates_of
+from fastgaum.worlds.env_options import (
     EnvOptions,
     StepReward,
     leaving_rule,
     mode_of,
     world_of_options,
 )
+from fastgaum.worlds.observations import Info, Observations, Observed, rows_apart, text_of
+from fastgaum.worlds.pools import CHOICE, LEAVE, START, Keys, Pool, UserPools, draw_uniform
 from fastgaum.worlds.world import NO_ITEM, Population, World
 from fastgaum.worlds.world_set import require_set
 
@@ -106,8 +106,8 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
             world: the world itself, instead of a run.
             autoreset_mode: NEXT_STEP, SAME_STEP or DISABLED.
             render_mode: "ansi": `render` returns a text for each user; None: it returns None.
-            options: the fields of `fastgaum.worlds.rules.EnvOptions` by name, and with a run the
-                options of `LearnedWorld`.
+            options: the fields of `fastgaum.worlds.env_options.EnvOptions` by name, and with a run
+                the options of `LearnedWorld`.
 
         Raises:
             ConfigError: an option is unknown or impossible.

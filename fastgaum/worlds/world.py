@@ -66,7 +66,7 @@ class World(ABC):
         item_ids: the log's own item ids as text, length n_items.
         item_features: what a policy may know of an item alone, shape (n_items, n_features).
         state_dim: size of a user's state.
-        outside: whether a user may choose nothing.
+        no_click: whether a user may choose nothing.
         folds: of a set of the fits on folds of the same users, the number of these folds; 0: of one
             world, or of members that do not share their users so.
     """
@@ -74,11 +74,11 @@ class World(ABC):
     item_ids: pl.Series
     item_features: FloatArray
     state_dim: int
-    outside: bool
+    no_click: bool
     folds: int = 0
 
     def __repr__(self) -> str:
-        says = "may choose nothing" if self.outside else "always choose"
+        says = "may choose nothing" if self.no_click else "always choose"
         return f"{type(self).__name__}({self.n_items:,} items, users {says})"
 
     @property

@@ -54,7 +54,7 @@ class WorldSet(World):
             )
         first = self.first = self.worlds[0]
         self.item_ids, self.item_features = first.item_ids, first.item_features
-        self.state_dim, self.outside, self.head = first.state_dim, first.outside, first.head
+        self.state_dim, self.no_click, self.head = first.state_dim, first.no_click, first.head
         self.begins = first.begins
         self.catalogue: Catalogue = first.catalogue
         self.context: ContextRows | None
@@ -69,7 +69,7 @@ class WorldSet(World):
                     f"member {number} does not know the item '{self.item_ids[int(own.argmin())]}' "
                     "of member 0: make its world with it (further=…)"
                 )
-            if world.outside != self.outside:
+            if world.no_click != self.no_click:
                 raise ConfigError(
                     f"members 0 and {number} do not agree whether no click is a choice: fit them "
                     "with one value of no_click"

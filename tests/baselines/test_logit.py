@@ -60,7 +60,7 @@ def test_the_gradient_is_zero_at_the_weights(protocol: str, no_click: float) -> 
 
     def penalised(weights: Tensor) -> Tensor:
         utility = design @ weights
-        nll = segment_logsumexp(utility, offsets, model.outside).sum() - utility[chosen].sum()
+        nll = segment_logsumexp(utility, offsets, model.no_click).sum() - utility[chosen].sum()
         return nll + 0.5 * (penalties * weights.square()).sum()
 
     weights = torch.from_numpy(model.weights).requires_grad_()
@@ -360,19 +360,21 @@ def test_what_constants_decide_leaves_the_fit() -> None:
     assert found[1] == pytest.approx(found[0], rel=1e-6)
 
 
-@pytest.mark.parametrize("outside", [False, True])
-def test_limits_of_endless_constants(outside: bool) -> None:
+@pytest.mark.parametrize("no_click", [False, True])
+def test_limits_of_endless_constants(no_click: bool) -> None:
     """Three constants: a is never chosen, b wherever it is shown, c now and then."""
     held = sparse.csr_matrix(
         np.array([[1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0], [0, 0, 1]])
     )
     # displays: a c -, b c, - c
-    found = find_undecided(held.astype(float), np.array([0, 3, 5, 7]), np.array([1, 0, 0]), outside)
+    found = find_undecided(
+        held.astype(float), np.array([0, 3, 5, 7]), np.array([1, 0, 0]), no_click
+    )
     assert found.endless.tolist() == [True, True, False]
     assert found.events.tolist() == [0, 2]
     assert found.candidates.tolist() == [1, 2, 5, 6]
     assert found.chosen.tolist() == [0, 2]
-    assert found.outside.tolist() == [outside] * 2
+    assert found.no_click.tolist() == [no_click] * 2
 
 
 def test_hundreds_of_constants_in_a_chain() -> None:

@@ -14,7 +14,7 @@ from fastgaum.baselines.neighbours import CascadeSessionKnn, ItemKnn, VectorSess
 from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space, fit_training
-from fastgaum.features.ordered_counts import ONCE
+from fastgaum.features.training_order import ONCE
 from fastgaum.logs.log import SessionLog
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 from tests.baselines.contract import co_choice_log, scores_of

@@ -30,7 +30,7 @@ from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
 from fastgaum.features.sessions import EncodedSessions
-from fastgaum.features.statistics import of_relations
+from fastgaum.features.training_counts import of_relations
 from fastgaum.logs.log import SessionLog
 from fastgaum.nets.segments import segment_logsumexp
 from fastgaum.nets.tensors import to_tensors
@@ -42,9 +42,9 @@ def encoded_log(no_click: float = 0.3) -> EncodedSessions:
     return Encoder(fit_space(log), log).encode(log.sessions_in("all"))
 
 
-@pytest.mark.parametrize("outside", [False, True])
-def test_softmax_gradient_is_autograd(outside: bool) -> None:
-    encoded = encoded_log(no_click=0.3 if outside else 0.0)
+@pytest.mark.parametrize("no_click", [False, True])
+def test_softmax_gradient_is_autograd(no_click: bool) -> None:
+    encoded = encoded_log(no_click=0.3 if no_click else 0.0)
     clicked = encoded.choices >= 0
     chosen = torch.from_numpy(
         encoded.display_offsets[:-1][clicked] + encoded.choices[clicked]
@@ -53,12 +53,12 @@ def test_softmax_gradient_is_autograd(outside: bool) -> None:
     margins = torch.randn(len(encoded.ids), dtype=torch.float64)
 
     def nll(values: torch.Tensor) -> torch.Tensor:
-        return segment_logsumexp(values, offsets, outside).sum() - values[chosen].sum()
+        return segment_logsumexp(values, offsets, no_click).sum() - values[chosen].sum()
 
     values = margins.clone().requires_grad_()
     (expected,) = torch.autograd.grad(nll(values), values)
     label = torch.zeros_like(margins).index_fill(0, chosen, 1.0).numpy()
-    gradient, hessian = softmax_gradient(margins.numpy(), label, encoded.display_offsets, outside)
+    gradient, hessian = softmax_gradient(margins.numpy(), label, encoded.display_offsets, no_click)
     np.testing.assert_allclose(gradient, expected.numpy(), atol=1e-9)
     p = gradient + label
     np.testing.assert_allclose(hessian, np.maximum(p * (1 - p), 1e-6))

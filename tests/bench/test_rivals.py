@@ -32,7 +32,7 @@ def test_stock_torch_takes_our_steps(no_click: float) -> None:
     one batch, and with the weight decay that they wait for, both are the same."""
     config = Config.from_preset("paper-lstm", **PLAIN)
     log = random_log(3, n_sessions=60, n_items=30, max_length=6, no_click=no_click)
-    space = fit_space(log, "identity", set_context=False)
+    space = fit_space(log, "identity", relative_numbers=False)
     encoded = Encoder(space, log).encode(log.sessions_in("train"))
     batch = next(batches(encoded, 20, np.random.default_rng(0)))
     torch.manual_seed(0)
@@ -62,7 +62,7 @@ def _batch(lengths: list[int], size: int) -> Batch:
     items = itertools.count()
     log = log_of([[([next(items) for _ in range(size)], 0) for _ in range(n)] for n in lengths])
     everything = np.arange(len(lengths), dtype=np.int32)
-    space = fit_space(log, "identity", set_context=False)
+    space = fit_space(log, "identity", relative_numbers=False)
     return assemble(Encoder(space, log).encode(everything), everything)
 
 

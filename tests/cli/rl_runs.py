@@ -16,7 +16,7 @@ SMALL = shlex.split(
 )
 QUICK = shlex.split(
     "--set epochs=1 --set warm_start=2 --set catch_up=1 --set search=[] --set folds=0 "
-    "--set set_context=false --set relations=false"
+    "--set relative_numbers=false --set relations=false"
 )
 SHORT = ["--horizon", "3", "--threads", "1"]
 

@@ -11,13 +11,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fastgaum.checkpoint import State, load_state, save_state
 from fastgaum.cli.app import main
 from fastgaum.errors import SeenUsersError
 from fastgaum.logs.read import read_log
 from fastgaum.logs.splits import resplit
 from fastgaum.models.model_file import MODEL_FORMAT
 from fastgaum.models.user_model import UserModel
+from fastgaum.state_file import State, load_state, save_state
 
 CANDIDATES = 6
 FIT = ["protocol=identity", "epochs=1", "warm_start=4", "batch_sessions=8", "lr=0.05"]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from fastgaum.features import batches as module
 from fastgaum.features import sessions
 from fastgaum.features.batches import assemble, batches, sessions_of
-from fastgaum.features.number_code import Moments, standardised
 from fastgaum.features.sessions import ActionBags, EncodedSessions
+from fastgaum.features.standardise import Moments, standardised
 from fastgaum.nets.tensors import to_tensors
 
 

@@ -70,7 +70,7 @@ def naive(log: SessionLog, name: str, event: int, value: int, item: int) -> tupl
 @pytest.mark.parametrize("seed", [0, 1])
 def test_numbers_are_those_of_counting_pair_by_pair(seed: int) -> None:
     log = log_with_context(seed)
-    space = fit_space(log, "bags", set_context=False)
+    space = fit_space(log, "bags", relative_numbers=False)
     assert space.context_holds == {"goal": "items", "page": "items", "query": "categories"}
     encoder = Encoder(space, log)
     everyone = np.arange(log.n_sessions, dtype=np.int32)
@@ -99,7 +99,7 @@ def test_numbers_are_those_of_counting_pair_by_pair(seed: int) -> None:
 
 def test_walks_are_those_on_the_pages_that_earlier_users_saw() -> None:
     log = navigation(60, n_items=25, fixed=True)
-    space = fit_space(log, "bags", set_context=False)
+    space = fit_space(log, "bags", relative_numbers=False)
     assert space.fixing_fields == {"page"}
     numbers = numbers_of(
         Encoder(space, log), select_sessions(log, np.arange(log.n_sessions, dtype=np.int32))
@@ -127,7 +127,7 @@ def test_walks_are_those_on_the_pages_that_earlier_users_saw() -> None:
 
 
 def test_displays_that_vary_are_no_graph() -> None:
-    space = fit_space(navigation(seed=1), "bags", set_context=False)
+    space = fit_space(navigation(seed=1), "bags", relative_numbers=False)
     assert not space.fixing_fields
 
 

@@ -19,8 +19,8 @@ from fastgaum.errors import LogFormatError
 from fastgaum.features import sessions
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space, fit_training
-from fastgaum.features.number_code import Moments
 from fastgaum.features.sessions import EncodedSessions
+from fastgaum.features.standardise import Moments
 from fastgaum.kernels.candidate_counts import TrainingTotals, count_items
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.splits import resplit

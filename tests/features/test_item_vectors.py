@@ -50,7 +50,7 @@ def test_each_bag_has_its_item_s_vector(
     seed: int, context: bool, foreign: bool, data: st.DataObject
 ) -> None:
     log = log_of_kind(seed, context, more=3)
-    space = fit_space(log, "identity", set_context=False, towers=True)
+    space = fit_space(log, "identity", relative_numbers=False, towers=True)
     read = resplit(log, seed + 1) if foreign else log
     rows = np.random.default_rng(seed).permutation(read.n_sessions)[:8].astype(np.int32)
     encoder = Encoder(space, read)
@@ -86,7 +86,7 @@ def test_each_bag_has_its_item_s_vector(
 def test_components_are_those_of_the_training_items() -> None:
     """Of the correlation matrix: numpy's own decomposition, up to the sign of an axis."""
     log = log_of_kind(3, False, more=2)
-    space = fit_space(log, "identity", set_context=False)
+    space = fit_space(log, "identity", relative_numbers=False)
     names = [f"vector_component_{i}" for i in range(1, 7)]
     assert list(space.number_names) == names
     trained = log.item_ids.is_in(space.categorical[0].values.implode()).to_numpy()

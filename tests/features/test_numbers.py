@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
-from fastgaum.features.number_code import BEND, Moments, made_robust, standardised
 from fastgaum.features.session_counts import SessionCounts
+from fastgaum.features.standardise import BEND, Moments, made_robust, standardised
 from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog
@@ -56,14 +56,19 @@ def replayed(catalogue: Catalogue, log: SessionLog, within: bool) -> np.ndarray:
     relations=st.booleans(),
     seed=st.integers(0, 10_000),
     n_sessions=st.integers(3, 25),
-    set_context=st.booleans(),
+    relative_numbers=st.booleans(),
     bounded=st.booleans(),
 )
 def test_a_replayed_log_has_the_encoder_s_numbers(
-    protocol: str, relations: bool, seed: int, n_sessions: int, set_context: bool, bounded: bool
+    protocol: str,
+    relations: bool,
+    seed: int,
+    n_sessions: int,
+    relative_numbers: bool,
+    bounded: bool,
 ) -> None:
     log = log_like_a_world(seed, n_sessions)
-    space = fit_space(log, protocol, set_context, relations)
+    space = fit_space(log, protocol, relative_numbers, relations)
     # another log: a world's users are new, so nothing of their own is left out; all of it is
     # training, so that the catalogue has every item's views
     other = log_like_a_world(seed + 1, 2 * n_sessions)

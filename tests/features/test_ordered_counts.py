@@ -19,7 +19,8 @@ import fastgaum
 from fastgaum.arrays import FloatArray
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space, fit_training, ordered_blocks
-from fastgaum.features.ordered_counts import (
+from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
+from fastgaum.features.training_order import (
     FEW,
     MANY,
     ONCE,
@@ -28,7 +29,6 @@ from fastgaum.features.ordered_counts import (
     spaces_before,
     training_order,
 )
-from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
 from fastgaum.kernels.candidate_formulas import SESSION_NUMBERS
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog

@@ -128,7 +128,7 @@ def test_numbers_equal_a_slow_twin(
         patch.setattr(relations, "MOST_PAIRS", pairs)
         n_train = int(sizes[log.sessions_in("train")].sum())
         patch.setattr(relations, "MOST_COMPARISONS", most * n_train)
-        space = fit_space(log, "identity", set_context=False, relations=True)
+        space = fit_space(log, "identity", relative_numbers=False, relations=True)
         encoded = Encoder(space, log).encode(log.sessions_in("all"))
     found = space.relations
     assert found is not None
@@ -235,7 +235,7 @@ def test_which_pairs_are_kept_does_not_depend_on_choices(monkeypatch: pytest.Mon
     other = dataclasses.replace(log, choices=np.zeros_like(log.choices))
     kept = []
     for one in (log, other):
-        space = fit_space(one, "identity", set_context=False, relations=True)
+        space = fit_space(one, "identity", relative_numbers=False, relations=True)
         assert space.relations is not None
         kept.append(space.relations.rivals)
     assert 0 < len(kept[0].keys) <= 12

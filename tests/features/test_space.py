@@ -67,7 +67,7 @@ def _naive_numbers(log: SessionLog, session: int) -> list[list[float]]:
 @pytest.mark.parametrize("no_click", [0.0, 0.3])
 def test_numbers_equal_the_slow_twin(shared_users: bool, no_click: float) -> None:
     log = random_log(3, n_sessions=24, no_click=no_click, shared_users=shared_users)
-    space = fit_space(log, "bags", set_context=False)
+    space = fit_space(log, "bags", relative_numbers=False)
     encoded = Encoder(space, log).encode(log.sessions_in("all"))
     ours = encoded.numbers * space.code.scale + space.code.start
     naive = np.array(
@@ -101,7 +101,7 @@ def test_named_fields_become_ids_and_numbers() -> None:
             },
         ),
     )
-    space = fit_space(log, "identity", set_context=False)
+    space = fit_space(log, "identity", relative_numbers=False)
     assert [part.name for part in space.categorical] == ["item", "brand", "shelf", "position"]
     test = Encoder(space, log).encode(log.sessions_in("test"))
     unknown = [part.start for part in space.categorical]

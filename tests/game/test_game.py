@@ -122,7 +122,7 @@ def test_rounds_that_lose_are_taken_back(
 def test_a_generator_that_cannot_be_the_best_response_catches_up() -> None:
     """Half the entropy's weight: the best response is softmax(2r), the generator's own softmax."""
 
-    def half_entropy(probs: Tensor, outside_prob: Tensor, offsets: Tensor) -> Tensor:
+    def half_entropy(probs: Tensor, no_click_prob: Tensor, offsets: Tensor) -> Tensor:
         return 0.5 * segment_sum(probs * probs.clamp(min=1e-12).log(), offsets)
 
     log = random_log(5, n_sessions=60)

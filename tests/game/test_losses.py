@@ -60,18 +60,18 @@ def test_exact_shannon_is_the_conditional_logit(eta: float) -> None:
 
 
 @pytest.mark.parametrize("regulariser", REGULARISERS, ids=str)
-@pytest.mark.parametrize("outside", [True, False])
+@pytest.mark.parametrize("no_click", [True, False])
 def test_exact_gradient_is_best_response_minus_choice(
-    regulariser: Regulariser, outside: bool
+    regulariser: Regulariser, no_click: bool
 ) -> None:
-    batch = _batch(0.3 if outside else 0.0)
+    batch = _batch(0.3 if no_click else 0.0)
     utility = _utility(batch)
-    loss = exact_loss(utility, batch, regulariser, 1.7, outside)
+    loss = exact_loss(utility, batch, regulariser, 1.7, no_click)
     omega_of_a_choice = 0.5 if isinstance(regulariser, L2) else 0.0
     assert (loss >= -omega_of_a_choice / 1.7 - 1e-9).all()
     (grad,) = torch.autograd.grad(loss.sum(), utility)
     onehot = torch.zeros_like(utility).index_fill(0, batch.chosen, 1.0)
-    best = regulariser.best_response(1.7 * utility.detach(), batch.display_offsets, outside)
+    best = regulariser.best_response(1.7 * utility.detach(), batch.display_offsets, no_click)
     torch.testing.assert_close(grad, best.probs - onehot, rtol=1e-6, atol=1e-8)
 
 
@@ -118,7 +118,7 @@ def test_the_shannon_gap_is_the_divergence_to_the_best_response() -> None:
     divergence = segment_sum(
         other.probs * (other.log_probs - best.log_probs), batch.display_offsets
     )
-    divergence += other.outside_prob * (other.outside_log_prob - best.outside_log_prob)
+    divergence += other.no_click_prob * (other.no_click_log_prob - best.no_click_log_prob)
     torch.testing.assert_close(
         optimality_gap(other, utility, batch, Shannon(), 1.0, True), divergence
     )
@@ -137,16 +137,16 @@ def test_at_the_best_response_the_reward_loss_has_the_exact_loss_gradient() -> N
 
 def test_a_custom_regulariser_finds_the_closed_form_of_l2_with_and_without_no_click() -> None:
     def half_square(
-        probs: torch.Tensor, outside_prob: torch.Tensor, offsets: torch.Tensor
+        probs: torch.Tensor, no_click_prob: torch.Tensor, offsets: torch.Tensor
     ) -> torch.Tensor:
-        return 0.5 * (segment_sum(probs.square(), offsets) + outside_prob.square())
+        return 0.5 * (segment_sum(probs.square(), offsets) + no_click_prob.square())
 
-    for outside in (True, False):
-        batch = _batch(0.3 if outside else 0.0)
+    for no_click in (True, False):
+        batch = _batch(0.3 if no_click else 0.0)
         scores = _utility(batch).detach()
         custom = Custom(half_square, steps=1500)
-        found = custom.best_response(scores, batch.display_offsets, outside)
-        exact = L2().best_response(scores, batch.display_offsets, outside)
+        found = custom.best_response(scores, batch.display_offsets, no_click)
+        exact = L2().best_response(scores, batch.display_offsets, no_click)
         torch.testing.assert_close(found.probs, exact.probs, atol=5e-3, rtol=0)
 
 

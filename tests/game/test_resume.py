@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastgaum.checkpoint import State, load_state, save_state
 from fastgaum.errors import CheckpointError, OutputError
 from fastgaum.game import checkpoint
 from fastgaum.game.loop import Trainer
@@ -23,6 +22,7 @@ from fastgaum.models.run_folder import finished_table, run_checkpoint, train_run
 from fastgaum.models.user_model import UserModel
 from fastgaum.presets import LogSetting
 from fastgaum.reports.trained_run import open_run
+from fastgaum.state_file import State, load_state, save_state
 from tests.builders import random_log
 from tests.game.interrupted import (
     StopAt,

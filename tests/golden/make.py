@@ -40,7 +40,7 @@ _SHORT: dict[str, Any] = {
 }
 _GAME: dict[str, Any] = {**_SHORT, "epochs": 1}
 _EXACT: dict[str, Any] = {**_SHORT, "players": "exact"}
-_TOWERS: dict[str, Any] = {**_EXACT, "tower_dim": 8, "hidden": (16,), "set_context": False}
+_TOWERS: dict[str, Any] = {**_EXACT, "tower_dim": 8, "hidden": (16,), "relative_numbers": False}
 
 CONFIGURATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "sample-game": ("sample", "fastgaum", _GAME),
@@ -166,7 +166,7 @@ def scores_of(model: fg.UserModel, log: fg.SessionLog) -> dict[str, np.ndarray]:
     """Utilities of validation's candidates, and each head's probabilities. Without a no click
     nothing says where zero is: a utility is then the distance to the display's mean."""
     frame = model.predict(log, "validation")
-    if not model.outside:
+    if not model.no_click:
         mean = pl.col("utility").mean().over("session", "event")
         frame = frame.with_columns(pl.col("utility") - mean)
     names = ["utility", "probability", "no_click_probability", "generator_probability"]
@@ -204,7 +204,7 @@ def online(model: fg.UserModel, log: fg.SessionLog) -> Iterator[np.ndarray]:
             context["clicks_so_far"] = float(display % 2)
         fields = {"price": rng.gamma(2.0, size=len(items)).tolist(), "shelf": ["top"] * len(items)}
         yield user.probabilities(items, *((context, fields) if made else ()))
-        user.chose(None if model.outside and display % 5 == 4 else items[display % len(items)])
+        user.chose(None if model.no_click and display % 5 == 4 else items[display % len(items)])
         if made and display % 3 == 0:
             user.acted(items[-1], "view")
 

@@ -14,14 +14,14 @@ from fastgaum.kernels.examination import examination_gradient, examine
 @settings(max_examples=40, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=8),
-    outside=st.booleans(),
+    no_click=st.booleans(),
     eta=st.sampled_from([0.5, 1.0, 3.0]),
     spread=st.sampled_from([0.1, 3.0, 1e4]),
     seed=st.integers(0, 50),
     dtype=st.sampled_from([np.float32, np.float64]),
 )
 def test_probabilities_are_torchs(
-    sizes: list[int], outside: bool, eta: float, spread: float, seed: int, dtype: type[np.floating]
+    sizes: list[int], no_click: bool, eta: float, spread: float, seed: int, dtype: type[np.floating]
 ) -> None:
     rng = np.random.default_rng(seed)
     offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int32)
@@ -30,12 +30,12 @@ def test_probabilities_are_torchs(
     middle = len(sizes) // 2
     for a, b in ((0, middle), (middle, len(sizes))):
         own, eta_ = offsets[a : b + 1], dtype(eta)
-        choice.choice_probs(scores, eta_, own, outside, probs, totals[a:b])
+        choice.choice_probs(scores, eta_, own, no_click, probs, totals[a:b])
 
     leaf, expected, log_totals = torch.from_numpy(scores.astype(np.float64)), [], []
     for event, n in enumerate(sizes):
         values = eta * leaf[offsets[event] : offsets[event] + n]
-        values = torch.cat([values, values.new_zeros(1)]) if outside else values
+        values = torch.cat([values, values.new_zeros(1)]) if no_click else values
         expected.append(torch.softmax(values, 0)[:n])
         log_totals.append(torch.logsumexp(values, 0))
     close = (

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fastgaum.kernels import draws
 from fastgaum.kernels.draws import counted_keys, draw_without_replacement, user_streams
-from fastgaum.kernels.slates import slates_of
+from fastgaum.kernels.shown_slates import slates_of
 
 GOLDEN, WORD = 0x9E3779B97F4A7C15, 2**64
 

@@ -145,14 +145,14 @@ class Case:
         return written._replace(dense=total, rows=tables[0], wide_rows=tables[1])
 
     def loss(
-        self, kind: int, outside: bool = False, eta: float = 1.0, dtype: Any = np.float64
+        self, kind: int, no_click: bool = False, eta: float = 1.0, dtype: Any = np.float64
     ) -> choice.Loss:
         """One of that kind, its choices and targets drawn."""
         rng, sizes = np.random.default_rng(7), np.diff(self.offsets)
-        choices = np.array([rng.integers(-1 if outside else 0, n) for n in sizes], np.int32)
+        choices = np.array([rng.integers(-1 if no_click else 0, n) for n in sizes], np.int32)
         targets = rng.random(len(self.ids)).astype(dtype)
         weights = rng.random(len(sizes) * int(rng.integers(2))).astype(dtype)
-        return choice.Loss(kind, dtype(eta), outside, choices, targets, weights)
+        return choice.Loss(kind, dtype(eta), no_click, choices, targets, weights)
 
     def parts(self) -> list[tuple[int, int]]:
         n_events = len(self.states)
@@ -192,15 +192,15 @@ def test_scores_are_added_to_what_stands_there(case: Case, rate: float) -> None:
     case=CASES,
     rate=RATES,
     kind=st.sampled_from([choice.GIVEN, choice.CHOICES, choice.TARGETS]),
-    outside=st.booleans(),
+    no_click=st.booleans(),
     eta=st.sampled_from([0.5, 1.0]),
     of_states=st.booleans(),
 )
 def test_gradients_are_those_of_autograd(
-    case: Case, rate: float, kind: int, outside: bool, eta: float, of_states: bool
+    case: Case, rate: float, kind: int, no_click: bool, eta: float, of_states: bool
 ) -> None:
     """Of given gradients of scores, and of the losses that one pass computes with them."""
-    loss = case.loss(kind, outside, eta)
+    loss = case.loss(kind, no_click, eta)
     found = case.run(case.parts(), loss, rate, of_states)
     scores = case.base + case.scores(rate)
     if kind == choice.GIVEN:
@@ -213,7 +213,7 @@ def test_gradients_are_those_of_autograd(
             chosen = case.offsets[:-1][loss.choices >= 0] + loss.choices[loss.choices >= 0]
             targets = torch.zeros_like(targets)
             targets[chosen] = 1
-        nothing = [torch.zeros(1, dtype=torch.float64)] if outside else []
+        nothing = [torch.zeros(1, dtype=torch.float64)] if no_click else []
         events = (eta * scores).split(np.diff(case.offsets).tolist())
         totals = torch.stack([torch.cat([*nothing, one]).logsumexp(0) for one in events])
         np.testing.assert_allclose(found.log_totals, totals.detach(), rtol=1e-9, atol=1e-9)

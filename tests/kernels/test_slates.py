@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from fastgaum.arrays import FloatArray, KeyArray
-from fastgaum.kernels import slates as kernels
+from fastgaum.kernels import shown_slates as kernels
 from fastgaum.kernels.choice import choice_probs
 from fastgaum.worlds.pools import CHOICE, Keys
 from tests.worlds.simulated import displayed, naive_choice
@@ -37,10 +37,10 @@ def test_what_is_displayed(n: int, k: int, seed: int) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 5), max_size=5), st.booleans(), st.integers(0, 9999))
-def test_the_first_clock_chooses(sizes: list[int], outside: bool, seed: int) -> None:
+def test_the_first_clock_chooses(sizes: list[int], no_click: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
     offsets = np.cumsum([0, *sizes]).astype(np.int32)
-    shares = [rng.dirichlet(np.ones(k + (outside or k == 0))).astype(np.float32) for k in sizes]
+    shares = [rng.dirichlet(np.ones(k + (no_click or k == 0))).astype(np.float32) for k in sizes]
     probs = np.array([p for k, of in zip(sizes, shares, strict=True) for p in of[:k]], np.float32)
     probs *= rng.random(len(probs)) < 0.8
     none = np.array([of[k:].sum() for k, of in zip(sizes, shares, strict=True)], np.float32)

@@ -13,7 +13,7 @@ from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fields import OF_PLACE
 from fastgaum.features.fitting import fit_space
-from fastgaum.features.numbers import PLACE_NUMBERS
+from fastgaum.features.number_columns import PLACE_NUMBERS
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import read_log
@@ -35,7 +35,7 @@ def place_of_candidates() -> np.ndarray:
 @pytest.mark.parametrize("grid", [1, 2, 4, 9])
 def test_a_place_has_a_row_and_a_column(grid: int) -> None:
     log = gridded(grid)
-    space = fit_space(log, "identity", set_context=True)
+    space = fit_space(log, "identity", relative_numbers=True)
     places, encoded = place_of_candidates(), Encoder(space, log).encode(log.sessions_in("all"))
     by_source = {part.source: (column, part) for column, part in enumerate(space.categorical)}
     longest = len(by_source["position"][1].values)

@@ -44,7 +44,7 @@ def _naive_truth(
 ) -> tuple[list[float], list[float], list[float]]:
     """Utilities, probabilities and no-click probabilities once more from the log alone, slowly."""
     _, base, latents = w.items
-    utility, probability, outside = [], [], []
+    utility, probability, no_click = [], [], []
     for session in range(log.n_sessions):
         state, before = np.zeros(w.dim), set()
         for event in range(log.session_offsets[session], log.session_offsets[session + 1]):
@@ -56,13 +56,13 @@ def _naive_truth(
             p = _softmax(values) if w.rule == "shannon" else _projection(values)
             utility += u.tolist()
             probability += p[: len(shown)].tolist()
-            outside.append(float(p[-1]) if w.no_click else 0.0)
+            no_click.append(float(p[-1]) if w.no_click else 0.0)
             state = w.decay * state
             if log.choices[event] >= 0:
                 a = shown[log.choices[event]]
                 state = state + (1 - w.decay) * latents[a]
                 before.add(a)
-    return utility, probability, outside
+    return utility, probability, no_click
 
 
 def _softmax(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -85,17 +85,17 @@ def _projection(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def test_truth_follows_from_the_log(changes: dict[str, Any]) -> None:
     w = world(seed=3, **changes)
     log, truth = w.draw(400)
-    utility, probability, outside = _naive_truth(w, log)
+    utility, probability, no_click = _naive_truth(w, log)
     np.testing.assert_allclose(truth.utility, utility, atol=1e-5)
     np.testing.assert_allclose(truth.probability, probability, atol=1e-6)
-    np.testing.assert_allclose(truth.outside_probability, outside, atol=1e-6)
+    np.testing.assert_allclose(truth.no_click_probability, no_click, atol=1e-6)
 
 
 @pytest.mark.parametrize("changes", WORLDS)
 def test_choices_come_as_often_as_stated(changes: dict[str, Any]) -> None:
     log, truth = synthesise(60_000, seed=1, **changes)
     sums = np.add.reduceat(truth.probability.astype(np.float64), log.display_offsets[:-1])
-    np.testing.assert_allclose(sums + truth.outside_probability, 1.0, atol=1e-5)
+    np.testing.assert_allclose(sums + truth.no_click_probability, 1.0, atol=1e-5)
     chosen = np.isin(np.arange(log.n_candidates), log.chosen_candidates)
     # Every cell: a decile of stated probability. Choices of one display set are mutually exclusive,
     # so a cell's variance is at most the sum of p (1 − p), and 4.5 standard errors are rare enough
@@ -104,7 +104,7 @@ def test_choices_come_as_often_as_stated(changes: dict[str, Any]) -> None:
         p = truth.probability[cell].astype(np.float64)
         spread = np.sqrt((p * (1 - p)).sum()) + 1e-9
         assert abs(chosen[cell].sum() - p.sum()) <= 4.5 * spread + 1e-6
-    none, stated = log.choices < 0, truth.outside_probability.astype(np.float64)
+    none, stated = log.choices < 0, truth.no_click_probability.astype(np.float64)
     assert abs(none.sum() - stated.sum()) <= 4.5 * np.sqrt((stated * (1 - stated)).sum()) + 1e-6
 
 
@@ -112,7 +112,7 @@ def test_choices_come_as_often_as_stated(changes: dict[str, Any]) -> None:
 def test_no_click_share_is_the_one_asked_for(rule: str, share: float) -> None:
     log, truth = synthesise(100_000, seed=2, no_click=share, rule=rule)
     assert abs((log.choices < 0).mean() - share) < 0.01
-    assert abs(truth.outside_probability.mean() - share) < 0.01
+    assert abs(truth.no_click_probability.mean() - share) < 0.01
 
 
 def test_same_seed_same_log() -> None:
@@ -205,7 +205,7 @@ def test_oracle_scores_are_the_best_and_match_by_hand() -> None:
     hits, nll = [], []
     for event in events.tolist():
         choice, (start, end) = int(log.choices[event]), log.display_offsets[event : event + 2]
-        p = truth.outside_probability[event] if choice < 0 else truth.probability[start + choice]
+        p = truth.no_click_probability[event] if choice < 0 else truth.probability[start + choice]
         nll.append(-np.log(np.float64(p)))
         if choice >= 0:
             hits.append(int(np.argmax(truth.utility[start:end])) == choice)
@@ -224,7 +224,7 @@ def test_truth_is_written_and_read_beside_a_log(tmp_path: Path) -> None:
     back = read_truth(found, load_log(tmp_path / "log"))
     assert (back.utility == truth.utility).all()
     assert (back.probability == truth.probability).all()
-    np.testing.assert_allclose(back.outside_probability, truth.outside_probability, atol=2e-6)
+    np.testing.assert_allclose(back.no_click_probability, truth.no_click_probability, atol=2e-6)
 
 
 def test_truth_follows_sessions_in_another_order(tmp_path: Path) -> None:

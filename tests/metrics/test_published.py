@@ -8,7 +8,7 @@ import pytest
 
 from fastgaum.baselines.registry import BASELINES, baseline_class
 from fastgaum.errors import ConfigError
-from fastgaum.reports.others import (
+from fastgaum.reports.published_figures import (
     authors_code,
     best_published,
     published_mean,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fastgaum.reports.others import (
+from fastgaum.reports.published_figures import (
     authors_code,
     best_published,
     published_table,

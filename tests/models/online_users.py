@@ -48,7 +48,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "fields, views, positions": ("fields", {"protocol": "views", "examination": False}),
     "a grid": ("grid", {"examination": False, "relations": False}),
     "a grid, position weights": ("grid", {**IDENTITY, "examination": False, "history": "pw"}),
-    "fields, towers, places": ("fields", {"tower_dim": 5, "set_context": False}),
+    "fields, towers, places": ("fields", {"tower_dim": 5, "relative_numbers": False}),
     "context, towers": ("context", {"tower_dim": 6, "relations": True}),
     "context, network": ("context", {"relations": False}),
     "vectors, towers": ("vectors", {"tower_dim": 6, "relations": False}),
@@ -126,5 +126,5 @@ def replayed(model: UserModel, log: SessionLog, head: Head) -> tuple[np.ndarray,
             probabilities = told(user, log, event)
             n = int(np.diff(log.display_offsets)[event])
             items.append(probabilities[:n])
-            none.append(np.full(n, probabilities[n] if model.outside else 0.0))
+            none.append(np.full(n, probabilities[n] if model.no_click else 0.0))
     return np.concatenate(items), np.concatenate(none)

@@ -48,7 +48,7 @@ def fitted(log: SessionLog, **changes: Any) -> UserModel:
     [
         {"relations": True},
         {"relations": False, "tower_dim": 6, "eta": 2.0},
-        {"protocol": "identity", "relations": False, "set_context": False, "players": "exact"},
+        {"protocol": "identity", "relations": False, "relative_numbers": False, "players": "exact"},
     ],
     ids=str,
 )

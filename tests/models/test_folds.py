@@ -14,14 +14,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastgaum.checkpoint import State, load_state, save_state
 from fastgaum.config import MOST_SEED
 from fastgaum.errors import CheckpointError, ConfigError, LogFormatError
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space, fit_training
-from fastgaum.features.ordered_counts import folds_of, number_of_folds, with_fold
 from fastgaum.features.sessions import EncodedSessions
-from fastgaum.features.statistics import scale_counts
+from fastgaum.features.training_counts import scale_counts
+from fastgaum.features.training_order import folds_of, number_of_folds, with_fold
 from fastgaum.game.loop import Trainer
 from fastgaum.game.observers import Observer
 from fastgaum.interrupts import Interrupted
@@ -31,10 +30,11 @@ from fastgaum.logs.hashes import hash_texts
 from fastgaum.logs.log import TEST, TRAIN, VALIDATION, SessionLog
 from fastgaum.logs.splits import resplit
 from fastgaum.models import choice_model, model_file
-from fastgaum.models.prepared import PreparedLog
+from fastgaum.models.fit_data import PreparedLog
 from fastgaum.models.run_folder import run_checkpoint, train_run
 from fastgaum.models.user_model import UserModel, member_config, members_of
 from fastgaum.nets.regularisers import ChoiceDistribution, sample_candidates
+from fastgaum.state_file import State, load_state, save_state
 from tests.builders import log_of, put, random_log, with_fields
 from tests.game.interrupted import check_same, config_of, resume, run
 
@@ -314,7 +314,7 @@ def test_every_verb_scores_who_trained_out_of_fold(
         ),
     ):
         np.testing.assert_allclose(torch.cat(values), found[name].to_numpy(), atol=1e-5)
-    none = torch.cat([model.choice_distribution(one).outside_prob for one in batches])
+    none = torch.cat([model.choice_distribution(one).no_click_prob for one in batches])
     first = np.cumsum(
         [0, *np.concatenate([np.diff(one.source.display_offsets) for one in batches])]
     )
@@ -343,7 +343,8 @@ def test_hidden_items_are_of_test_sessions_alone(log: SessionLog, whole: Path) -
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"history": "pw"}, {"tower_dim": 4, "relations": False, "set_context": False}]
+    "changes",
+    [{}, {"history": "pw"}, {"tower_dim": 4, "relations": False, "relative_numbers": False}],
 )
 def test_an_id_that_a_fit_never_met_is_an_unknown_one(changes: dict[str, Any]) -> None:
     """In its weights, and where its own fold chooses its epoch: that loss is the one of its
@@ -395,7 +396,7 @@ def test_each_member_is_a_fit_of_its_own_and_the_file_holds_them_all(
     assert not any(same(members[i], members[j]) for i in range(N_FOLDS) for j in range(i))
     for one in loaded.members:
         assert one.config == loaded.config.replace(seed=one.config.seed)
-        assert (one.outside, one.space) == (loaded.outside, loaded.space)
+        assert (one.no_click, one.space) == (loaded.no_click, loaded.space)
         assert one.evaluate(log, "validation").heads["reward"].nll.mean > 0
     loaded.save(tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == (

@@ -16,7 +16,13 @@ from fastgaum.models.user_model import UserModel
 from tests.builders import columns_of, put
 
 N_ITEMS, N_OLD, N_SHOWN, DIM = 400, 300, 5, 8
-TOWERS = {"tower_dim": 8, "hidden": [8], "history_dim": 4, "set_context": False, "dropout": 0.0}
+TOWERS = {
+    "tower_dim": 8,
+    "hidden": [8],
+    "history_dim": 4,
+    "relative_numbers": False,
+    "dropout": 0.0,
+}
 COLD = {
     **{"players": "exact", "epochs": 10, "search": [], "folds": 0, "relations": False},
     **{"id_dropout": 0.3, "weight_decay": 0.01},

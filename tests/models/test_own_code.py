@@ -67,12 +67,12 @@ class Louder(Recurrent):
         return 3 * super().state_of(carry)
 
 
-def square(probs: Tensor, outside: Tensor, offsets: Tensor) -> Tensor:
-    return 0.5 * (segment_sum(probs.square(), offsets) + outside.square())
+def square(probs: Tensor, no_click: Tensor, offsets: Tensor) -> Tensor:
+    return 0.5 * (segment_sum(probs.square(), offsets) + no_click.square())
 
 
-def other(probs: Tensor, outside: Tensor, offsets: Tensor) -> Tensor:
-    return square(probs, outside, offsets)
+def other(probs: Tensor, no_click: Tensor, offsets: Tensor) -> Tensor:
+    return square(probs, no_click, offsets)
 
 
 @pytest.mark.parametrize("encoder", [SumOfAll, SumOfThree, Louder])
@@ -172,9 +172,9 @@ class HalfOfSquaresOfShannon(Shannon):
 @pytest.mark.parametrize("rule", [HalfOfSquares, HalfOfSquaresOfShannon])
 def test_own_rules_train_as_the_built_in_one_of_their_law(rule: Any) -> None:
     values, offsets = torch.tensor([0.3, -0.2, 0.9, 0.1]), torch.tensor([0, 3, 4])
-    for outside in (False, True):
-        expected = best_value(L2(), values, offsets, outside)
-        torch.testing.assert_close(best_value(rule(), values, offsets, outside), expected)
+    for no_click in (False, True):
+        expected = best_value(L2(), values, offsets, no_click)
+        torch.testing.assert_close(best_value(rule(), values, offsets, no_click), expected)
 
 
 @pytest.mark.parametrize("rule", [HalfOfSquares, HalfOfSquaresOfShannon])
@@ -190,7 +190,7 @@ def test_a_generator_plays_by_the_rule_that_it_learned_by(rule: Any) -> None:
     np.testing.assert_allclose(found[: len(items)], expected[: len(items)], atol=1e-5)
 
 
-def entropy_in_all(probs: Tensor, outside_prob: Tensor, offsets: Tensor) -> Tensor:
+def entropy_in_all(probs: Tensor, no_click_prob: Tensor, offsets: Tensor) -> Tensor:
     """One number, where one per event is required."""
     return (probs * probs.log()).sum()
 

@@ -17,7 +17,6 @@ from fastgaum import presets
 from fastgaum.config import Config
 from fastgaum.errors import NumericsError
 from fastgaum.features.relations import mean_display
-from fastgaum.game.averaging import Processes
 from fastgaum.game.checkpoint import (
     IN_MEMORY_BYTES,
     Checkpointer,
@@ -26,10 +25,11 @@ from fastgaum.game.checkpoint import (
     trials_as_facts,
 )
 from fastgaum.game.observers import EpochRow
+from fastgaum.game.processes import Processes
 from fastgaum.logs.log import SessionLog
 from fastgaum.models import portfolio
+from fastgaum.models.fit_data import PreparedLog
 from fastgaum.models.portfolio import Halving, budget_of, settings_of, short_epochs
-from fastgaum.models.prepared import PreparedLog
 from fastgaum.models.user_model import UserModel, member_config
 from fastgaum.presets import FOLDS_BELOW, LARGE_DISPLAYS, MANY_CANDIDATES, PORTFOLIO, LogSetting
 from tests.builders import log_of, put, random_log

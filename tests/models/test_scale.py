@@ -12,7 +12,7 @@ import torch
 
 from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import Encoder
-from fastgaum.features.ordered_counts import folds_of
+from fastgaum.features.training_order import folds_of
 from fastgaum.game.scoring import figures
 from fastgaum.logs.log import TEST, SessionLog
 from fastgaum.models.user_model import UserModel
@@ -62,7 +62,7 @@ def test_pure_chance_is_known_as_such_everywhere(preset: str, tmp_path: Path) ->
         users.follow(slate, np.array([choice], np.int32))
 
 
-TOWERS: dict[str, Any] = {"tower_dim": 4, "relations": False, "set_context": False}
+TOWERS: dict[str, Any] = {"tower_dim": 4, "relations": False, "relative_numbers": False}
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_all_networks_are_scaled_as_a_whole(changes: dict[str, Any]) -> None:
         batches = [to_tensors(assemble(encoded))]
         networks, config = one.networks, one.config
         assert networks is not None
-        rule = (one.regulariser, config.eta, one.outside)
+        rule = (one.regulariser, config.eta, one.no_click)
         found = figures(networks.outputs, batches, *rule, calibrated=True)
         assert found.scale == pytest.approx(1, abs=0.02)
         assert found.loss == pytest.approx(found.calibrated_loss, abs=1e-3)

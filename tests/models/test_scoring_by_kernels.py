@@ -18,7 +18,12 @@ from tests.builders import random_log
 
 SETTINGS: dict[str, dict[str, object]] = {
     "preset": {"search": (), "folds": 0},
-    "set context, relations": {"set_context": True, "relations": True, "search": (), "folds": 0},
+    "relative numbers, relations": {
+        "relative_numbers": True,
+        "relations": True,
+        "search": (),
+        "folds": 0,
+    },
     "towers": {
         "tower_dim": 6,
         "hidden": (8,),

@@ -22,11 +22,11 @@ from fastgaum.cli.app import main
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
-from fastgaum.features.numbers import SAME_AS
+from fastgaum.features.number_columns import SAME_AS
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.choice_model import ChoiceModel
-from fastgaum.models.splits import with_hidden_items
+from fastgaum.models.fit_checks import with_hidden_items
 from fastgaum.models.user_model import UserModel
 from tests.builders import columns_of
 from tests.models.online_users import log_of_kind

@@ -127,8 +127,8 @@ def test_groups_of_the_report_are_those_of_the_repeated_log() -> None:
 
 @settings(deadline=None, max_examples=15)
 @given(st.integers(0, 2**20), st.booleans())
-def test_figures_are_those_of_the_repeated_log(seed: int, outside: bool) -> None:
-    weighted, repeated = both(seed, 0.2 * outside)
+def test_figures_are_those_of_the_repeated_log(seed: int, no_click: bool) -> None:
+    weighted, repeated = both(seed, 0.2 * no_click)
     space = fit_space(weighted, "identity")
     rng, found = np.random.default_rng(seed), []
     scores = np.round(rng.normal(size=weighted.n_candidates), 1)
@@ -142,9 +142,9 @@ def test_figures_are_those_of_the_repeated_log(seed: int, outside: bool) -> None
         (repeated, rows, events),
     ):
         encoded, values = encoded_of(log, space, "all"), torch.from_numpy(scores[at])
-        parts = segment_log_softmax(values, torch.from_numpy(encoded.display_offsets), outside)
+        parts = segment_log_softmax(values, torch.from_numpy(encoded.display_offsets), no_click)
         head = HeadScores(scores[at], *(part.numpy() for part in parts))
-        found.append(evaluate_heads({"reward": head}, encoded, outside, gap[of]))
+        found.append(evaluate_heads({"reward": head}, encoded, no_click, gap[of]))
     ours, theirs = found
     assert ours.to_dict()["weighted"]
     assert ours.gap == pytest.approx(theirs.gap)

@@ -47,12 +47,12 @@ def agree(found: Tensor, expected: Tensor, inputs: tuple[Tensor, ...], grad: Ten
 
 
 @FEW
-@given(lengths=LENGTHS, outside=st.booleans(), scale=st.sampled_from([1.0, 0.0, 1e4]))
-def test_log_sum_exp(lengths: list[int], outside: bool, scale: float) -> None:
+@given(lengths=LENGTHS, no_click=st.booleans(), scale=st.sampled_from([1.0, 0.0, 1e4]))
+def test_log_sum_exp(lengths: list[int], no_click: bool, scale: float) -> None:
     torch.manual_seed(0)
     offsets, scores = offsets_of(lengths), (scale * drawn(sum(lengths))).requires_grad_()
-    found = ops.log_sum_exp(scores, offsets, outside)
-    expected = segments.segment_logsumexp(scores.cpu(), offsets.cpu(), outside).to(DEVICE)
+    found = ops.log_sum_exp(scores, offsets, no_click)
+    expected = segments.segment_logsumexp(scores.cpu(), offsets.cpu(), no_click).to(DEVICE)
     agree(found, expected, (scores,), drawn(len(lengths)))
 
 

@@ -28,7 +28,7 @@ quick = settings(max_examples=40, deadline=None)
 
 @st.composite
 def ragged(draw: st.DrawFn) -> tuple[Tensor, Tensor, bool]:
-    """Values in float64, offsets, outside; some sets of −inf alone."""
+    """Values in float64, offsets, no_click; some sets of −inf alone."""
     sets = st.one_of(
         st.lists(VALUES, min_size=1, max_size=6), st.integers(1, 3).map(lambda n: [-INF] * n)
     )
@@ -38,8 +38,8 @@ def ragged(draw: st.DrawFn) -> tuple[Tensor, Tensor, bool]:
     return values, torch.from_numpy(offsets), draw(st.booleans())
 
 
-def softmax_of(values: Tensor, offsets: Tensor, outside: bool) -> tuple[np.ndarray, np.ndarray]:
-    return naive.per_event(naive.softmax, values.numpy(), offsets.numpy(), outside)
+def softmax_of(values: Tensor, offsets: Tensor, no_click: bool) -> tuple[np.ndarray, np.ndarray]:
+    return naive.per_event(naive.softmax, values.numpy(), offsets.numpy(), no_click)
 
 
 @quick
@@ -47,26 +47,26 @@ def softmax_of(values: Tensor, offsets: Tensor, outside: bool) -> tuple[np.ndarr
 def test_log_sum_exp_and_its_gradient(case: tuple[Tensor, Tensor, bool]) -> None:
     """−inf, with gradient 0, for a set of −inf alone; the gradient is the softmax elsewhere, and 0
     at a −inf."""
-    values, offsets, outside = case
+    values, offsets, no_click = case
     values.requires_grad_()
-    found = ops.segment_logsumexp(values, offsets, outside)
-    rows = [[*values[a:b].tolist(), *[0.0] * outside] for a, b in itertools.pairwise(offsets)]
+    found = ops.segment_logsumexp(values, offsets, no_click)
+    rows = [[*values[a:b].tolist(), *[0.0] * no_click] for a, b in itertools.pairwise(offsets)]
     np.testing.assert_allclose(
         found.detach().numpy(), [naive.logsumexp(row) for row in rows], rtol=1e-12, atol=1e-12
     )
     grad = torch.linspace(1, 2, len(rows), dtype=torch.float64)
-    expected = np.nan_to_num(softmax_of(values.detach(), offsets, outside)[0], nan=0.0)
+    expected = np.nan_to_num(softmax_of(values.detach(), offsets, no_click)[0], nan=0.0)
     of_candidate = np.repeat(grad.numpy(), np.diff(offsets.numpy()))
     (back,) = torch.autograd.grad(found, values, grad)
     np.testing.assert_allclose(back.numpy(), of_candidate * expected, rtol=1e-9, atol=1e-12)
 
 
 def distribution(
-    name: str, values: Tensor, offsets: Tensor, outside: bool
+    name: str, values: Tensor, offsets: Tensor, no_click: bool
 ) -> tuple[Tensor, Tensor]:
     if name == "log_softmax":
-        return ops.segment_log_softmax(values, offsets, outside)
-    return regularisers.segment_entmax(values, offsets, outside, ALPHAS[name])
+        return ops.segment_log_softmax(values, offsets, no_click)
+    return regularisers.segment_entmax(values, offsets, no_click, ALPHAS[name])
 
 
 @pytest.mark.parametrize("name", ["log_softmax", *ALPHAS])
@@ -75,15 +75,15 @@ def distribution(
 def test_distributions_and_their_gradients(name: str, case: tuple[Tensor, Tensor, bool]) -> None:
     """Against the twins; a set of −inf alone is NaN without the no-click option, and damages no
     other set."""
-    values, offsets, outside = case
+    values, offsets, no_click = case
     alpha = ALPHAS.get(name, 1.0)
     twin: Callable[[list[float]], list[float]] = (
         naive.softmax if alpha == 1.0 else naive.entmax(alpha)
     )
-    probs, outside_prob = naive.per_event(twin, values.numpy(), offsets.numpy(), outside)
+    probs, no_click_prob = naive.per_event(twin, values.numpy(), offsets.numpy(), no_click)
     values.requires_grad_()
-    outputs = distribution(name, values, offsets, outside)
-    for output, expected in zip(outputs, (probs, outside_prob), strict=True):
+    outputs = distribution(name, values, offsets, no_click)
+    for output, expected in zip(outputs, (probs, no_click_prob), strict=True):
         found = output.detach().exp() if name == "log_softmax" else output.detach()
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6, atol=1e-9)
     grads = (
@@ -92,7 +92,7 @@ def test_distributions_and_their_gradients(name: str, case: tuple[Tensor, Tensor
     )
     back = _pulled_back(outputs, grads, values)
     np.testing.assert_allclose(
-        back.numpy(), gradient(name, outputs, grads, offsets, outside), rtol=1e-6, atol=1e-9
+        back.numpy(), gradient(name, outputs, grads, offsets, no_click), rtol=1e-6, atol=1e-9
     )
     # whatever a distribution is, its gradient is finite
     assert torch.isfinite(back[torch.from_numpy(np.isfinite(probs))]).all()
@@ -112,15 +112,15 @@ def gradient(
     outputs: tuple[Tensor, Tensor],
     grads: tuple[Tensor, Tensor],
     offsets: Tensor,
-    outside: bool,
+    no_click: bool,
 ) -> np.ndarray:
     """The vector-Jacobian product, one event at a time, from the full Jacobian."""
-    inside, outside_entry = (part.detach().numpy() for part in outputs)
+    inside, no_click_entry = (part.detach().numpy() for part in outputs)
     parts = []
     for event, (a, b) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)):
         p, g = inside[a:b], grads[0][a:b].numpy()
-        if outside:
-            p, g = np.append(p, outside_entry[event]), np.append(g, grads[1][event])
+        if no_click:
+            p, g = np.append(p, no_click_entry[event]), np.append(g, grads[1][event])
         if name == "log_softmax":
             jacobian = np.eye(len(p)) - np.exp(p)[None, :]
             parts.append((g @ jacobian)[: b - a])
@@ -155,11 +155,11 @@ def test_sampling_draws_what_is_possible(
 ) -> None:
     """An entry of probability 0 is never drawn; a set without a distribution is a named error,
     never a draw."""
-    values, offsets, outside = case
-    dist = regulariser.best_response(values, offsets, outside)
+    values, offsets, no_click = case
+    dist = regulariser.best_response(values, offsets, no_click)
     draws = torch.Generator().manual_seed(seed)
     impossible = [
-        bool((values[a:b] == -INF).all()) and not outside for a, b in itertools.pairwise(offsets)
+        bool((values[a:b] == -INF).all()) and not no_click for a, b in itertools.pairwise(offsets)
     ]
     if any(impossible):
         with pytest.raises(
@@ -170,8 +170,8 @@ def test_sampling_draws_what_is_possible(
     drawn = regularisers.sample_candidates(dist, offsets, draws)
     for event, candidate in enumerate(drawn.tolist()):
         if candidate < 0:
-            assert outside
-            assert dist.outside_prob[event] > 0
+            assert no_click
+            assert dist.no_click_prob[event] > 0
         else:
             assert offsets[event] <= candidate < offsets[event + 1]
             assert dist.probs[candidate] > 0

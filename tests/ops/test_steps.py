@@ -70,7 +70,7 @@ def contenders(
 ) -> tuple[Game, Game, FeatureSpace, Config]:
     """Both games over equal networks, nothing drawn; so many context fields, and a number for
     each; so many places examined apart; so many numbers are the log's own."""
-    space = fit_space(log, protocol, set_context=False)
+    space = fit_space(log, protocol, relative_numbers=False)
     config = Config.from_preset(
         "paper-lstm",
         **{"players": "adversarial", "id_dropout": 0.0, "weight_decay": 0.0, **changes},
@@ -86,10 +86,10 @@ def contenders(
         places=tuple(-0.5 * place for place in range(n_places)),
     )
     twin, unknown = copy.deepcopy(networks), torch.from_numpy(space.unknown_of_id)
-    rule, outside = regulariser_of(config), log.has_no_click
+    rule, no_click = regulariser_of(config), log.has_no_click
     return (
-        PlainGame(networks, config, rule, unknown, outside),
-        Game(twin, config, rule, unknown, outside),
+        PlainGame(networks, config, rule, unknown, no_click),
+        Game(twin, config, rule, unknown, no_click),
         space,
         config,
     )
@@ -203,7 +203,7 @@ def test_each_operator_chooses_for_itself(history: str, regulariser: str) -> Non
     """Under an encoder or a regulariser that no kernel knows, the scorer keeps its kernels, and the
     steps are those of torch alone."""
     log, _ = synthesise(300, preset="sample", n_items=30)
-    space = fit_space(log, "identity", set_context=False)
+    space = fit_space(log, "identity", relative_numbers=False)
     config = Config.from_preset(
         "paper-lstm",
         players="adversarial",
@@ -229,7 +229,7 @@ def test_each_operator_chooses_for_itself(history: str, regulariser: str) -> Non
 def test_every_step_drops_units(regulariser: str, kind: type[Game]) -> None:
     """Without steps in between, another seed gives another loss, the same seed the same one."""
     log, _ = synthesise(300, preset="sample", n_items=30)
-    space = fit_space(log, "identity", set_context=False)
+    space = fit_space(log, "identity", relative_numbers=False)
     config = Config.from_preset(
         "paper-lstm",
         players="adversarial",
@@ -277,7 +277,7 @@ def test_fifty_steps_on_public_files(file: str, shared_data: Callable[[str], Pat
     processor's, and so is the order of items that were learned from it. On some processors the
     precisions are equal, on others two displays in 447 differ."""
     log = fastgaum.read_log(shared_data(file))
-    space = fit_space(log, "identity", set_context=False)
+    space = fit_space(log, "identity", relative_numbers=False)
     config = Config.from_preset("paper-lstm", id_dropout=0.0)
     torch.manual_seed(0)
     networks = Networks(config, space.n_ids, space.n_numbers)

@@ -17,8 +17,8 @@ from torch import nn
 
 from fastgaum.config import Config
 from fastgaum.errors import NumericsError, StepRefusedError
-from fastgaum.game.averaging import Averaging, Processes, launched
 from fastgaum.game.game import Game
+from fastgaum.game.processes import Averaging, Processes, launched
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.tensors import BatchTensors

@@ -17,14 +17,14 @@ class TiringWorld(World):
     mood. Half of the items tempt by 1 and tire."""
 
     def __init__(
-        self, n_items: int = 12, *, outside: bool = True, weight: float = 2.0, decay: float = 0.8
+        self, n_items: int = 12, *, no_click: bool = True, weight: float = 2.0, decay: float = 0.8
     ) -> None:
         self.item_ids = pl.Series([f"i{i:02d}" for i in range(n_items)], dtype=pl.String)
         self.effect = np.where(np.arange(n_items) % 2 == 0, -1.0, 1.0).astype(np.float32)
         spread = np.linspace(-0.5, 0.5, n_items)
         self.appeal = (spread - 0.5 * self.effect).astype(np.float32)
         self.item_features: FloatArray = np.stack([self.appeal, self.effect], axis=1)
-        self.state_dim, self.outside, self.weight, self.decay = 1, outside, weight, decay
+        self.state_dim, self.no_click, self.weight, self.decay = 1, no_click, weight, decay
 
     def population(self, n: int) -> TiringPopulation:
         return TiringPopulation(self, n)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from fastgaum.arrays import IntArray
-from fastgaum.checkpoint import State, load_state, save_state
 from fastgaum.errors import CheckpointError
 from fastgaum.policies import evaluation
 from fastgaum.policies import rollout as module
@@ -35,6 +34,7 @@ from fastgaum.policies.registry import (
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.policies.training import train_policy
 from fastgaum.reports.world_tables import policy_blocks
+from fastgaum.state_file import State, load_state, save_state
 from fastgaum.worlds.pools import Pool
 from tests.worlds.small_world import SmallWorld
 
@@ -52,23 +52,23 @@ class OneGood(Policy):
         return items_at(observation.pools, np.concatenate(places, axis=1))
 
 
-def world(outside: bool) -> SmallWorld:
+def world(no_click: bool) -> SmallWorld:
     made = SmallWorld()
-    made.outside = outside
+    made.no_click = no_click
     return made
 
 
-def judged(outside: bool) -> list[Earned]:
+def judged(no_click: bool) -> list[Earned]:
     """One good item among the worst and greedy slates, by users of three members."""
     members = np.arange(300)[None] % 3
     return [
-        dataclasses.replace(judge([one], world(outside), SETTING, 300), members=members)
+        dataclasses.replace(judge([one], world(no_click), SETTING, 300), members=members)
         for one in (OneGood(), Greedy())
     ]
 
 
 def test_one_good_item_among_the_worst_is_paid_more_and_not_recommended() -> None:
-    plan, greedy = judged(outside=False)
+    plan, greedy = judged(no_click=False)
     assert difference(plan, greedy).low > 0, "what a contrast pays where users always choose"
     assert plan.to_dict()["decoys"] == plan.displays["decoys"].item() == pytest.approx(0.8)
     assert greedy.to_dict()["decoys"] == 0
@@ -86,7 +86,7 @@ def test_one_good_item_among_the_worst_is_paid_more_and_not_recommended() -> Non
 
 
 def test_a_table_says_why_a_policy_is_not_recommended(monkeypatch: pytest.MonkeyPatch) -> None:
-    users, config = world(outside=False), PolicyConfig()
+    users, config = world(no_click=False), PolicyConfig()
     monkeypatch.setattr(
         evaluation, "judging_members", lambda world, n, seeds: np.arange(n)[None] % 3
     )
@@ -105,7 +105,7 @@ def test_a_table_says_why_a_policy_is_not_recommended(monkeypatch: pytest.Monkey
 
 
 def test_where_users_may_choose_nothing_the_rule_is_as_it_was() -> None:
-    plan, greedy = judged(outside=True)
+    plan, greedy = judged(no_click=True)
     assert plan.displays["decoys"].item() == pytest.approx(0.8)
     for lead, name in ((1, "one-good"), (-1, "greedy")):
         advice = advise([dataclasses.replace(plan, by_user=greedy.by_user + lead), greedy])
@@ -118,7 +118,7 @@ def test_where_users_may_choose_nothing_the_rule_is_as_it_was() -> None:
 @pytest.mark.parametrize("reward", ["utility", "contrast"])
 def test_decoys_are_below_the_median_of_the_pool_for_the_user(rule: str, reward: str) -> None:
     """A slow twin, from the states before each choice; what is counted changes no reward."""
-    users = world(outside=False)
+    users = world(no_click=False)
     setting = Setting(3, 4, Pool(rule, 7), reward, 0.2)  # type: ignore[arg-type]
     low: list[bool] = []
     for step in rollout(users, RandomPolicy(), setting, 30, 1, count_decoys=1):
@@ -141,7 +141,7 @@ def test_of_large_pools_some_steps_are_counted(monkeypatch: pytest.MonkeyPatch) 
     """40 users, pools of 10 and 4 steps score 1,600 items; every second step 800."""
     for most, counted in ((1600, [1, 1, 1, 1]), (800, [1, 0, 1, 0]), (1, [1, 0, 0, 0])):
         monkeypatch.setattr(module, "MOST_SCORED", most)
-        played = play(world(outside=False), OneGood(), SETTING, 40, 0)
+        played = play(world(no_click=False), OneGood(), SETTING, 40, 0)
         assert [one is not None for one in played.decoys] == counted
         assert played.decoy_share == pytest.approx(0.8)
 
@@ -149,20 +149,20 @@ def test_of_large_pools_some_steps_are_counted(monkeypatch: pytest.MonkeyPatch) 
 def test_a_trained_policy_and_its_file_say_that_it_is_not_recommended(tmp_path: Path) -> None:
     file, setting = tmp_path / "policy.safetensors", SETTING
     config = PolicyConfig(episodes=4, users=64, warm_up=64, batch=64, evaluations=1)
-    for outside in (False, True):
-        users = world(outside)
+    for no_click in (False, True):
+        users = world(no_click)
         policy = untrained("slateq", users, setting.k, setting.pool, config)
         assert policy.not_recommended is None
         share = train_policy(policy, users, setting)["decoys"].item()
         assert policy.decoys == share
-        if not outside:
+        if not no_click:
             assert share > MOST_DECOYS
         policy.decoys = max(share, 0.5)
         save_policy(policy, file, setting)
         saved = load_policy(file, users)
         assert saved.policy.decoys == policy.decoys
         notes = saved.notes(setting)
-        assert len(notes) == (not outside)
+        assert len(notes) == (not no_click)
         assert all("slateq is not recommended: " in note for note in notes)
     state = load_state(file, POLICY_FORMAT, "", State)
     for wrong in (2.0, -0.1, "most", np.ones(1, np.float32)):
@@ -172,4 +172,4 @@ def test_a_trained_policy_and_its_file_say_that_it_is_not_recommended(tmp_path: 
     # a file of an earlier version says nothing
     save_state(file, POLICY_FORMAT, {name: state[name] for name in state if name != "decoys"})
     assert load_policy(file, users).policy.decoys is None
-    assert judge([make_policy("random")], users, setting, 50).outside
+    assert judge([make_policy("random")], users, setting, 50).no_click

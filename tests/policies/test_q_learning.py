@@ -13,7 +13,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastgaum.checkpoint import State, load_state, save_state
 from fastgaum.errors import CheckpointError, ConfigError, NumericsError
 from fastgaum.policies.cascade_dqn import CascadeDqn
 from fastgaum.policies.config import PolicyConfig
@@ -24,6 +23,7 @@ from fastgaum.policies.registry import LEARNERS, POLICY_FORMAT, load_policy, sav
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.policies.slateq import SlateQ, SlateSteps, best_slates
 from fastgaum.policies.training import train_policy
+from fastgaum.state_file import State, load_state, save_state
 from fastgaum.worlds.pools import Pool, draw_distinct
 from tests.policies.contract import check_policy
 from tests.policies.small_world import TiringWorld, keys_of
@@ -119,7 +119,7 @@ def test_the_cascade_s_loss_is_the_paper_s() -> None:
 
 
 @given(st.integers(1, 6), st.integers(0, 5), st.booleans(), st.integers(0, 999))
-def test_slateq_s_slate_is_the_best_of_all(k: int, more: int, outside: bool, seed: int) -> None:
+def test_slateq_s_slate_is_the_best_of_all(k: int, more: int, no_click: bool, seed: int) -> None:
     """Against every slate, its value by the decomposition written out; some weights are far
     apart."""
     rng = np.random.default_rng(seed)
@@ -130,9 +130,9 @@ def test_slateq_s_slate_is_the_best_of_all(k: int, more: int, outside: bool, see
 
     def worth(row: int, places: list[int]) -> float:
         w = weights[row, places].astype(float)
-        return float((w @ values[row, places] + outside * none[row]) / (w.sum() + outside))
+        return float((w @ values[row, places] + no_click * none[row]) / (w.sum() + no_click))
 
-    places, best = best_slates(weights, values, none, float(outside), k)
+    places, best = best_slates(weights, values, none, float(no_click), k)
     for row in range(n):
         assert len(set(places[row].tolist())) == k
         assert best[row] == pytest.approx(worth(row, places[row].tolist()), abs=1e-4)

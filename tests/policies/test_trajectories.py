@@ -57,7 +57,7 @@ def test_rows_are_the_choices_of_the_world(any_world: World) -> None:
     assert events.agg(pl.col("chosen").sum())["chosen"].max() == 1
     sums = events.agg(pl.col("probability").sum())["probability"].to_numpy()
     assert sums.max() < 1 + 1e-5
-    if not any_world.outside:
+    if not any_world.no_click:
         np.testing.assert_allclose(sums, 1, rtol=1e-5)
     assert set(frame["item"]) <= set(any_world.item_ids)
     # calibrated: in each tenth of the rows by probability, as many are chosen as should be

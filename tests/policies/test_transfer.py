@@ -21,9 +21,9 @@ from fastgaum.policies.explore import Explore
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.policies.transfer import TransferPolicy, shared_items, shared_pool
+from fastgaum.worlds.env_options import StepReward
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import POOL, Pool
-from fastgaum.worlds.rules import StepReward
 from fastgaum.worlds.true_world import Bait, TrueWorld
 from fastgaum.worlds.world import NO_ITEM, Past, Response
 from tests.builders import random_log, with_drawn_actions

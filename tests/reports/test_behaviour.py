@@ -47,7 +47,7 @@ def setting(request: pytest.FixtureRequest) -> tuple[SessionLog, LogVersions, He
         every,
         LogVersions.of(every, 1 + REPLICAS, model.space),
         score_log(model, every, "reward"),
-        model.outside,
+        model.no_click,
     )
 
 
@@ -78,7 +78,7 @@ def told(log: SessionLog, scored: HeadScores) -> list[dict[str, Any]]:
             p = (
                 float(probs[choice])
                 if item is not None
-                else math.exp(scored.outside_log_prob[event])
+                else math.exp(scored.no_click_log_prob[event])
             )
             row = {
                 "version": session // n_sessions,
@@ -123,8 +123,8 @@ def ratios(context: LogVersions, values: np.ndarray) -> np.ndarray:
 def test_means_are_those_told_event_by_event(
     setting: tuple[SessionLog, LogVersions, HeadScores, bool],
 ) -> None:
-    log, context, scored, outside = setting
-    found = dict(values_of(context, scored, outside))
+    log, context, scored, no_click = setting
+    found = dict(values_of(context, scored, no_click))
     events = told(log, scored)
     for event in events:
         event["log"] = math.log1p(event["choices"])
@@ -137,23 +137,23 @@ def test_means_are_those_told_event_by_event(
         assert ratios(context, found[name]) == pytest.approx(
             mean_of(events, value, counted), abs=1e-5
         ), name
-    assert ("click rate" in found) == outside
-    if outside:
+    assert ("click rate" in found) == no_click
+    if no_click:
         clicks = ratios(context, found["click rate"])
         assert clicks == pytest.approx(mean_of(events, "clicked", "all"))
     assert "place of the click" not in found
     for event in events:
         event["place"] = event["choice"] + 1
     ordered = dataclasses.replace(context, log=dataclasses.replace(log, ordered=True))
-    places = dict(values_of(ordered, scored, outside))["place of the click"]
+    places = dict(values_of(ordered, scored, no_click))["place of the click"]
     assert ratios(context, places) == pytest.approx(mean_of(events, "place", "clicks"))
 
 
 def test_intervals_are_those_of_drawn_users(
     setting: tuple[SessionLog, LogVersions, HeadScores, bool],
 ) -> None:
-    _, context, scored, outside = setting
-    values = dict(values_of(context, scored, outside))["surprise"]
+    _, context, scored, no_click = setting
+    values = dict(values_of(context, scored, no_click))["surprise"]
     found = compare_sides(context, "surprise", values, 4000, 3)
     (sums, counts), n = context.sums(values), context.n_users
     assert found["logged"] == pytest.approx(sums[0].sum() / counts[0].sum())
@@ -210,4 +210,4 @@ def test_no_click_without_a_probability_is_refused() -> None:
     with pytest.raises(
         ConfigError, match="which the model does not offer: train with no_click = always"
     ):
-        list(values_of(context, score_log(model, every, "reward"), model.outside))
+        list(values_of(context, score_log(model, every, "reward"), model.no_click))

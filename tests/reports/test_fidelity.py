@@ -15,7 +15,7 @@ import pytest
 from fastgaum.arrays import IntArray
 from fastgaum.baselines.registry import make_model
 from fastgaum.errors import ConfigError, LogFormatError
-from fastgaum.features.ordered_counts import folds_of, with_fold
+from fastgaum.features.training_order import folds_of, with_fold
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import TEST, SessionLog
 from fastgaum.logs.synthetic import SyntheticWorld

@@ -10,8 +10,8 @@ import pytest
 
 from fastgaum.errors import ConfigError, OutputError
 from fastgaum.reports import charts, plots
-from fastgaum.reports.others import best_published
 from fastgaum.reports.plots import COLOURS
+from fastgaum.reports.published_figures import best_published
 
 
 def table(n_models: int = 18) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 from fastgaum.baselines.registry import make_model
 from fastgaum.errors import ConfigError
-from fastgaum.features.ordered_counts import folds_of
+from fastgaum.features.training_order import folds_of
 from fastgaum.logs.log import TEST, TRAIN, VALIDATION
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.reports.grid import LOST, GridPlan, RunFigures, parse_resplits, run_all

@@ -26,8 +26,8 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.reports import plots as drawing
 from fastgaum.reports.charts import _by_epoch
 from fastgaum.reports.facts import report_facts
-from fastgaum.reports.others import best_published, published_models
 from fastgaum.reports.page import standings, to_html, write_report
+from fastgaum.reports.published_figures import best_published, published_models
 from fastgaum.reports.trained_run import open_run
 from tests.reports.workshop import HOSTILE, QUICK, Workshop
 

@@ -31,7 +31,7 @@ class FirstNew(World):
     """Users who take the first displayed item that they have not chosen before, or none."""
 
     def __init__(self, item_ids: pl.Series) -> None:
-        self.item_ids, self.state_dim, self.outside = item_ids, 1, True
+        self.item_ids, self.state_dim, self.no_click = item_ids, 1, True
         self.item_features = np.zeros((len(item_ids), 1), np.float32)
 
     def population(self, n: int) -> Population:
@@ -110,7 +110,7 @@ def test_draws_follow_the_world_and_the_seed() -> None:
     assert not np.array_equal(choices, replay(TrueWorld(world), log, 40_000, seed=2))
     size = log.display_offsets[1]
     shares = np.bincount(choices[:, 0] + 1, minlength=size + 1) / len(choices)
-    expected = np.append(truth.outside_probability[0], truth.probability[:size])
+    expected = np.append(truth.no_click_probability[0], truth.probability[:size])
     assert np.abs(shares - expected).max() < 4 * 0.5 / np.sqrt(len(choices))
 
 

@@ -18,7 +18,7 @@ from fastgaum.baselines.registry import make_model
 from fastgaum.errors import ConfigError, FastgaumError, NumericsError
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.models.choice_model import ChoiceModel
-from fastgaum.models.prepared import bootstrap_of
+from fastgaum.models.fit_data import bootstrap_of
 from fastgaum.models.user_model import members_of
 from fastgaum.reports.what_if import _widened
 from tests.builders import put

@@ -34,7 +34,7 @@ class SmallWorld(World):
         self.directions /= np.linalg.norm(self.directions, axis=1, keepdims=True)
         self.item_ids = pl.Series([f"i{i}" for i in range(n_items)])
         self.item_features = np.column_stack([self.base, self.directions])
-        self.state_dim, self.outside = state_dim, True
+        self.state_dim, self.no_click = state_dim, True
 
     def population(self, n: int) -> Population:
         return SmallPopulation(self, n)
@@ -87,6 +87,6 @@ class SmallPopulation(Population):
         same = slates[:, :, None] == slates[:, None, :]
         first = same.argmax(axis=2) == np.arange(slates.shape[1])
         weights = np.exp(self.utilities(slates)) * (first & (slates >= 0))
-        total = self.world.outside + weights.sum(axis=1)
-        none = self.world.outside / total
+        total = self.world.no_click + weights.sum(axis=1)
+        none = self.world.no_click / total
         return (weights / total[:, None]).astype(np.float32), none.astype(np.float32)

@@ -57,7 +57,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"tower_dim": 6},
     {"tower_dim": 5, "history_layers": 2, "relations": False},
     {"relations": True},
-    {"history": "pw", "set_context": False},
+    {"history": "pw", "relative_numbers": False},
 ]
 
 

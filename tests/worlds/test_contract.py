@@ -17,9 +17,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from fastgaum.errors import ActionError, ConfigError, NumericsError
 from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.policies.rollout import Setting, rollout
+from fastgaum.worlds.env_options import session_leaving
 from fastgaum.worlds.item_by_item import VectorCascadeWrapper
 from fastgaum.worlds.pools import Pool
-from fastgaum.worlds.rules import session_leaving
 from fastgaum.worlds.single_env import UserEnv
 from fastgaum.worlds.vector_env import UserVectorEnv
 from fastgaum.worlds.world import World

@@ -24,9 +24,9 @@ from fastgaum.nets.tensors import to_tensors
 from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.policies.rollout import Setting, rollout
 from fastgaum.threads import set_threads
+from fastgaum.worlds.env_options import session_leaving
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.logged import drawn_sessions
-from fastgaum.worlds.rules import session_leaving
 from fastgaum.worlds.vector_env import UserVectorEnv
 from fastgaum.worlds.world import NO_ITEM
 from tests.builders import put, random_log, with_drawn_actions
@@ -43,7 +43,7 @@ SMALL: dict[str, Any] = {
     "search": [],
     "folds": 0,
 }
-IDENTITY: dict[str, Any] = {"protocol": "identity", "relations": False, "set_context": False}
+IDENTITY: dict[str, Any] = {"protocol": "identity", "relations": False, "relative_numbers": False}
 
 
 _FITTED: dict[tuple[str, str], UserModel] = {}
@@ -74,7 +74,7 @@ def check_same_as_encoder(
     # sparse distributions are floored at 1e-12 before the logarithm
     np.testing.assert_allclose(had["probability"], log_probs.exp().numpy(), atol=1e-5)
     np.testing.assert_allclose(
-        had["none"], none.exp().numpy() if world.outside else 0 * had["none"], atol=1e-5
+        had["none"], none.exp().numpy() if world.no_click else 0 * had["none"], atol=1e-5
     )
     chosen, sizes = had["chosen"], np.diff(log.display_offsets)
     utilities = model.utility(batch).numpy()[chosen]
@@ -97,7 +97,7 @@ VARIANTS: list[dict[str, Any]] = [
     {**IDENTITY, "wide": False, "history_layers": 2},
     {"relations": False},
     {"relations": True},
-    {"relations": True, "set_context": False, "history_layers": 2},
+    {"relations": True, "relative_numbers": False, "history_layers": 2},
     {"history": "pw", "history_window": 3},
     {"regulariser": "l2"},
     {"regulariser": "tsallis"},
@@ -360,7 +360,7 @@ def test_a_user_s_trajectory_depends_on_its_keys_alone(changes: dict[str, Any]) 
         assert np.array_equal(many.states, again.states)
 
 
-@pytest.mark.parametrize("changes", [{}, {"protocol": "bags", "set_context": True}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"protocol": "bags", "relative_numbers": True}], ids=str)
 def test_an_item_of_a_pool_is_one_of_an_average_slate(changes: dict[str, Any]) -> None:
     """The mean over all slates of k that hold the item: exact, as scores are linear in the set."""
     changed = {**IDENTITY, "tower_dim": 6, **changes}

@@ -38,7 +38,7 @@ def test_utilities_and_probabilities_are_the_synthetic_world_s(changes: dict) ->
             probabilities, none = users.probabilities(slate)
             np.testing.assert_allclose(users.utilities(slate)[0], truth.utility[part], atol=1e-5)
             np.testing.assert_allclose(probabilities[0], truth.probability[part], atol=1e-5)
-            np.testing.assert_allclose(none[0], truth.outside_probability[event], atol=1e-5)
+            np.testing.assert_allclose(none[0], truth.no_click_probability[event], atol=1e-5)
             choice = log.choices[event]
             _force(users, log.items[part.start + choice] if choice >= 0 else -1)
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from fastgaum.features.fitting import fit_training
-from fastgaum.features.numbers import number_columns
-from fastgaum.features.ordered_counts import training_order
+from fastgaum.features.number_columns import number_columns
+from fastgaum.features.training_order import training_order
 from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.kernels.candidate_formulas import SESSION_NUMBERS
 from fastgaum.models.user_model import UserModel
@@ -21,7 +21,7 @@ from tests.builders import random_log
 from tests.worlds.simulated import keys_of, play
 from tests.worlds.test_learned_world import fitted, log_with_fields
 
-PLAIN: dict[str, Any] = {"relations": False, "set_context": False}
+PLAIN: dict[str, Any] = {"relations": False, "relative_numbers": False}
 
 
 def moved(world: LearnedWorld, n: int = 5) -> LearnedPopulation:
@@ -155,7 +155,7 @@ def test_ranges_are_those_of_the_training_sessions() -> None:
     log = random_log(4, n_sessions=80, n_items=40, no_click=0.3)
     space = fitted(log).space
     assert space is not None
-    made_of = space.protocol, space.set_context, space.relations is not None
+    made_of = space.protocol, space.relative_numbers, space.relations is not None
     encoded = fit_training(log, *made_of, order=training_order(log))[1].numbers
     start, scale = space.code.start[: space.n_raw], space.code.scale[: space.n_raw]
     np.testing.assert_allclose((space.least - start) / scale, encoded.min(axis=0), atol=1e-5)

@@ -378,6 +378,6 @@ def test_members_that_make_no_set_are_refused(set_model: UserModel) -> None:
     assert isinstance(world_of_model(model), LearnedWorld)
     assert isinstance(world_of_model(set_model), WorldSet)
     always = LearnedWorld(set_model)
-    always.outside = False
+    always.no_click = False
     with pytest.raises(ConfigError, match="do not agree whether no click is a choice"):
         WorldSet([one, always])

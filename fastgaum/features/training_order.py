@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from fastgaum.arrays import BoolArray, Float64Array, IntArray, LongArray
 from fastgaum.features.coded_log import CodedLog
-from fastgaum.features.numbers import place_rates
+from fastgaum.features.number_columns import place_rates
 from fastgaum.features.sessions import EncodedSessions, Selection
 from fastgaum.features.space import FeatureSpace
-from fastgaum.features.statistics import StatisticsCounter, scale_counts
+from fastgaum.features.training_counts import StatisticsCounter, scale_counts
 from fastgaum.logs.hashes import Hashes, mixed_bits
 from fastgaum.logs.log import TEST, TRAIN, VALIDATION, SessionLog
 from fastgaum.presets import FOLDS_BELOW

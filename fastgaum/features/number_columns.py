@@ -51,14 +51,14 @@ def number_columns(wanted: Sequence[str], number_names: Sequence[str]) -> LongAr
     return np.array([at.get(name, -1) for name in wanted], np.int64)
 
 
-def varying_columns(number_names: Sequence[str], set_context: bool) -> LongArray:
+def varying_columns(number_names: Sequence[str], relative_numbers: bool) -> LongArray:
     """Columns of numbers that also come less their mean over the display set."""
     # one candidate at most is the context's item: its copy would say the same; places have the same
     # mean in all displays of one length
     without = (*SAME_FOR_SET, *PLACE_NUMBERS)
     columns = [
         column
-        for column, name in enumerate(number_names if set_context else ())
+        for column, name in enumerate(number_names if relative_numbers else ())
         if name not in without and not name.startswith(SAME_AS)
     ]
     return np.array(columns, np.int64)

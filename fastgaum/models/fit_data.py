@@ -13,13 +13,13 @@ from fastgaum.errors import FeatureMismatchError, require_whole
 from fastgaum.features.coded_log import CodedLog
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_training
-from fastgaum.features.ordered_counts import folds_of, with_all_training
 from fastgaum.features.sessions import EncodedSessions, select_sessions
 from fastgaum.features.space import FeatureSpace
+from fastgaum.features.training_order import folds_of, with_all_training
 from fastgaum.game.loop import TrainingData
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
-from fastgaum.models.splits import require_validation
+from fastgaum.models.fit_checks import require_validation
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class PreparedLog:
             LogFormatError: a split is empty.
             FeatureMismatchError: the log has other fields than that of `start`.
         """
-        log, switches = self.log, (config.set_context, config.relations, config.examination)
+        log, switches = self.log, (config.relative_numbers, config.relations, config.examination)
         bags = config.protocol != "bags" or config.counts
         protocol = config.protocol if bags else "identity"
         made_of = (protocol, *switches, config.tower_dim > 0, config.pieces)

@@ -19,7 +19,7 @@ from fastgaum.features.crossed import (
     most_displayed,
     no_crossed,
 )
-from fastgaum.features.numbers import varying_columns
+from fastgaum.features.number_columns import varying_columns
 from fastgaum.features.relations import PairCounter, Relations, rule_of
 from fastgaum.features.sessions import select_sessions
 from fastgaum.features.space import FeatureSpace
@@ -130,5 +130,5 @@ def of_relations(space: FeatureSpace) -> BoolArray:
 def _made_of(space: FeatureSpace, made: set[str]) -> BoolArray:
     names = space.number_names
     base = np.array([name in made for name in names], bool)
-    raw = np.concatenate([base, base[varying_columns(names, space.set_context)]])
+    raw = np.concatenate([base, base[varying_columns(names, space.relative_numbers)]])
     return raw[space.code.columns]
