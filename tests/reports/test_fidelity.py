@@ -84,7 +84,6 @@ def test_a_wrong_world_is_found(log: SessionLog, reader: ChoiceModel) -> None:
     """True users whose items have each other's popularity."""
     wrong = TrueWorld(WORLD)
     wrong.base = np.random.default_rng(0).permutation(wrong.base)
-    wrong.law = wrong.law._replace(utility=wrong.law.utility._replace(base=wrong.base))
     report = fidelity(reader, log, world=wrong, split="test", **FAST)  # type: ignore[arg-type]
     assert {"popularity, mean log", "surprise"} <= set(found(report))
 
