@@ -49,8 +49,7 @@ class OnlineModel:
     def __init__(self, model: NetworksModel, head: Head = "reward") -> None:
         """Copy a model's networks. Raises ConfigError for a model that is not fitted, or lacks the
         head."""
-        self.networks = FixedNetworks(model, head)
-        self.members = [OnlineModel(one, head) for one in model.members]
+        self.fits = [FixedNetworks(one, head) for one in (model, *model.members)]
         self.space = space = self.networks.space
         self.item_ids = space.categorical[0].values
         self.context_fields = space.context_holds
@@ -67,6 +66,11 @@ class OnlineModel:
                 name = VIEWS if name == LOG_VIEWS else name
                 self.fields[name], self.columns[name] = None, column
         self._use_table(self.item_ids[:0], {}, None)
+
+    @property
+    def networks(self) -> FixedNetworks:
+        """Those of the first fit."""
+        return self.fits[0]
 
     def _use_table(
         self,
@@ -117,10 +121,9 @@ class OnlineModel:
             of_log = LOG_VIEWS if name == VIEWS else name
             values[of_log] = self.encoded(name, column.to_list(), len(ids))
         other._use_table(ids, values, vectors.of_table(ids, table) if vectors.dim else None)
-        if other.catalogue.vectors is not None:
+        if (of_items := other.catalogue.vectors) is not None:
             n = other.catalogue.n_items + 1
-            other.networks = self.networks.with_vectors(other.catalogue.vectors, n)
-        other.members = [one.with_item_table(table) for one in self.members]
+            other.fits = [one.with_vectors(of_items, n) for one in self.fits]
         return other
 
     def candidates(
@@ -233,9 +236,8 @@ class OnlineUser:
 
     def __init__(self, model: OnlineModel) -> None:
         self.model = model
-        self._others = [OnlineUser(one) for one in model.members]
         # predict scores what there is, however far from what training has seen
-        self._users = Users(model.networks, 1, within=False)
+        self._users = Users(model.fits, 1, within=False, n_following=len(model.fits))
         self._further: dict[str, int] = {}
         """numbers of items that the catalogue lacks, behind its rows"""
         self._seen: set[str] = set()
@@ -280,13 +282,12 @@ class OnlineUser:
             ConfigError: the display is empty, has an item twice, or lacks what the model reads.
             NumericsError: a score is not finite.
         """
-        networks = self.model.networks
-        scores = self._scores(items, context, fields)
-        offsets = np.array([0, len(scores)], np.int32)
-        probs, none = networks.distribution(scores, offsets)
-        own = np.append(probs, none) if networks.no_click else probs
-        others = [one.probabilities(items, context, fields) for one in self._others]
-        return np.mean([own, *others], 0, np.float32) if others else own
+        networks, of_fits = self.model.networks, self._scores(items, context, fields)
+        offsets, found = np.array([0, len(of_fits[0])], np.int32), []
+        for scores in of_fits:
+            probs, none = networks.distribution(scores, offsets)
+            found.append(np.append(probs, none) if networks.no_click else probs)
+        return found[0] if len(found) == 1 else np.mean(found, 0, np.float32)
 
     def chose(self, item: str | int | None) -> None:
         """Choose an item of the display that was scored last, or None; the state moves on.
@@ -308,8 +309,6 @@ class OnlineUser:
                 )
             place = items.index(key)
         self._users.move(shown, np.array([place], np.int32))
-        for one in self._others:
-            one.chose(item)
         self._shown = None
         self.n_events += 1
 
@@ -328,8 +327,6 @@ class OnlineUser:
         """
         require_type("fields", fields or {}, Mapping)
         self._users.act(_ONE, self.model.action_ids(item_key(item), action, fields or {}))
-        for one in self._others:
-            one.acted(item, action, fields)
         self._shown = None
 
     def _scores(
@@ -337,7 +334,7 @@ class OnlineUser:
         items: Sequence[str | int],
         context: Mapping[str, object] | None,
         fields: Mapping[str, Sequence[object]] | None,
-    ) -> FloatArray:
+    ) -> list[FloatArray]:
         model, n_items = self.model, self.model.catalogue.n_items
         require_type("fields", fields or {}, Mapping)
         require_type("context", context or {}, Mapping)
@@ -369,18 +366,20 @@ class OnlineUser:
         self._seen.update(keys)
         offsets = np.array([0, len(keys)], np.int32)
         shown = self._users.show(UserDisplays(_ONE, offsets, shown_items), ids, numbers, rows)
-        scores = self._users.scores(model.networks.chooser, shown)
+        users, batch = shown.users, shown.batch
+        found = [one.scores("chooser", users, batch, True) for one in self._users.members]
         # what was never scored has no choice
         self._shown = None
-        if not np.isfinite(scores).all():
-            at = int(np.argmin(np.isfinite(scores)))
-            raise NumericsError(
-                f"item {show(keys[at])} has the score {scores[at]}, a finite one is "
-                "required: correct the display's numbers where they are far from the training "
-                "log's, or train again (the model has diverged)"
-            )
+        for scores in found:
+            if not np.isfinite(scores).all():
+                at = int(np.argmin(np.isfinite(scores)))
+                raise NumericsError(
+                    f"item {show(keys[at])} has the score {scores[at]}, a finite one is "
+                    "required: correct the display's numbers where they are far from the "
+                    "training log's, or train again (the model has diverged)"
+                )
         self._shown = shown, keys
-        return scores
+        return found
 
 
 def item_key(item: object) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator, Sequence
 from copy import copy, deepcopy
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -144,18 +146,15 @@ class ShownDisplays(NamedTuple):
         return UserDisplays(self.users, self.batch.offsets, self.items)
 
 
-class Users:
-    """n users with their histories.
+class UserStates:
+    """What networks make of n users: their histories, and the states of these and of contexts.
 
     Attributes:
         states: state of each user's history, then its context, shape (n, state_dim).
     """
 
-    def __init__(self, networks: FixedNetworks, n: int, within: bool) -> None:
-        """Make n users without history; `within` as in `SessionCounts`."""
-        self.networks, self.n = networks, n
-        self.everyone: IntArray = np.arange(n, dtype=np.int32)
-        self.counts = SessionCounts(networks.space, n, within)
+    def __init__(self, networks: FixedNetworks, n: int) -> None:
+        self.networks = networks
         self.histories = (
             RecurrentHistories(networks.history, n)
             if isinstance(networks.history, HistorySteps)
@@ -165,9 +164,78 @@ class Users:
 
     def reset(self, users: IntArray | slice) -> None:
         """Forget those users' sessions; their contexts stay."""
-        self.counts.reset(users)
         self.histories.reset(users)
         self.states[users, : self.networks.history_dim] = 0
+
+    def scores(
+        self,
+        head: Literal["chooser", "reward"],
+        users: IntArray,
+        shown: DisplayBatch,
+        examined: bool,
+    ) -> FloatArray:
+        """A scorer's scores of the candidates shown to these users, (n_candidates,)."""
+        networks, states = self.networks, self.states
+        if not _are_all(users, len(states)):
+            states = states.take(users, 0)
+        scorer = networks.chooser if head == "chooser" else networks.reward
+        return ScorerPass(scorer, Room(), shown, states, None, examined=examined).forward()
+
+    def tell(self, users: IntArray, tokens: BagArrays) -> None:
+        """Move the histories of users on by a token each."""
+        if len(users):
+            self.states[users, : self.networks.history_dim] = self.histories.advance(users, tokens)
+
+    def give_context(self, users: npt.NDArray[np.integer], context: EncodedContext) -> None:
+        """Give users the context of their event."""
+        networks, rows = self.networks, self.networks.items[context.ids]
+        if networks.reads_vectors and networks.fields_of_items:
+            # the last row of vectors is that of no item
+            last = networks.n_vectors - 1
+            known = (context.items >= 0) & (context.items < last)
+            vectors = networks.n_ids + np.where(known, context.items, last)
+            rows[:, networks.fields_of_items] += networks.items[vectors]
+        rows = rows.reshape(len(rows), rows.shape[1] * rows.shape[2])
+        self.states[users, networks.history_dim :] = np.concatenate([rows, context.numbers], 1)
+
+
+class Users:
+    """n users with their histories, who choose by the networks of one of some fits each.
+
+    Fits of one model read the same of a display: it is counted and encoded once for all. Where
+    there are several, users come ordered by their fit (`member_of`).
+
+    Attributes:
+        members: what each fit makes of the users; the first `n_following` follow all of them.
+        member_of: the fit of each user, shape (n,).
+    """
+
+    def __init__(
+        self, fits: Sequence[FixedNetworks], n: int, within: bool, n_following: int = 1
+    ) -> None:
+        """Make n users without history, in the first fit; `within` as in `SessionCounts`."""
+        self.networks, self.n, self.n_following = fits[0], n, n_following
+        self.everyone: IntArray = np.arange(n, dtype=np.int32)
+        self.counts = SessionCounts(self.networks.space, n, within)
+        self.members = [UserStates(one, n) for one in fits]
+        self.member_of: IntArray = np.zeros(n, np.int32)
+
+    @property
+    def states(self) -> FloatArray:
+        """States by the first fit, (n, state_dim)."""
+        return self.members[0].states
+
+    def seen_by_first(self) -> Users:
+        """The same users as the first fit takes them to be, whose states these are."""
+        other = copy(self)
+        other.members, other.member_of = self.members[:1], np.zeros(self.n, np.int32)
+        return other
+
+    def reset(self, users: IntArray | slice) -> None:
+        """Forget those users' sessions; their contexts stay."""
+        self.counts.reset(users)
+        for member in self.members:
+            member.reset(users)
 
     def show(
         self,
@@ -210,27 +278,33 @@ class Users:
         return ShownDisplays(shown.users, shown.items, batch)
 
     def scores(
-        self, scorer: ScorerKernels, shown: ShownDisplays, examined: bool = True
+        self, head: Literal["chooser", "reward"], shown: ShownDisplays, examined: bool = True
     ) -> FloatArray:
-        """A scorer's scores of candidates, (n_candidates,); examined: whether places add to
-        them."""
-        everyone = _are_all(shown.users, len(self.states))
-        states = self.states if everyone else self.states.take(shown.users, 0)
-        return _scores(scorer, shown.batch, states, examined)
+        """Scores of candidates, (n_candidates,), by each user's own fit; examined: whether places
+        add to them."""
+        users, batch = shown.users, shown.batch
+        if len(self.members) == 1:
+            return self.members[0].scores(head, users, batch, examined)
+        found = np.empty(len(batch.ids), np.float32)
+        for member, first, last in self._ranges(users):
+            part = slice(batch.offsets[first], batch.offsets[last])
+            own = batch.slice(first, last)
+            found[part] = self.members[member].scores(head, users[first:last], own, examined)
+        return found
 
     def utilities(self, shown: ShownDisplays, chosen: IntArray) -> FloatArray:
         """The reward's utility of each chosen candidate, without the examination of its place,
         (n_events,), 0 for -1."""
         utilities = np.zeros(len(chosen), np.float32)
         clicked = np.flatnonzero(chosen >= 0).astype(np.int32)
-        at, batch, reward = chosen[clicked], shown.batch, self.networks.reward
+        at, batch = chosen[clicked], shown.batch
         if len(at):
             offsets = np.arange(len(at) + 1, dtype=np.int32)
             further = None if batch.vector_ids is None else batch.vector_ids[at]
             ids, numbers, parts = batch.ids[at], batch.numbers[at], parts_of(offsets)
             alone = DisplayBatch(offsets, ids, numbers, parts, vector_ids=further)
-            states = self.states[shown.users[clicked]]
-            utilities[clicked] = _scores(reward, alone, states, examined=False)
+            of_clicked = ShownDisplays(shown.users[clicked], shown.items[at], alone)
+            utilities[clicked] = self.scores("reward", of_clicked, examined=False)
         return utilities
 
     def move(self, shown: ShownDisplays, chosen: IntArray) -> None:
@@ -251,23 +325,34 @@ class Users:
 
     def tell(self, users: IntArray, tokens: BagArrays) -> None:
         """Move the histories of users on by a token each."""
-        if len(users):
-            states = self.histories.advance(users, tokens)
-            self.states[users, : self.networks.history_dim] = states
+        for follower in self.members[: self.n_following]:
+            follower.tell(users, tokens)
+        if len(self.members) == self.n_following:
+            return
+        ids, offsets, numbers = tokens
+        for member, first, last in self._ranges(users):
+            if member >= self.n_following:
+                start, stop = offsets[first], offsets[last]
+                own = BagArrays(
+                    ids[start:stop], offsets[first : last + 1] - start, numbers[first:last]
+                )
+                self.members[member].tell(users[first:last], own)
 
     def give_context(self, users: npt.NDArray[np.integer], context: EncodedContext) -> None:
         """Give users the context of their event."""
-        networks, rows = self.networks, self.networks.items[context.ids]
-        if networks.reads_vectors and networks.fields_of_items:
-            # the last row of vectors is that of no item
-            last = networks.n_vectors - 1
-            known = (context.items >= 0) & (context.items < last)
-            vectors = networks.n_ids + np.where(known, context.items, last)
-            rows[:, networks.fields_of_items] += networks.items[vectors]
-        rows = rows.reshape(len(rows), rows.shape[1] * rows.shape[2])
-        self.states[users, networks.history_dim :] = np.concatenate([rows, context.numbers], 1)
+        for member in self.members:
+            member.give_context(users, context)
         self.counts.context_items[users] = context.items
-        self.counts.context_rows[users] = context.ids - networks.context_starts
+        self.counts.context_rows[users] = context.ids - self.networks.context_starts
+
+    def _ranges(self, users: IntArray) -> Iterator[tuple[int, int, int]]:
+        """Each fit that some of these users have, its first user, and the one after its last."""
+        fits = self.member_of[users]
+        assert (fits[1:] >= fits[:-1]).all(), "users come ordered by their fit"
+        bounds = np.searchsorted(fits, np.arange(len(self.members) + 1)).tolist()
+        for member, (first, last) in enumerate(pairwise(bounds)):
+            if first < last:
+                yield member, first, last
 
 
 class RecurrentHistories:
@@ -342,12 +427,6 @@ def _append_vectors(layer: BagLinear, vectors: VectorsOfRows, n: int) -> None:
         part = torch.from_numpy(vectors(slice(start, stop)))
         rows[len(table) + start : len(table) + stop] = part @ projection.detach()
     layer.table, layer.projection = nn.Parameter(rows), None
-
-
-def _scores(
-    scorer: ScorerKernels, shown: DisplayBatch, states: FloatArray, examined: bool
-) -> FloatArray:
-    return ScorerPass(scorer, Room(), shown, states, None, examined=examined).forward()
 
 
 def _are_all(users: IntArray, n: int) -> bool:

@@ -35,6 +35,17 @@ class DisplayBatch:
         """memory of the numbering, used again by the next batch's; None: its own"""
         self._named: NamedParts | None = None
 
+    def slice(self, first: int, last: int) -> DisplayBatch:
+        """The display sets of events `first` to `last` − 1."""
+        offsets = self.offsets[first : last + 1] - self.offsets[first]
+        part = slice(self.offsets[first], self.offsets[last])
+        of_vectors = [
+            None if one is None else one[part] for one in (self.vector_rows, self.vector_ids)
+        ]
+        return DisplayBatch(
+            offsets, self.ids[part], self.numbers[part], parts_of(offsets), *of_vectors
+        )
+
     def named(self, slot_of: IntArray) -> NamedParts:
         """The numbered rows of `ids`; slot_of: (n_ids,), −1."""
         if self._named is None:

@@ -170,7 +170,7 @@ class LearnedWorld(World):
         """Make n users without history. Raises ConfigError unless n is positive."""
         if n < 1:
             raise ConfigError(f"a population has at least one user, got n = {n}")
-        return LearnedPopulation(self, n)
+        return LearnedPopulation(self, self, Users([self.networks], n, within=True))
 
     def past(self, keys: KeyArray) -> Iterator[Past]:
         """As the base says: the logged prefixes."""
@@ -275,18 +275,20 @@ class ContextPopulation(Population):
 
 
 class LearnedPopulation(ContextPopulation):
-    """Users of a `LearnedWorld`."""
+    """Users of a `LearnedWorld`.
 
-    world: LearnedWorld
+    Attributes:
+        first: the world; of users of a set (`worlds.world_set`) its first one."""
 
-    def __init__(self, world: LearnedWorld, n: int) -> None:
-        self.world, self.n = world, n
-        self.users = Users(world.networks, n, within=True)
+    world: World
+
+    def __init__(self, world: World, first: LearnedWorld, users: Users) -> None:
+        self.world, self.first, self.users, self.n = world, first, users, users.n
         self.everyone = self.users.everyone
         self.contexts: UserContexts | None = None
-        if world.context is not None:
-            logged, within = world.logged_contexts, world.starts is not None
-            self.contexts = UserContexts(world.context, logged, within, self.users)
+        if first.context is not None:
+            logged, within = first.logged_contexts, first.starts is not None
+            self.contexts = UserContexts(first.context, logged, within, self.users)
         self._seen = self.users.states.view()
         self._seen.flags.writeable = False
 
@@ -302,8 +304,8 @@ class LearnedPopulation(ContextPopulation):
         the base."""
         keys, who = checked_reset(keys, rows, self.n)
         self.users.reset(who)
-        if self.world.starts is not None:
-            self.world.starts.play(self.users, who, keys)
+        if self.first.starts is not None:
+            self.first.starts.play(self.users, who, keys)
         if self.contexts is not None:
             self.contexts.reset(who, keys)
 
@@ -319,9 +321,9 @@ class LearnedPopulation(ContextPopulation):
 
     def choose(self, who: IntArray, slates: IntArray, keys: KeyArray) -> Response:
         """As the base says."""
-        users, networks = self.users, self.world.networks
+        users, networks = self.users, self.first.networks
         shown, items, places = self._show(who, slates)
-        scores, offsets = users.scores(networks.chooser, shown), shown.batch.offsets
+        scores, offsets = users.scores("chooser", shown), shown.batch.offsets
         probs, none = networks.distribution(scores, offsets)
         chosen = np.empty(len(who), np.int32)
         kernels.draw_choices(offsets, items, probs, none, keys, chosen)
@@ -355,12 +357,12 @@ class LearnedPopulation(ContextPopulation):
     def ids_of_action(self, items: IntArray, action: str) -> tuple[IntArray, IntArray]:
         """The users who act, and the feature ids of their actions. Raises ConfigError as
         `acted`."""
-        if self.world.action_ids is None:
+        if self.first.action_ids is None:
             super().acted(items, action)
-        assert self.world.action_ids is not None
+        assert self.first.action_ids is not None
         items = checked_slates(np.reshape(items, (-1, 1)), self.n, self.world.n_items)[:, 0]
         who = np.flatnonzero(items != NO_ITEM).astype(np.int32)
-        return who, self.world.action_ids.of(items[who], action)
+        return who, self.first.action_ids.of(items[who], action)
 
     def value(self, who: IntArray, pools: IntArray, k: int | None) -> FloatArray:
         """As the base says."""
@@ -373,18 +375,25 @@ class LearnedPopulation(ContextPopulation):
             of_users = np.broadcast_to(pools if pools.ndim == 1 else pools[part], (len(some), m))
             shown, _, places = self._show(some, np.ascontiguousarray(of_users), set_size=k or 0)
             rows = np.repeat(np.arange(len(some)), np.diff(shown.batch.offsets))
-            found = self.users.scores(self.world.networks.reward, shown, examined=False)
+            found = self.users.scores("reward", shown, examined=False)
             result[part][rows, places[: len(rows)]] = found
         return result
 
     def weigh(self, who: IntArray, slates: IntArray) -> tuple[FloatArray, FloatArray]:
         """As the base says."""
         shown, _, places = self._show(who, slates)
-        offsets, networks = shown.batch.offsets, self.world.networks
-        found, none = networks.distribution(self.users.scores(networks.chooser, shown), offsets)
         probs = np.zeros(slates.shape, np.float32)
-        probs[np.repeat(np.arange(len(who)), np.diff(offsets)), places[: len(found)]] = found
+        none = self._weigh(shown, self.users.scores("chooser", shown), places, probs)
         return probs, none
+
+    def _weigh(
+        self, shown: ShownDisplays, scores: FloatArray, places: IntArray, probs: FloatArray
+    ) -> FloatArray:
+        """Write the probability of each place of the slates, (n, k); return those of no click."""
+        offsets = shown.batch.offsets
+        found, none = self.first.networks.distribution(scores, offsets)
+        probs[np.repeat(np.arange(len(probs)), np.diff(offsets)), places[: len(found)]] = found
+        return none
 
     def _show(
         self, who: IntArray, slates: IntArray, is_read: bool = True, set_size: int = 0
@@ -399,7 +408,7 @@ class LearnedPopulation(ContextPopulation):
         return shown, items, places
 
     def _shown(self, displays: UserDisplays, set_size: int) -> ShownDisplays:
-        catalogue, items = self.world.catalogue, displays.items
+        catalogue, items = self.first.catalogue, displays.items
         ids, numbers = catalogue.ids.take(items, 0), catalogue.fixed.take(items, 0)
         return self.users.show(displays, ids, numbers, items, set_size)
 

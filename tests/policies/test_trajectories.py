@@ -67,11 +67,11 @@ def test_rows_are_the_choices_of_the_world(any_world: World) -> None:
 
 
 def test_in_a_set_they_are_those_of_the_user_s_own_member(
-    learned: LearnedWorld, learned_log: SessionLog
+    learned_log: SessionLog,
 ) -> None:
-    other = UserModel.from_preset("fastgaum", epochs=1, warm_start=1, search=[], folds=0, seed=1)
-    other.fit(learned_log)
-    world = WorldSet([learned, LearnedWorld(other)])
+    model = UserModel.from_preset("fastgaum", epochs=1, warm_start=1, search=[], folds=2)
+    model.fit(learned_log)
+    world = WorldSet.of(model)
     users, keys = world.population(40), first_keys(40, 0).of(START)
     users.reset(keys)
     frame = played(world, horizon=1)

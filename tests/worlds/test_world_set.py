@@ -12,7 +12,6 @@ import pytest
 from fastgaum.errors import ConfigError
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel, members_of
 from fastgaum.policies.evaluation import advise, judge, lower_bound_of, member_means, recommend
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
@@ -87,8 +86,8 @@ def test_every_user_lives_in_the_member_that_its_key_draws(set_model: UserModel)
         first.follow(slates, response.places, active)
         np.testing.assert_allclose(users.states, first.states, atol=1e-5)
         for member, one in enumerate(alone):
-            mine, own = members == member, world.own_of[member][slates]
-            every = world.own_of[member][: world.n_items]
+            mine, own = members == member, slates
+            every = np.arange(world.n_items, dtype=np.int32)
             np.testing.assert_allclose(utilities[mine], one.utilities(own, 3)[mine], atol=1e-5)
             np.testing.assert_allclose(of_pool[mine], one.utilities(every)[mine], atol=1e-5)
             of_places, of_none = one.probabilities(own)
@@ -123,8 +122,8 @@ def test_disagreement_is_the_mean_distance_to_the_mean_choice(set_model: UserMod
     for t in range(3):
         slates = slates_of(world, t, n=40)
         each = []
-        for one, own_of in zip(alone, world.own_of, strict=True):
-            places, none = one.probabilities(own_of[slates])
+        for one in alone:
+            places, none = one.probabilities(slates)
             each.append(np.concatenate([places, none[:, None]], axis=1).astype(np.float64))
         mean = sum(each) / 3
         slow = [[np.abs(one[i] - mean[i]).sum() / 2 for one in each] for i in range(40)]
@@ -132,8 +131,8 @@ def test_disagreement_is_the_mean_distance_to_the_mean_choice(set_model: UserMod
         np.testing.assert_allclose(found, np.mean(slow, axis=1), atol=1e-6)
         assert 0.001 < found.mean() < 2 / 3
         response = users.step(slates, keys_of(9 + t, 40))
-        for one, own_of in zip(alone, world.own_of, strict=True):
-            one.follow(own_of[slates], response.places)
+        for one in alone:
+            one.follow(slates, response.places)
     with pytest.raises(ConfigError, match="follow_all=True"):
         world.population(4).disagreement(slates[:4])
 
@@ -285,12 +284,11 @@ def test_the_lower_bound_of_folds_on_known_numbers() -> None:
 def test_a_set_knows_whether_its_members_share_their_users(
     set_model: UserModel, small_model: UserModel, small_log: SessionLog
 ) -> None:
-    """However it is made of the fits of one model; fits of several models do not."""
+    """However it is made of the fits of one model."""
     by_hand = WorldSet([LearnedWorld(one) for one in members_of(set_model)])  # type: ignore[arg-type]
     assert by_hand.folds == WorldSet.of(set_model).folds == 3
     assert LearnedWorld(set_model).folds == 0
-    others = [LearnedWorld(small_model), LearnedWorld(set_model)]
-    assert WorldSet(others).folds == WorldSet([others[0]] * 2).folds == 0
+    assert WorldSet([LearnedWorld(small_model)] * 2).folds == 0
     returns = {"greedy": np.zeros(60, np.float32), "plan": np.arange(60, dtype=np.float32) % 5 + 9}
     members = np.arange(60, dtype=np.int32) % 5
     unlike, of_folds = (recommend(returns, members, folds=folds) for folds in (0, 5))
@@ -328,11 +326,9 @@ def test_a_reset_takes_a_key_of_each_of_its_users(set_model: UserModel) -> None:
 
 
 def test_users_of_all_members_begin_in_one_way(set_model: UserModel, small_log: SessionLog) -> None:
-    other = synthesise(600, preset="sample", seed=4, n_items=20, no_click=0.3)[0]
     begun: Any = {"log": small_log, "starts": "logged"}
     worlds = [LearnedWorld(set_model), LearnedWorld(set_model, **begun)]
     worlds += [LearnedWorld(set_model, **begun, split="test")]
-    worlds += [LearnedWorld(set_model, starts="logged", log=other, further=None)]
     for number, one in enumerate(worlds):
         for another in worlds[number + 1 :]:
             for pair in ([one, another], [another, one]):
@@ -341,14 +337,16 @@ def test_users_of_all_members_begin_in_one_way(set_model: UserModel, small_log: 
     assert WorldSet([LearnedWorld(set_model, **begun), worlds[1]]).head == "generator"
 
 
-def test_members_that_make_no_set_are_refused(set_model: UserModel) -> None:
+def test_members_that_make_no_set_are_refused(set_model: UserModel, small_model: UserModel) -> None:
     one = LearnedWorld(set_model)
     with pytest.raises(ConfigError, match="at least one member"):
         WorldSet([])
     more = LearnedWorld(set_model, further=pl.Series(["another"]))
-    with pytest.raises(ConfigError, match="member 1 does not know the item 'another' of member 0"):
+    with pytest.raises(ConfigError, match="member 1 has other items than member 0"):
         WorldSet([more, one])
-    assert WorldSet([one, more]).n_items == one.n_items
+    for other in (LearnedWorld(small_model), LearnedWorld(set_model, "reward")):
+        with pytest.raises(ConfigError, match="not fits of one model with one head"):
+            WorldSet([one, other])
     model = UserModel.from_preset(
         "fastgaum", epochs=1, warm_start=1, search=[], folds=0, hidden=[4]
     )
@@ -357,7 +355,3 @@ def test_members_that_make_no_set_are_refused(set_model: UserModel) -> None:
         WorldSet.of(model)
     assert isinstance(world_of_model(model), LearnedWorld)
     assert isinstance(world_of_model(set_model), WorldSet)
-    always = LearnedWorld(set_model)
-    always.no_click = False
-    with pytest.raises(ConfigError, match="do not agree whether no click is a choice"):
-        WorldSet([one, always])
