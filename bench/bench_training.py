@@ -16,7 +16,7 @@ import torch
 from fastgaum import threads
 from fastgaum.bench.races import Bar, Group, Race
 from fastgaum.bench.rivals.flops import round_flops
-from fastgaum.bench.rivals.stock_torch import StockTorch
+from fastgaum.bench.rivals.nano import StockTorch
 from fastgaum.config import Config
 from fastgaum.features.batches import Batch, batches
 from fastgaum.features.fitting import fit_training

@@ -118,6 +118,11 @@ def run(function: Callable[..., object], parts: Sequence[tuple[object, ...]]) ->
 
 def run_chains(chains: Sequence[Sequence[Call]]) -> None:
     """Make the calls of each chain in turn, chains shared over threads as by `run`."""
+    if len(chains) == 1:
+        _one_blas_thread()
+        for function, arguments in chains[0]:
+            function(*arguments)
+        return
 
     def in_turn(*chain: Call) -> None:
         for function, arguments in chain:

@@ -135,8 +135,9 @@ class OnlineModel:
         Raises:
             ConfigError: a field is missing, unknown or wrong, or an item has no vector.
         """
-        catalogue = self.catalogue
-        rows = np.array([catalogue.rows.get(item, catalogue.n_items) for item in items], np.int32)
+        catalogue, row_of = self.catalogue, self.catalogue.rows
+        unknown = catalogue.n_items
+        rows = np.array([row_of.get(item, unknown) for item in items], np.int32)
         ids, numbers = catalogue.ids.take(rows, 0), catalogue.fixed.take(rows, 0)
         for name in given:
             if name not in self.fields:

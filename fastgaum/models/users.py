@@ -31,7 +31,7 @@ from fastgaum.nets.histories import Carry, HistoryEncoder, Recurrent
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import Shannon
 from fastgaum.nets.tensors import Bags
-from fastgaum.ops.displays import DisplayBatch, Room, parts_of
+from fastgaum.ops.displays import DisplayBatch, allocate, parts_of
 from fastgaum.ops.history import HistorySteps
 from fastgaum.ops.scorer import ScorerKernels, ScorerPass
 
@@ -179,7 +179,7 @@ class UserStates:
         if not _are_all(users, len(states)):
             states = states.take(users, 0)
         scorer = networks.chooser if head == "chooser" else networks.reward
-        return ScorerPass(scorer, Room(), shown, states, None, examined=examined).forward()
+        return ScorerPass(scorer, allocate, shown, states, None, examined=examined).forward()
 
     def tell(self, users: IntArray, tokens: BagArrays) -> None:
         """Move the histories of users on by a token each."""

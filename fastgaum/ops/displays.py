@@ -69,6 +69,11 @@ class Room:
         return array
 
 
+def allocate(_: str, *shape: int) -> FloatArray:
+    """An array of its own, where one pass alone is made."""
+    return np.empty(shape, np.float32)
+
+
 def parts_of(
     display_offsets: IntArray, least: int = CANDIDATES_OF_PART, most: int = 16
 ) -> list[tuple[int, int]]:

@@ -143,6 +143,7 @@ class HistorySteps:
         of.bind()
         (first,), *above = of.weights
         self.size, self.map = of.size, of.map
+        self.planned = plan(np.arange(2, dtype=np.int32), of.size)
         self.layers = [(gate_blocks(first, 4, of.size), of.no_bias)]
         for hh, ih, own in above:
             joined = np.concatenate([hh, ih], axis=1)
@@ -158,7 +159,11 @@ class HistorySteps:
         n = len(tokens.numbers)
         x = np.empty((n, 4 * self.size), np.float32)
         _map_bags(tokens, self.map, x)
-        (sequences, cut), gates, after = plan(np.arange(n + 1, dtype=np.int32), self.size), x, []
+        planned = self.planned
+        if len(planned[0].offsets) != n + 1:
+            # on a variable of its own: users of several threads share this
+            self.planned = planned = plan(np.arange(n + 1, dtype=np.int32), self.size)
+        (sequences, cut), gates, after = planned, x, []
         for (blocks, bias), (first_h, first_c) in zip(self.layers, carries, strict=True):
             h, c = np.empty_like(first_h), np.empty_like(first_c)
             layer = lstm_kernels.LstmPass(x, NO_SOURCE, gates, h, c, first_h, first_c)

@@ -26,7 +26,7 @@ from fastgaum.kernels import scorer as kernels
 from fastgaum.kernels.choice import GIVEN, SCORES, Loss
 from fastgaum.kernels.draws import DropoutRule
 from fastgaum.ops import towers
-from fastgaum.ops.displays import CANDIDATES_OF_PART, DisplayBatch, Room
+from fastgaum.ops.displays import CANDIDATES_OF_PART, DisplayBatch, Room, allocate
 from fastgaum.ops.history import HistoryPass
 from fastgaum.ops.tables import NamedRoom, OfParts, table_of
 
@@ -111,15 +111,16 @@ class ScorerPass:
     def __init__(
         self,
         of: ScorerKernels,
-        room: Room,
+        room: Callable[..., FloatArray],
         shown: DisplayBatch,
         states: FloatArray,
         key: int | None,
         vectors: FloatArray | None = None,
         examined: bool = True,
     ) -> None:
-        """key: of dropout, if any; vectors: of the displayed items, projected to rows of the
-        towers' table, (n_distinct, d); examined: whether places add to scores."""
+        """room: arrays by name and shape, a `Room` or `allocate`; key: of dropout, if any; vectors:
+        of the displayed items, projected to rows of the towers' table, (n_distinct, d); examined:
+        whether places add to scores."""
         of.bind()
         self.of, self.room, self.shown, self.states = of, room, shown, states
         self.vectors, scorer = vectors, of.scorer
@@ -212,12 +213,14 @@ class ScorerPass:
     def _calls(
         self, loss: Loss, written: kernels.ScorerPass, blocks: Sequence[FloatArray], slots: IntArray
     ) -> list[threads.Call]:
-        shown, n = self.shown, len(blocks)
+        shown, each = self.shown, [written] * len(self.shown.parts)
+        if len(blocks) > 1:
+            each = [written._replace(dense=block) for block in blocks]
         inputs = kernels.ScorerInputs(shown.offsets, shown.ids, shown.numbers, self.states, slots)
         fixed = inputs, self.of.weights, self.dropout, loss
         return [
-            (kernels.scorer_pass, (*part, *fixed, written._replace(dense=blocks[i % n])))
-            for i, part in enumerate(shown.parts)
+            (kernels.scorer_pass, (*part, *fixed, one))
+            for part, one in zip(shown.parts, each, strict=True)
         ]
 
 
@@ -234,7 +237,7 @@ class _Scores(torch.autograd.Function):
     ) -> Tensor:
         of_vectors = None if vectors is None else vectors.detach().numpy()
         ctx.of, ctx.wants = of, states.requires_grad
-        ctx.made = ScorerPass(of, Room(), shown, states.detach().numpy(), key, of_vectors)
+        ctx.made = ScorerPass(of, allocate, shown, states.detach().numpy(), key, of_vectors)
         return torch.from_numpy(ctx.made.forward())
 
     @staticmethod
@@ -266,7 +269,7 @@ def score(
         found: Tensor = _Scores.apply(states, vectors, anchor, of, shown, key)  # type: ignore[no-untyped-call]
         return found
     of_vectors = None if vectors is None else vectors.detach().numpy()
-    made = ScorerPass(of, Room(), shown, states.detach().contiguous().numpy(), key, of_vectors)
+    made = ScorerPass(of, allocate, shown, states.detach().contiguous().numpy(), key, of_vectors)
     return torch.from_numpy(made.forward())
 
 

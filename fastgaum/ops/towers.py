@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +14,7 @@ from fastgaum.kernels import towers as kernels
 from fastgaum.kernels.draws import DropoutRule
 from fastgaum.kernels.optimiser import add_rows, group_bags
 from fastgaum.kernels.scorer import ScorerInputs, ScorerPass
-from fastgaum.ops.displays import DisplayBatch, Room
+from fastgaum.ops.displays import DisplayBatch
 from fastgaum.ops.tables import NamedParts, NamedRoom, OfBags, OfParts, parts_of_slots, table_of
 
 HIDDEN_KEY = 1
@@ -41,7 +42,7 @@ class TowerCalls:
         self,
         tower: Any,
         flat: FloatArray,
-        room: Room,
+        room: Callable[..., FloatArray],
         shown: DisplayBatch,
         states: FloatArray,
         vectors: FloatArray | None,

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fastgaum.bench.rivals.flops import round_flops
-from fastgaum.bench.rivals.stock_torch import StockTorch
+from fastgaum.bench.rivals.nano import StockTorch
 from fastgaum.bench.rivals.two_towers import Displays, TwoTowers
 from fastgaum.config import Config
 from fastgaum.features.batches import Batch, assemble, batches
