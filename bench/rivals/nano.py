@@ -7,7 +7,6 @@ autograd per step. A Python loop, a packed nn.LSTM and SparseAdam were slower.""
 from __future__ import annotations
 
 import importlib.util
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,6 @@ def nano() -> Any:
     if spec is None or spec.loader is None:
         raise SkippedError(f"needs {FILE.name} of the clone's docs/examples")
     module = importlib.util.module_from_spec(spec)
-    # dataclasses look their module up
-    sys.modules["nano"] = module
     spec.loader.exec_module(module)
     return module
 

@@ -11,8 +11,8 @@ by kernels; it reads more of a log, and chooses its own settings."""
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,8 +24,7 @@ import fastgaum as fg
 # ---- the log: display sets and choices, padded to rectangles -----------------------------------
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """E events in B sessions of at most T events, with at most K candidates; id 0 is no click."""
 
     ids: Tensor
