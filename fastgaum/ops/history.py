@@ -16,7 +16,7 @@ from fastgaum.arrays import FloatArray, IntArray, LongArray
 from fastgaum.kernels import bag_linear as kernels
 from fastgaum.kernels import lstm as lstm_kernels
 from fastgaum.ops.lstm import NO_SOURCE, LstmLayer, gate_blocks, plan
-from fastgaum.ops.tables import OfBags, table_of
+from fastgaum.ops.tables import OfBags, pointers_of, table_of
 
 TOKENS_OF_PART = 2048
 """tokens per part"""
@@ -53,13 +53,11 @@ class HistoryKernels:
         self.dense += [one for layer in layers for one in layer]
         self.size = layers[0][0].shape[1]
         self.lstm = [LstmLayer(self.size) for _ in layers]
-        self.key: tuple[int, ...] = ()
+        self.all, self.key = [*self.dense, table], [0]
 
     def bind(self) -> None:
         """Find the parameters where they are now."""
-        ends = self.dense[0], self.dense[-1], self.table
-        key = tuple(one.data_ptr() for one in ends)
-        if key == self.key:
+        if (key := pointers_of(self.all)) == self.key:
             return
         bias = _array(self.dense[0])
         up, matrix = np.empty((0, len(bias)), np.float32), np.empty((len(bias), 0), np.float32)

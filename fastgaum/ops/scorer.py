@@ -28,7 +28,7 @@ from fastgaum.kernels.draws import DropoutRule
 from fastgaum.ops import towers
 from fastgaum.ops.displays import CANDIDATES_OF_PART, DisplayBatch, Room, allocate
 from fastgaum.ops.history import HistoryPass
-from fastgaum.ops.tables import NamedRoom, OfParts, table_of
+from fastgaum.ops.tables import NamedRoom, OfParts, pointers_of, table_of
 
 KINDS = {nn.ReLU: 0, nn.ELU: 1}
 MOST_SUMMED_PARTS = 4
@@ -68,10 +68,11 @@ class ScorerKernels:
         self.widths = widths_of(scorer)
         self.share = part_of_widths(self.widths)
         self.kind = KINDS[type(scorer.act)]
-        self.room, self.key = Room(), ()
+        self.room, self.key = Room(), [0]
         self.rooms = NamedRoom(), NamedRoom()
         self.tables = [one.table for one in (scorer.first, scorer.wide) if one is not None]
         self.dense = dense_of(scorer)
+        self.all = [*self.dense, *self.tables]
         self.n_deep = self.n_own = sum(one.numel() for one in dense_parameters(scorer))
         if self.tower is not None and self.tower.numbers is not None:
             self.n_own += self.tower.numbers.weight.numel()
@@ -83,9 +84,7 @@ class ScorerKernels:
 
     def bind(self) -> None:
         """Find the parameters where they are now."""
-        ends = self.dense[0], self.dense[-1], *self.tables
-        key = tuple(one.data_ptr() for one in ends)
-        if key == self.key:
+        if pointers_of(self.all) == self.key:
             return
         with _flattening:
             flat = flat_of(self.dense)
@@ -102,7 +101,7 @@ class ScorerKernels:
             if self.is_learned:
                 grad = flat_gradient_of(self.dense)
                 self.grad, self.grad_of_towers = grad[: self.n_own], grad[self.n_own :]
-            self.key = tuple(one.data_ptr() for one in ends)
+            self.key = pointers_of(self.all)
 
 
 class ScorerPass:

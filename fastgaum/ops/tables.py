@@ -4,6 +4,7 @@ again."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -231,6 +232,12 @@ class Table:
             ],
         )
         return named.rows[: named.count], total
+
+
+def pointers_of(parameters: Sequence[Tensor]) -> list[int]:
+    """Where the parameters' values lie: elsewhere after an optimiser has taken or released them, or
+    their owner has replaced one."""
+    return [one.data_ptr() for one in parameters]
 
 
 def table_of(parameter: Tensor | None) -> Table | None:

@@ -83,6 +83,34 @@ def test_scores_are_those_of_the_networks(
     assert by_kernels
 
 
+@pytest.mark.parametrize("name", ["preset", "towers", "exact, two layers"])
+def test_weights_that_change_after_scoring_are_read(
+    log: SessionLog, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """In place, or one of them replaced by another array."""
+    model = fitted(log, **SETTINGS[name])
+    monkeypatch.setattr(networks_model, "MANY", 0)
+    assert model.networks is not None
+    before = model.predict(log)
+    for weight in [one for one in model.networks.parameters() if one.numel() > 1]:
+        for new in (weight.data.clone().mul_(1.5).add_(0.1), None):
+            old = weight.data
+            if new is None:
+                weight.data.mul_(0.5).sub_(0.1)
+            else:
+                weight.data = new
+            found = model.predict(log)
+            with monkeypatch.context() as few:
+                few.setattr(networks_model, "MANY", 1 << 20)
+                plain = model.predict(log)
+            np.testing.assert_allclose(found["utility"], plain["utility"], atol=2e-5, rtol=2e-5)
+            if new is None:
+                weight.data.add_(0.1).mul_(2)
+            else:
+                weight.data = old
+    assert len(before) == len(model.predict(log))
+
+
 def test_parts_on_several_threads_have_the_same_bits(
     log: SessionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
