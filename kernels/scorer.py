@@ -36,7 +36,7 @@ class ScorerInputs(NamedTuple):
     numbers: Array  # (n_candidates, d)
     states: Array  # (n_events, S)
     slots: Array
-    """row of `ScorerPass.rows` for each id, int32, (n_candidates, n_fields), numbered for each
+    """row of `ScorerOutputs.rows` for each id, int32, (n_candidates, n_fields), numbered for each
     range of events in order of appearance; not read where nothing is learned"""
 
 
@@ -51,7 +51,7 @@ class ScorerWeights(NamedTuple):
     kind: int  # the activation
 
 
-class ScorerPass(NamedTuple):
+class ScorerOutputs(NamedTuple):
     """Arrays that a pass over a range of events writes: with SCORES only the scores; with GIVEN not
     those, and `grad_scores` is read."""
 
@@ -72,7 +72,7 @@ def scorer_pass(
     weights: ScorerWeights,
     dropout: DropoutRule,
     loss: Loss,
-    written: ScorerPass,
+    written: ScorerOutputs,
 ) -> None:
     """Score the candidates of events first to last − 1, each with one at least, and learn from
     them; SCORES scores alone. dropout: of every hidden layer."""
@@ -309,7 +309,7 @@ def _to_sums(
 
 @jit_leaf
 def _add_to_slots(
-    slots: Array, of_bags: Array, grad_scores: Array, filled: int, written: ScorerPass
+    slots: Array, of_bags: Array, grad_scores: Array, filled: int, written: ScorerOutputs
 ) -> int:
     """Add a tile's gradients to the slots that its bags name; return how many slots, `filled`
     before, hold something."""

@@ -15,7 +15,7 @@ from ._jit import AHEAD, Array, jit_fast, jit_part, prefetch_row
 from .activations import ONE, RELU, ZERO, activate
 from .draws import DropoutRule, drop
 from .row_loops import add, add_scaled, copy, dot, matrix
-from .scorer import ScorerInputs, ScorerPass
+from .scorer import ScorerInputs, ScorerOutputs
 
 
 class TowerWeights(NamedTuple):
@@ -119,7 +119,7 @@ def tower_backward(
     weights: TowerWeights,
     dropouts: tuple[DropoutRule, DropoutRule],
     written: TowerPass,
-    grads: ScorerPass,
+    grads: ScorerOutputs,
 ) -> None:
     """Write to `grads`, whose `grad_scores` are read, the gradients of the dense parameters and of
     the slots' rows, and add that of the states."""

@@ -31,7 +31,7 @@ from fastgaum.nets.segments import expand_to_candidates
 from fastgaum.nets.tensors import BatchTensors
 from fastgaum.ops.displays import parts_of
 from fastgaum.ops.optimiser import LazyAdamW
-from fastgaum.ops.scorer import ScorerKernels, ScorerPass, dense_of, go_on, learn
+from fastgaum.ops.scorer import ScorerKernels, ScorerPass, go_on, kernel_parameters, learn
 
 SHARED_SCORES = 1 << 16
 """scores of a softmax that two threads share"""
@@ -281,7 +281,7 @@ def optimiser_of(
             module.sparse_grad = True
             tables[id(module.table)] = module.table
     free = [part.later for part in player.modules() if isinstance(part, Examination)]
-    dense = dense_of(scorer) if type(scorer.first) is BagLinear else []
+    dense = kernel_parameters(scorer) if type(scorer.first) is BagLinear else []
     known = {*tables, *map(id, [*free, *dense])}
     dense += [one for one in player.parameters() if id(one) not in known]
     return LazyAdamW(dense, tables.values(), lr, weight_decay, clip, free)

@@ -172,7 +172,7 @@ def figures(
     totals, has_generator = np.zeros(6), False
     of_scales = np.zeros(len(SCALES))
     for batch in batches:
-        scores = score(outputs, [batch], regulariser, eta, no_click)
+        scores = score_batches(outputs, [batch], regulariser, eta, no_click)
         weights = batch.source.weight_of_event
         totals[4:] += weights.sum(), weights[batch.source.clicked].sum()
         utility = scores.heads["reward"].scores
@@ -231,7 +231,7 @@ def _hits(scores: FloatArray, batch: BatchTensors, weights: Float64Array) -> flo
 
 
 @torch.no_grad()
-def score(
+def score_batches(
     outputs: Outputs,
     batches: Iterable[BatchTensors],
     regulariser: Regulariser,

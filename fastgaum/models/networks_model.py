@@ -11,7 +11,7 @@ from fastgaum.arrays import FloatArray
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.features.sessions import EncodedSessions
-from fastgaum.game.scoring import Outputs, ScoredSessions, score
+from fastgaum.game.scoring import Outputs, ScoredSessions, score_batches
 from fastgaum.models.choice_model import ChoiceModel, Head, ScoreSessions
 from fastgaum.nets.examination import Place
 from fastgaum.nets.networks import Networks
@@ -87,7 +87,7 @@ class NetworksModel(ChoiceModel):
 
     def _scored_by(self, outputs: Outputs, encoded: EncodedSessions) -> ScoredSessions:
         batches = self._batches(encoded)
-        return score(outputs, batches, self.regulariser, self.config.eta, self.no_click)
+        return score_batches(outputs, batches, self.regulariser, self.config.eta, self.no_click)
 
     def _networks(self) -> Networks:
         if self.networks is None:

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from fastgaum import threads
 from fastgaum.arrays import FloatArray
 from fastgaum.kernels import bag_linear as kernels
-from fastgaum.ops.tables import OfBags, table_of
+from fastgaum.ops.tables import OfBags, learned_table
 
 BAGS_OF_PART = 2048
 
@@ -36,7 +36,7 @@ class _BagLinear(torch.autograd.Function):
         result = np.empty((n, rows.shape[1]), np.float32)
         parts = [(at, min(at + BAGS_OF_PART, n)) for at in range(0, n, BAGS_OF_PART)]
         threads.run(kernels.bag_linear, [(*part, bags, weights, result) for part in parts])
-        ctx.inputs = bags, weights, table_of(table)
+        ctx.inputs = bags, weights, learned_table(table)
         return torch.from_numpy(result)
 
     @staticmethod
@@ -61,7 +61,7 @@ def bag_linear(
     numbers: Tensor,
 ) -> Tensor:
     """Σ_f E_f + W numbers + b of each bag, (n_bags, out), float32 on the CPU; where a gradient is
-    wanted an optimiser has the table (`tables.table_of`).
+    wanted an optimiser has the table (`tables.learned_table`).
 
     Args:
         table: E, (n_ids, out).

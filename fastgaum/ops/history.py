@@ -16,7 +16,7 @@ from fastgaum.arrays import FloatArray, IntArray, LongArray
 from fastgaum.kernels import bag_linear as kernels
 from fastgaum.kernels import lstm as lstm_kernels
 from fastgaum.ops.lstm import NO_SOURCE, LstmLayer, gate_blocks, plan
-from fastgaum.ops.tables import OfBags, pointers_of, table_of
+from fastgaum.ops.tables import OfBags, learned_table, pointers_of
 
 TOKENS_OF_PART = 2048
 """tokens per part"""
@@ -53,11 +53,11 @@ class HistoryKernels:
         self.dense += [one for layer in layers for one in layer]
         self.size = layers[0][0].shape[1]
         self.lstm = [LstmLayer(self.size) for _ in layers]
-        self.all, self.key = [*self.dense, table], [0]
+        self.parameters, self.key = [*self.dense, table], [0]
 
     def bind(self) -> None:
         """Find the parameters where they are now."""
-        if (key := pointers_of(self.all)) == self.key:
+        if (key := pointers_of(self.parameters)) == self.key:
             return
         bias = _array(self.dense[0])
         up, matrix = np.empty((0, len(bias)), np.float32), np.empty((len(bias), 0), np.float32)
@@ -67,7 +67,7 @@ class HistoryKernels:
             matrix = _array(self.numbers)
         self.map = kernels.BagMap(_array(self.table), up, matrix, bias)
         self.weights = [[_array(one) for one in layer] for layer in self.layers]
-        self.no_bias, self.owner = np.zeros_like(bias), table_of(self.table)
+        self.no_bias, self.owner = np.zeros_like(bias), learned_table(self.table)
         self.grads: dict[int, FloatArray] = {}
         if self.owner is not None:
             self.grads = {id(one): _gradient(one) for one in self.dense}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -28,7 +28,7 @@ from fastgaum.kernels.draws import DropoutRule
 from fastgaum.ops import towers
 from fastgaum.ops.displays import CANDIDATES_OF_PART, DisplayBatch, Room, allocate
 from fastgaum.ops.history import HistoryPass
-from fastgaum.ops.tables import NamedRoom, OfParts, pointers_of, table_of
+from fastgaum.ops.tables import NamedRoom, OfParts, learned_table, pointers_of
 
 KINDS = {nn.ReLU: 0, nn.ELU: 1}
 MOST_SUMMED_PARTS = 4
@@ -36,7 +36,6 @@ MOST_SUMMED_PARTS = 4
 WIDE_SCORER = 1 << 14
 """multiplications per candidate up to which `CANDIDATES_OF_PART` holds"""
 NO_TABLE: npt.NDArray[np.float32] = np.empty((0, 1), np.float32)
-NO_SLOTS: npt.NDArray[np.int32] = np.empty((0, 1), np.int32)
 NO_DROPOUT = DropoutRule(np.uint32(0), np.uint32(0), np.float32(1))
 _NONE = np.empty(0, np.float32)
 ONLY_SCORES = Loss(SCORES, np.float32(1), False, np.empty(0, np.int32), _NONE, _NONE)
@@ -71,8 +70,8 @@ class ScorerKernels:
         self.room, self.key = Room(), [0]
         self.rooms = NamedRoom(), NamedRoom()
         self.tables = [one.table for one in (scorer.first, scorer.wide) if one is not None]
-        self.dense = dense_of(scorer)
-        self.all = [*self.dense, *self.tables]
+        self.dense = kernel_parameters(scorer)
+        self.parameters = [*self.dense, *self.tables]
         self.n_deep = self.n_own = sum(one.numel() for one in dense_parameters(scorer))
         if self.tower is not None and self.tower.numbers is not None:
             self.n_own += self.tower.numbers.weight.numel()
@@ -80,15 +79,15 @@ class ScorerKernels:
     @property
     def is_learned(self) -> bool:
         """Whether an optimiser reads the gradients that kernels leave."""
-        return table_of(self.tables[0]) is not None
+        return learned_table(self.tables[0]) is not None
 
     def bind(self) -> None:
         """Find the parameters where they are now."""
-        if pointers_of(self.all) == self.key:
+        if pointers_of(self.parameters) == self.key:
             return
         with _flattening:
             flat = flat_of(self.dense)
-            starts = starts_of(self.scorer, places_of(self.dense))
+            starts = starts_of(self.scorer, self.dense)
             if self.n_own > self.n_deep:
                 starts[kernels.LINEAR] = self.n_deep
             table = self.tables[0].detach().numpy()
@@ -101,7 +100,7 @@ class ScorerKernels:
             if self.is_learned:
                 grad = flat_gradient_of(self.dense)
                 self.grad, self.grad_of_towers = grad[: self.n_own], grad[self.n_own :]
-            self.key = pointers_of(self.all)
+            self.key = pointers_of(self.parameters)
 
 
 class ScorerPass:
@@ -155,10 +154,10 @@ class ScorerPass:
             chains.append([[(examine, (one, self.by_place, self.scores))] for one in at])
         if loss.kind == SCORES:
             none = self.scores[:0]
-            written = kernels.ScorerPass(
+            written = kernels.ScorerOutputs(
                 self.scores, none, none, none, NO_TABLE, NO_TABLE, NO_TABLE
             )
-            calls = self._calls(loss, written, [none], NO_SLOTS)
+            calls = self._calls(loss, written, [none], towers.NO_SLOTS)
             threads.run_chains(joined(*chains, [[call] for call in calls]))
             return self.scores
         self._learn(loss, chains, self.room("grad_scores", n), with_states)
@@ -174,7 +173,7 @@ class ScorerPass:
         self, loss: Loss, chains: list[Chains], grad_scores: FloatArray, with_states: bool
     ) -> None:
         of, room, parts = self.of, self.room, self.shown.parts
-        table = table_of(of.tables[0])
+        table = learned_table(of.tables[0])
         assert table is not None
         named = self.shown.named(table.slot_of)
         rows = [room(f"rows {i}", named.count, one.shape[1]) for i, one in enumerate(of.tables)]
@@ -182,7 +181,7 @@ class ScorerPass:
         if len(parts) > 1:
             blocks = room("blocks", len(parts), len(of.grad))
         self.grad_states = room("grad_states", *self.states.shape) if with_states else NO_TABLE
-        written = kernels.ScorerPass(
+        written = kernels.ScorerOutputs(
             self.scores,
             self.log_totals,
             grad_scores,
@@ -200,7 +199,7 @@ class ScorerPass:
         if len(blocks) > 1:
             np.add.reduce(blocks, axis=0, out=of.grad)
         for parameter, one in zip(of.tables, rows, strict=True):
-            owner = table_of(parameter)
+            owner = learned_table(parameter)
             assert owner is not None
             owner.give(OfParts(named, one))
         self.grad_vectors = None if self.of_tower is None else self.of_tower.end()
@@ -210,7 +209,11 @@ class ScorerPass:
             of.scorer.examination.later.grad.numpy()[:] = of_places[1:]
 
     def _calls(
-        self, loss: Loss, written: kernels.ScorerPass, blocks: Sequence[FloatArray], slots: IntArray
+        self,
+        loss: Loss,
+        written: kernels.ScorerOutputs,
+        blocks: Sequence[FloatArray],
+        slots: IntArray,
     ) -> list[threads.Call]:
         shown, each = self.shown, [written] * len(self.shown.parts)
         if len(blocks) > 1:
@@ -358,23 +361,14 @@ def _as_one(values: Sequence[Tensor]) -> FloatArray:
     return flat
 
 
-def places_of(parameters: Sequence[Tensor]) -> Callable[[Tensor], int]:
-    """Where each of some parameters begins, one after another."""
-    starts, at = {}, 0
-    for one in parameters:
-        starts[id(one)] = at
-        at += one.numel()
-    return lambda one: starts[id(one)]
-
-
-def dense_of(scorer: ScorerModule) -> list[nn.Parameter]:
+def kernel_parameters(scorer: ScorerModule) -> list[nn.Parameter]:
     """All parameters of a scorer but tables over ids and its examination, as kernels read them: of
     the network, then w, then the towers'."""
     parameters, tower = dense_parameters(scorer), scorer.tower
     if tower is None:
         return parameters
     linear = [] if tower.numbers is None else [tower.numbers.weight]
-    return [*parameters, *linear, *towers.dense_of(tower)]
+    return [*parameters, *linear, *towers.tower_parameters(tower)]
 
 
 def dense_parameters(scorer: ScorerModule) -> list[nn.Parameter]:
@@ -392,8 +386,15 @@ def dense_parameters(scorer: ScorerModule) -> list[nn.Parameter]:
     return cast("list[nn.Parameter]", [part for part in parts if part is not None])
 
 
-def starts_of(scorer: ScorerModule, place: Callable[[Tensor], int]) -> LongArray:
-    """Where the kernel finds each dense parameter; −1 for one that is not there."""
+def starts_of(scorer: ScorerModule, block: Sequence[Tensor]) -> LongArray:
+    """Where the kernel finds each dense parameter in a block of some, one after another; −1 for one
+    that is not there."""
+    ends = accumulate((one.numel() for one in block), initial=0)
+    starts_in_block = {id(one): start for one, start in zip(block, ends, strict=False)}
+
+    def place(one: Tensor) -> int:
+        return starts_in_block[id(one)]
+
     first, wide = scorer.first, scorer.wide
     numbers = -1 if first.numbers is None else place(first.numbers.weight)
     starts = [

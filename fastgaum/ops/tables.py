@@ -151,7 +151,7 @@ class Table:
     """A table of rows of ids that an optimiser owns, and the gradients that a step leaves for it,
     by the rows that a batch names: no tensor of the table's size is ever made.
 
-    Operators find it as the parameter's `learned` (`table_of`)."""
+    Operators find it as the parameter's `learned` (`learned_table`)."""
 
     def __init__(self, parameter: nn.Parameter) -> None:
         self.parameter = parameter
@@ -240,6 +240,6 @@ def pointers_of(parameters: Sequence[Tensor]) -> list[int]:
     return [one.data_ptr() for one in parameters]
 
 
-def table_of(parameter: Tensor | None) -> Table | None:
+def learned_table(parameter: Tensor | None) -> Table | None:
     """The table that an optimiser made of a parameter, if one did."""
     return getattr(parameter, "learned", None)

@@ -13,9 +13,16 @@ from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.kernels import towers as kernels
 from fastgaum.kernels.draws import DropoutRule
 from fastgaum.kernels.optimiser import add_rows, group_bags
-from fastgaum.kernels.scorer import ScorerInputs, ScorerPass
+from fastgaum.kernels.scorer import ScorerInputs, ScorerOutputs
 from fastgaum.ops.displays import DisplayBatch
-from fastgaum.ops.tables import NamedParts, NamedRoom, OfBags, OfParts, parts_of_slots, table_of
+from fastgaum.ops.tables import (
+    NamedParts,
+    NamedRoom,
+    OfBags,
+    OfParts,
+    learned_table,
+    parts_of_slots,
+)
 
 HIDDEN_KEY = 1
 """added to a pass's key for the hidden layer's dropout"""
@@ -23,7 +30,7 @@ NO_SLOTS: IntArray = np.empty((0, 1), np.int32)
 NO_ROWS: FloatArray = np.empty((0, 1), np.float32)
 
 
-def dense_of(tower: Any) -> list[nn.Parameter]:
+def tower_parameters(tower: Any) -> list[nn.Parameter]:
     """All parameters but the table and w, in the order of the kernel's `dense`."""
     own = [part for one in (tower.hidden, tower.out, tower.direct) for part in one.parameters()]
     return cast("list[nn.Parameter]", own if tower.tastes is None else [*own, tower.tastes])
@@ -48,8 +55,8 @@ class TowerCalls:
         vectors: FloatArray | None,
         dropouts: tuple[DropoutRule, DropoutRule],
     ) -> None:
-        """flat: the parameters `dense_of(tower)`; dropouts: of the state, and of the user's hidden
-        layer; others as of `ops.scorer.ScorerPass`."""
+        """flat: the parameters `tower_parameters(tower)`; dropouts: of the state, and of the user's
+        hidden layer; others as of `ops.scorer.ScorerPass`."""
         self.tower, self.room, self.shown, self.vectors = tower, room, shown, vectors
         self.states, self.dropouts = states, dropouts
         self.ids = shown.ids if shown.vector_ids is None else shown.vector_ids
@@ -64,7 +71,7 @@ class TowerCalls:
             assert shown.vector_rows is not None
             further = shown.vector_rows + np.int32(self.n_ids)
             self.ids = np.concatenate([shown.ids, further[:, None]], axis=1)
-            table = table_of(self.parameter)
+            table = learned_table(self.parameter)
             rows = np.concatenate([rows, vectors]) if table is None else table.followed_by(vectors)
         self.weights = weights_of(tower, rows, flat)
 
@@ -89,7 +96,7 @@ class TowerCalls:
         rows, slots, none = self.weights.table[:0], NO_SLOTS, grad[:0]
         self.named: NamedParts | None = None
         if self.parameter is not None:
-            table = table_of(self.parameter)
+            table = learned_table(self.parameter)
             assert table is not None
             if self.vectors is None:
                 self.named = self.shown.named(table.slot_of)
@@ -102,7 +109,7 @@ class TowerCalls:
         self.grad, self.rows, self.blocks = grad, rows, grad[None]
         if len(parts) > 1:
             self.blocks = room("tower blocks", len(parts), len(grad))
-        grads = ScorerPass(none, none, grad_scores, none, rows, NO_ROWS, grad_states)
+        grads = ScorerOutputs(none, none, grad_scores, none, rows, NO_ROWS, grad_states)
         fixed = self._inputs(slots), self.weights, self.dropouts, self.written
         return [
             (kernels.tower_backward, (*part, *fixed, grads._replace(dense=block)))
@@ -116,7 +123,7 @@ class TowerCalls:
             np.add.reduce(self.blocks, axis=0, out=self.grad)
         if named is None:
             return None
-        table = table_of(self.parameter)
+        table = learned_table(self.parameter)
         assert table is not None
         if self.vectors is None:
             table.give(OfParts(named, rows))

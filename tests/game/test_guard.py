@@ -25,7 +25,7 @@ from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
 from fastgaum.nets.tensors import to_tensors
 from fastgaum.ops.optimiser import LazyAdamW
-from fastgaum.ops.tables import OfBags, table_of
+from fastgaum.ops.tables import OfBags, learned_table
 from tests.builders import PlainGame, put, random_log
 
 GAMES = {"kernels": Game, "torch": PlainGame}
@@ -174,7 +174,7 @@ def test_clipping_is_torchs_by_kernels_and_in_torch(size: float, clip: float) ->
         ours = LazyAdamW([layer.bias], [layer.table], 0.01, 0.0, clip)
         ours.by_kernels = by_kernels
         ours.grad[:] = torch.from_numpy(grads[1])
-        table = table_of(layer.table)
+        table = learned_table(layer.table)
         assert table is not None
         table.give(OfBags(rows[:-1], rows, grads[0]))
         ours.step()

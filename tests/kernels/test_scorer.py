@@ -96,7 +96,7 @@ class Case:
         rate: float = 0.0,
         states: bool = True,
         dtype: Any = np.float64,
-    ) -> scorer.ScorerPass:
+    ) -> scorer.ScorerOutputs:
         """A pass; its `rows` and `wide_rows` are those of the whole tables, its dense gradient that
         of all parts."""
 
@@ -122,7 +122,7 @@ class Case:
             count += int(found)
         of_states, of_numbers = array(self.states), array(self.numbers)
         inputs = scorer.ScorerInputs(self.offsets, ids, of_numbers, of_states, slots)
-        written = scorer.ScorerPass(
+        written = scorer.ScorerOutputs(
             array(self.base),
             unknown(len(of_states)),
             array(self.grad),

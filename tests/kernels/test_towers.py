@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from fastgaum.kernels import towers as kernels
 from fastgaum.kernels._jit import jit_fast
 from fastgaum.kernels.draws import DropoutRule, drop
-from fastgaum.kernels.scorer import ScorerInputs, ScorerPass
+from fastgaum.kernels.scorer import ScorerInputs, ScorerOutputs
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.tensors import Bags
 from fastgaum.nets.towers import TwoTower
 from fastgaum.ops.tables import NamedParts, NamedRoom
-from fastgaum.ops.towers import dense_of, weights_of
+from fastgaum.ops.towers import tower_parameters, weights_of
 
 N_IDS, D, STATE, N_NUMBERS = 7, 5, 3, 4
 SIZES = st.lists(st.integers(0, 6), min_size=1, max_size=6)
@@ -85,7 +85,7 @@ def test_scores_and_gradients(
             expanded @ tower.tastes.T * bags.numbers[:, own.start : own.stop]
         ).sum(1)
     grad = torch.randn(len(expected), dtype=torch.float64)
-    parameters = dense_of(tower)
+    parameters = tower_parameters(tower)
     of_states, of_table, *of_dense = torch.autograd.grad(
         expected,
         [states, items.table, *parameters],
@@ -119,7 +119,7 @@ def test_scores_and_gradients(
             total[:], rows = 0, np.full((named.count, D), np.nan)
             for part in parts:
                 found = np.full_like(dense, np.nan)
-                grads = ScorerPass(none, none, grad.numpy(), found, rows, none, states_wanted)
+                grads = ScorerOutputs(none, none, grad.numpy(), found, rows, none, states_wanted)
                 kernels.tower_backward(*part, inputs, weights, rules, written, grads)
                 total += found
     np.testing.assert_allclose(written.users, users.detach().numpy(), atol=1e-12)

@@ -27,7 +27,7 @@ from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.game import Game
-from fastgaum.game.scoring import figures, score
+from fastgaum.game.scoring import figures, score_batches
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.metrics.evaluation import HeadScores, evaluate_heads, figures_of
@@ -87,7 +87,7 @@ def test_a_step_on_weighted_events_is_one_on_repeated_ones(of: Any, kind: str) -
         torch.manual_seed(1)
         losses.append(getattr(game, kind)(whole(encoded_of(log, space))))
         game.release()
-        scored = score(game.outputs, [whole(encoded_of(weighted, space))], rule, 1.0, True)
+        scored = score_batches(game.outputs, [whole(encoded_of(weighted, space))], rule, 1.0, True)
         outputs.append([head.log_probs for head in scored.heads.values()])
     assert losses[0] == pytest.approx(losses[1], rel=1e-6, abs=1e-7)
     for ours, theirs in zip(*outputs, strict=True):

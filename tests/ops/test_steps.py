@@ -19,7 +19,7 @@ from fastgaum.features.fitting import fit_space
 from fastgaum.features.item_vectors import BatchVectors, rows_of_chosen
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.game import Game
-from fastgaum.game.scoring import score
+from fastgaum.game.scoring import score_batches
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.nets.bags import BagLinear
@@ -130,7 +130,7 @@ def test_steps_agree(number: int) -> None:
         assert losses[1] == pytest.approx(losses[0], rel=1e-4, abs=2e-5)
     fused.settle()
     both = [
-        score(game.outputs, [batch], game.regulariser, config.eta, log.has_no_click)
+        score_batches(game.outputs, [batch], game.regulariser, config.eta, log.has_no_click)
         for game in (reference, fused)
     ]
     for head in ("reward", "generator"):
