@@ -5,6 +5,7 @@ that leaves panics out; Python's own sys.stderr writes past it, to where it wrot
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import sys
@@ -75,8 +76,11 @@ def _end() -> None:
     os.close(true)
     if own is not None and sys.stderr is _direct:
         sys.stderr = own
-    # a process that was begun meanwhile may hold the pipe: the thread goes on for it
+    # a process that was begun meanwhile may hold the pipe: the thread goes on for it, and at the end
+    # of this process passes what is left
     thread.join(1)
+    if thread.is_alive():
+        atexit.register(thread.join, 1)
 
 
 def _writes_to_stderr(file: TextIO | None) -> bool:

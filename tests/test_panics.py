@@ -39,13 +39,16 @@ with without_panics():
     print("of python", file=sys.stderr)
     print("held", file=kept, flush=True)
     os.write(2, b"of C\\n\\nhalf")
-    late = subprocess.Popen([sys.executable, "-c", "import sys; print(input(), file=sys.stderr)"], stdin=subprocess.PIPE)
+    child = "import sys, time; text = input(); time.sleep(.2); print(text, file=sys.stderr)"
+    late = subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE)
     with without_panics():
         os.write(2, b" a line\\n")
     swapped = sys.stderr
 assert sys.stderr is kept
 print("after", file=swapped, flush=True)
-late.communicate(b"of a child\\n")
+# and this process ends before it
+late.stdin.write(b"of a child\\n")
+late.stdin.close()
 """
 
 
