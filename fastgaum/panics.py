@@ -76,8 +76,8 @@ def _end() -> None:
     os.close(true)
     if own is not None and sys.stderr is _direct:
         sys.stderr = own
-    # a process that was begun meanwhile may hold the pipe: the thread goes on for it, and at the end
-    # of this process passes what is left
+    # a process that was begun meanwhile may hold the pipe: the thread goes on for it, and passes
+    # what is left when this process ends
     thread.join(1)
     if thread.is_alive():
         atexit.register(thread.join, 1)
