@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from numbers import Integral, Real
 from typing import Any, Literal
 
@@ -167,20 +167,10 @@ class SyntheticWorld:
         # float32 numbers, and sums of them in float64
         return code_of_rank, base, latents.astype(np.float64)
 
-    @cached_property
+    @property
     def intercept(self) -> float:
         """The addend of every utility by which no click has its share; bisected on a pilot draw."""
-        if self.no_click == 0.0:
-            return 0.0
-        offsets = self._shapes(PILOT_EVENTS, _PILOT_SHAPE)
-        displays = self._displays(offsets[1], _PILOT_CHOICES)
-        low, high = -100.0, 100.0
-        for _ in range(22):
-            middle = 0.5 * (low + high)
-            _, pilot = self._choices(*offsets, *displays, middle)
-            share = pilot.no_click_probability.mean(dtype=np.float64)
-            low, high = (middle, high) if share > self.no_click else (low, middle)
-        return 0.5 * (low + high)
+        return _intercept_of(self)
 
     def _stream(self, *numbers: int) -> np.random.Generator:
         return np.random.Generator(np.random.PCG64([self.seed, *numbers]))
@@ -307,6 +297,22 @@ class SyntheticUsers:
         self.taste[who] += (1.0 - decay) * latents[items]
         if self.world.repeat:
             self.chosen_before[who, items] = True
+
+
+@lru_cache(maxsize=64)
+def _intercept_of(world: SyntheticWorld) -> float:
+    """Of equal worlds once: it takes a second."""
+    if world.no_click == 0.0:
+        return 0.0
+    offsets = world._shapes(PILOT_EVENTS, _PILOT_SHAPE)
+    displays = world._displays(offsets[1], _PILOT_CHOICES)
+    low, high = -100.0, 100.0
+    for _ in range(22):
+        middle = 0.5 * (low + high)
+        _, pilot = world._choices(*offsets, *displays, middle)
+        share = pilot.no_click_probability.mean(dtype=np.float64)
+        low, high = (middle, high) if share > world.no_click else (low, middle)
+    return 0.5 * (low + high)
 
 
 def _softmax(values: Float64Array) -> Float64Array:
