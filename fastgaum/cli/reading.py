@@ -119,9 +119,10 @@ class Reading:
             _dtypes_of(found, self.options.delimiter)
         return log, rows
 
-    def or_of_run(self, folder: Path, source: str) -> Reading:
+    def or_of_run(self, folder: Path, source: str, *, training_log: bool = False) -> Reading:
         """Fill options that were not given with those of a run, or of a model file, less those that
-        the log, if it is a saved one, was saved by. Raises CheckpointError, DatasetError for no
+        the log, if it is a saved one, was saved by. A sample of users is of the `training_log`
+        alone: other logs are read whole. Raises CheckpointError, DatasetError for no
         log, or LogFormatError for its item table."""
         from fastgaum.baselines.registry import load_model
         from fastgaum.logs.datasets import resolve
@@ -138,6 +139,7 @@ class Reading:
             if record is None:
                 return self
             former = ReadOptions.from_json(record)
+            former = former if training_log else former.whole_log()
         except (OSError, ValueError, ConfigError) as error:
             raise CheckpointError(
                 f"'{file}' is damaged ({error}): train again, or remove it and give the options of "

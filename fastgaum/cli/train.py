@@ -120,7 +120,7 @@ def _train(
             model = UserModel.load(folder, device="cpu")
             if options != DEFAULT_MODEL:
                 options.check_same(folder, run_folder.asked_of(folder), ended=True)
-            reading = reading.or_of_run(folder, source)
+            reading = reading.or_of_run(folder, source, training_log=True)
         elif found is not None:
             options.check_same(folder, config := found.config, ended=False)
             reading = reading.of_resumed(folder, found.reading)

@@ -8,7 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.arrays import Float64Array
+
 Hashes = npt.NDArray[np.uint64]
+_OF_SAMPLES = np.uint64(0x5A3D_1E5C)
+"""splits and folds of users are by the same hashes: samples are to be free of them"""
 
 
 def hash_texts(texts: pl.Series) -> Hashes:
@@ -24,6 +28,14 @@ def hash_texts(texts: pl.Series) -> Hashes:
 def mix_hashes(hashes: Hashes, others: Hashes) -> Hashes:
     """One hash of two, each bit of which depends on all bits of both (SplitMix64); shape (n,)."""
     return mixed_bits(hashes + mixed_bits(others))
+
+
+def sampling_numbers(hashes: Hashes) -> Float64Array:
+    """The permanent random number of each user, from 0 to below 1, by the hash of its id alone
+    (Ohlsson, "Coordination of samples using permanent random numbers", 1995); shape (n,). Users
+    below a share are a sample, which holds that of any smaller share."""
+    bits = mixed_bits(hashes ^ _OF_SAMPLES) >> np.uint64(11)
+    return np.asarray(bits.astype(np.float64) * 2.0**-53)
 
 
 def mixed_bits(bits: Hashes) -> Hashes:

@@ -42,6 +42,7 @@ class ReadKeywords(TypedDict, total=False):
     outside: str
     split: str
     split_seed: int
+    sample_users: float
     delimiter: str | None
     name: str | None
 
@@ -129,6 +130,13 @@ class ReadOptions:
         "file if the file has a split, else user",
     )
     split_seed: int = _option(0, "seed of --split-by user, half and other-half")
+    sample_users: float = _option(
+        1.0,
+        "read a sample of the users, this share of them: each user by the hash of its id, so that "
+        "every log and a larger share have it too",
+    )
+    """above 0, at most 1; without a user column each session is a user. A choice at training: a log
+    that is read as the training log was is read whole (`whole_log`)"""
     delimiter: str | None = _option(
         None, "the sign between columns of a text file, if its first line does not show it"
     )
@@ -151,6 +159,11 @@ class ReadOptions:
         if self.grid is not None and not 1 <= self.grid <= MOST_GRID:
             raise ConfigError(
                 f"grid is {self.grid}, a number of columns from 1 to {MOST_GRID} is required"
+            )
+        if not 0 < self.sample_users <= 1:
+            raise ConfigError(
+                f"sample_users is {self.sample_users}, a share of the users above 0 and at most 1 "
+                "is required: .01 reads one in a hundred"
             )
         for option in ("candidate_fields", "context_fields", "item_vectors"):
             if "" in getattr(self, option):
@@ -215,6 +228,11 @@ class ReadOptions:
             means={**base.means, **self.means},
             categories=base.categories | self.categories,
         )
+
+    def whole_log(self) -> ReadOptions:
+        """These options for a log that is to be predicted or evaluated: of all its users."""
+        left = {"given": self.given - {"sample_users"}, "recorded": self.recorded - {"sample_users"}}
+        return dataclasses.replace(self, sample_users=1.0, **left)
 
     def to_json(self) -> dict[str, object]:
         """The options that were given, as plain values under their names on the command line."""

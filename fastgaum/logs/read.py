@@ -6,11 +6,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
+import numpy as np
 import polars as pl
 
 from fastgaum.arrays import IntArray
@@ -26,9 +28,11 @@ from fastgaum.logs.column_roles import (
     require_column,
     resolve_schema,
 )
-from fastgaum.logs.columns import as_list
+from fastgaum.logs.columns import as_list, ids_as_text
+from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.datasets import Located, resolve
 from fastgaum.logs.fold import Rows, candidate_of_rows, pack_rows
+from fastgaum.logs.hashes import hash_texts, sampling_numbers
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
 from fastgaum.logs.public_formats import find_layout
@@ -275,6 +279,10 @@ def _read(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows | Non
         return _read_rows(source, given)
     with naming(source):
         log = _as_saved(load_log(source), given)
+        if given.sample_users < 1:
+            taken = sampling_numbers(log.user_hashes) < given.sample_users
+            _require_sampled(bool(taken.any()), given.sample_users)
+            log = slice_sessions(log, np.flatnonzero(taken))
         if given.split in USER_RULES:
             log = resplit_by(log, given.split, given.split_seed)
         else:
@@ -285,8 +293,11 @@ def _read(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows | Non
 def _read_rows(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows]:
     with naming(source):
         table, schema, options = _open(source, given)
+        if options.sample_users < 1:
+            table = _of_sampled_users(table, schema, options.sample_users)
         frame = table.read(schema.columns(options))
-        rows = candidate_rows(frame, schema, options)
+        with _counting_rows(options):
+            rows = candidate_rows(frame, schema, options)
         means = dict(given.means)
         log = _pack(rows, schema, options, means)
     if isinstance(source, str | os.PathLike):
@@ -301,6 +312,44 @@ def _read_rows(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows]
     reading = dataclasses.replace(given, means=means, categories=categories)
     log = dataclasses.replace(log, reading=reading)
     return log, dataclasses.replace(rows, not_read=not_read)
+
+
+def _of_sampled_users(table: FileTable, schema: LogSchema, share: float) -> FileTable:
+    """The rows of a sample of a log's users. Raises LogFormatError if it is empty."""
+    role, column = ("user", schema.user) if schema.user else ("session", schema.session)
+    any_taken = False
+
+    def take(ids: pl.Series) -> pl.Series:
+        nonlocal any_taken
+        texts = ids_as_text(ids, role)
+        taken = pl.Series(sampling_numbers(hash_texts(texts.fill_null(""))) < share, dtype=pl.Boolean)
+        # a missing id is refused in every sample
+        taken |= texts.is_null()
+        any_taken |= taken.any() or ids.is_empty()
+        return taken
+
+    table = table.where(column, take)
+    _require_sampled(any_taken, share)
+    return table
+
+
+def _require_sampled(any_taken: bool, share: float) -> None:
+    if not any_taken:
+        raise LogFormatError(
+            f"sample_users is {share}, and none of the log's users is in this sample: take a "
+            "larger share (--sample-users, sample_users=…)"
+        )
+
+
+@contextmanager
+def _counting_rows(options: ReadOptions) -> Iterator[None]:
+    """Say in errors of a sample which rows are counted."""
+    try:
+        yield
+    except LogFormatError as error:
+        if options.sample_users == 1:
+            raise
+        raise LogFormatError(f"{error} (rows are counted among those of the sample)") from None
 
 
 def _finished(log: SessionLog, options: ReadOptions, means: dict[str, float]) -> SessionLog:

@@ -7,7 +7,7 @@ import codecs
 import mmap
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,6 +71,19 @@ class FileTable:
         path, part = self.parts[0]
         with _reading(path):
             return part.select(columns).head(5).collect()
+
+    def where(self, column: str, keep: Callable[[pl.Series], pl.Series]) -> FileTable:
+        """The rows whose value of a column `keep` takes, which makes a mask of distinct values. That
+        column alone is read now; of rows that are not taken no other will be. Raises LogFormatError
+        as `read`."""
+        parts = []
+        for path, part in self.parts:
+            with _reading(path):
+                values = part.select(pl.col(column).unique()).collect(engine="streaming")[column]
+            kept = values.filter(keep(values))
+            taken = pl.col(column).is_in(kept.implode(), nulls_equal=True)
+            parts.append((path, part.filter(taken)))
+        return replace(self, parts=tuple(parts))
 
     def read(self, columns: Sequence[str]) -> pl.DataFrame:
         """Rows of all parts, in name order. Raises LogFormatError naming a damaged part."""

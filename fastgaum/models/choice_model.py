@@ -167,7 +167,7 @@ class ChoiceModel(ABC):
 
     @property
     def reading(self) -> ReadOptions:
-        """The options that the training log was read with.
+        """The options that the training log was read with, but for a sample of its users.
 
         Raises:
             ConfigError: the model has not been trained, or they are not known.
@@ -177,7 +177,7 @@ class ChoiceModel(ABC):
                 "how the model's training log was read is not known (it was a saved log, or was "
                 "not read): give a log, of a frame that of fastgaum.read_log with its options"
             )
-        return ReadOptions.from_json(self._trained_space().reading)
+        return ReadOptions.from_json(self._trained_space().reading).whole_log()
 
     def examination(self, head: Head = "reward") -> FloatArray | None:
         """Factor of each place on a candidate's odds, the first being 1, shape (n_places,); None
