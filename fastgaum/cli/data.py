@@ -10,22 +10,25 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import DataDir, JsonFile, given
+from fastgaum.cli.options import DataDir, JsonFile, ModelOptions, given, use_threads
 from fastgaum.cli.output import (
     check_log_output,
     check_outputs,
     finish,
     note,
     say,
+    show_block,
     show_table,
     write_json,
     write_log,
 )
-from fastgaum.cli.progress import Bar
+from fastgaum.cli.progress import Bar, noting_compilation
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
+from fastgaum.cli.train import DEFAULT_MODEL, THIS_MACHINE, Machine
 
 if TYPE_CHECKING:
     from fastgaum.logs.log import SessionLog
+    from fastgaum.reports.learning_curve import SampleFit
 
 NamePath = Annotated[str, Parameter(help="a registry name")]
 LogPath = Annotated[
@@ -146,6 +149,39 @@ def data_audit_command(
         say(f"floors, prec@1 on all test events: {', '.join(texts)}\n")
     # which ends in the verdict
     say(report.to_text())
+
+
+def data_plan_command(
+    source: Log,
+    /,
+    *,
+    options: ModelOptions = DEFAULT_MODEL,
+    json: JsonFile = None,
+    machine: Machine = THIS_MACHINE,
+    reading: Reading = AS_IT_IS,
+) -> None:
+    """Say what more events would gain."""
+    check_outputs(json)
+    config = options.resolve()
+    from fastgaum.machine import machine_facts
+    from fastgaum.reports.learning_curve import curve_block, learning_curve
+
+    use_threads(machine.threads)
+    with Bar(f"reading {source}"):
+        log = reading.load_to_train(source)
+    with noting_compilation(), Bar("choosing a setting") as progress:
+
+        def on_fit(fit: SampleFit, done: int, total: int) -> None:
+            progress.stage("fitting samples", done, total)
+            progress.line(f"[{done}/{total}] {fit}")
+
+        curve = learning_curve(log, config, device=machine.device, on_fit=on_fit)
+    about = {"name": log.name, "fingerprint": log.fingerprint}
+    read_with = reading.options.to_json()
+    facts = {"machine": machine_facts(config.seed), "log": about, "read_with": read_with}
+    write_json(json, facts | curve.to_dict())
+    show_block(curve_block(curve, log.name))
+    say(f"  {curve}")
 
 
 def data_convert_command(

@@ -64,6 +64,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "data info": ("fastgaum data info yelp",),
     "data get": ("fastgaum data get yelp --from downloads/yelp.txt",),
     "data audit": ("fastgaum data audit shop.parquet --column item=sku --candidate-field price",),
+    "data plan": (
+        "fastgaum data plan clicks.csv",
+        "fastgaum data plan displays.parquet --sample-users .01 --json plan.json",
+    ),
     "data convert": ("fastgaum data convert clicks.csv -o clicks.parquet --split-by time",),
     "data build": ("fastgaum data build ml-1m -o films.parquet",),
     "data synth": ("fastgaum data synth -o ranked --order popularity --examination 1",),

@@ -122,8 +122,8 @@ class Reading:
     def or_of_run(self, folder: Path, source: str, *, training_log: bool = False) -> Reading:
         """Fill options that were not given with those of a run, or of a model file, less those that
         the log, if it is a saved one, was saved by. A sample of users is of the `training_log`
-        alone: other logs are read whole. Raises CheckpointError, DatasetError for no
-        log, or LogFormatError for its item table."""
+        alone: other logs are read whole. Raises CheckpointError, DatasetError for no log, or
+        LogFormatError for its item table."""
         from fastgaum.baselines.registry import load_model
         from fastgaum.logs.datasets import resolve
         from fastgaum.logs.side_tables import has_item_table

@@ -65,9 +65,7 @@ def report_command(
     with Bar("reading logs"):
         for run in opened:
             for name in log or (_where(run),):
-                own = Reading(data_dir=data_dir).or_of_run(
-                    run.folder, name, training_log=True
-                )
+                own = Reading(data_dir=data_dir).or_of_run(run.folder, name, training_log=True)
                 if (run.fingerprint, run.ordered) not in read:
                     found, rows = own.load_with_rows(name)
                     logs.append(found)

@@ -231,8 +231,10 @@ class ReadOptions:
 
     def whole_log(self) -> ReadOptions:
         """These options for a log that is to be predicted or evaluated: of all its users."""
-        left = {"given": self.given - {"sample_users"}, "recorded": self.recorded - {"sample_users"}}
-        return dataclasses.replace(self, sample_users=1.0, **left)
+        sample = {"sample_users"}
+        return dataclasses.replace(
+            self, sample_users=1.0, given=self.given - sample, recorded=self.recorded - sample
+        )
 
     def to_json(self) -> dict[str, object]:
         """The options that were given, as plain values under their names on the command line."""

@@ -40,6 +40,7 @@ GIVEN = st.fixed_dictionaries(
         "outside": st.sampled_from(["error", "none", "append", "drop"]),
         "split": st.sampled_from(["auto", "file", "user", "half", "other-half", "time"]),
         "split_seed": st.integers(0, 9),
+        "sample_users": st.floats(0, 1, exclude_min=True),
         "name": NAMES,
     },
 )
@@ -114,6 +115,10 @@ def test_an_item_table_is_found_from_another_folder(
         ({"item_table": [1]}, "item_table is a list, expected .*give the path of a file"),
         ({"ordered": "yes"}, "ordered is 'yes', expected `bool`"),
         ({"split_seed": 1.5}, "split_seed is 1.5, expected `int`"),
+        ({"sample_users": 0}, "sample_users is 0.0, a share of the users above 0 and at most 1"),
+        ({"sample_users": 1.5}, "sample_users is 1.5, a share"),
+        ({"sample_users": float("nan")}, "sample_users is nan, a share"),
+        ({"sample_users": True}, "sample_users is True, expected `float`"),
         ({"name": 3}, "name is 3, expected `str"),
         ({"split": [1]}, "split is a list, expected `str`"),
     ],
