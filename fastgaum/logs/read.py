@@ -322,11 +322,9 @@ def _of_sampled_users(table: FileTable, schema: LogSchema, share: float) -> File
     def take(ids: pl.Series) -> pl.Series:
         nonlocal any_taken
         texts = ids_as_text(ids, role)
-        taken = pl.Series(
-            sampling_numbers(hash_texts(texts.fill_null(""))) < share, dtype=pl.Boolean
-        )
+        numbers = pl.Series(sampling_numbers(hash_texts(texts.fill_null(""))))
         # a missing id is refused in every sample
-        taken |= texts.is_null()
+        taken = (numbers < share) | texts.is_null()
         any_taken |= taken.any() or ids.is_empty()
         return taken
 

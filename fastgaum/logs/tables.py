@@ -73,9 +73,8 @@ class FileTable:
             return part.select(columns).head(5).collect()
 
     def where(self, column: str, keep: Callable[[pl.Series], pl.Series]) -> FileTable:
-        """The rows whose value of a column `keep` takes, which makes a mask of distinct values. That
-        column alone is read now; of rows that are not taken no other will be. Raises LogFormatError
-        as `read`."""
+        """The rows whose value of a column `keep` takes, which makes a mask of distinct values.
+        That column alone is read now. Raises LogFormatError as `read`."""
         parts = []
         for path, part in self.parts:
             with _reading(path):

@@ -135,8 +135,8 @@ def learning_curve(
     asked = Config() if config is None else config
     if asked.folds not in ("auto", 0):
         raise ConfigError(
-            f"folds is {asked.folds}, and a learning curve is of fits on the log's own split, whose "
-            "validation users train nothing: leave it out"
+            f"folds is {asked.folds}, and a learning curve is of fits on the log's own split, "
+            "whose validation users train nothing: leave it out"
         )
     require_validation(log)
     ordered = _training_users(log)
