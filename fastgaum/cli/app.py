@@ -38,8 +38,8 @@ COMMANDS = {
     "not a failure: the exit code is 0.",
     "data plan": "Say what more events would gain: fit on 1/16, 1/8, 1/4, 1/2 and all of the "
     "training users, and print the validation NLL that is expected of 2, 4 and 10 times as many "
-    "events.\n\nOne setting is chosen on half of the users and fitted 15 times, without folds: that "
-    "is about four fits of the whole log, beside the choice.",
+    "events.\n\nOne setting is chosen on half of the users and fitted 15 times, without folds: "
+    "about four fits of the whole log, beside the choice.",
     "data convert": "Read a log, check it, and write it: as one file in the long layout, or as a "
     "folder that loads at once.",
     "data build": "Make a log from choices whose displays were not recorded. Each display holds "

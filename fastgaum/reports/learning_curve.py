@@ -41,7 +41,7 @@ FEWEST_USERS = 160
 """of training: ten in the smallest sample"""
 AHEAD = (2, 4, 10)
 """times as many events as there are"""
-EXPONENTS = np.linspace(0.05, 1.5, 59)
+EXPONENTS = np.linspace(0.05, 1.5, 30)
 MOST_LEFT_OUT = 2
 """of the smallest sizes, which a draw may leave out"""
 DRAWS = 2000
@@ -64,9 +64,10 @@ class SampleFit:
     seconds: float
 
     def __str__(self) -> str:
+        share = "all" if self.part == 1 else f"sample {self.sample + 1} of 1/{self.part}"
         return (
-            f"1/{self.part} of the training users, sample {self.sample + 1}: {self.n_events:,} "
-            f"events, validation NLL {self.nll:.4f} ({self.seconds:.1f} s)"
+            f"{share} of the training users: {self.n_events:,} events, validation NLL "
+            f"{self.nll:.4f} ({self.seconds:.1f} s)"
         )
 
 
@@ -86,6 +87,8 @@ class LearningCurve:
 
     setting: str
     """that all fits have, by its name in `presets.PORTFOLIO`"""
+    config: Config
+    """its values"""
     fits: tuple[SampleFit, ...]
     law: tuple[float, float, float]
     """a, b and c of NLL = a + b·(n/N)^−c, N being all training events"""
@@ -139,7 +142,7 @@ def learning_curve(
             "whose validation users train nothing: leave it out"
         )
     require_validation(log)
-    ordered = _training_users(log)
+    ordered = training_users(log)
     if len(ordered) < FEWEST_USERS:
         raise LogFormatError(
             f"log '{log.name}' has {len(ordered)} training users, a learning curve needs "
@@ -160,7 +163,7 @@ def learning_curve(
         if on_fit is not None:
             on_fit(fits[-1], len(fits), len(runs))
     law, ahead = forecast(fits, np.stack(losses), found.users, found.weights, seed=asked.seed)
-    return LearningCurve(setting, tuple(fits), law, ahead)
+    return LearningCurve(setting, chosen, tuple(fits), law, ahead)
 
 
 def curve_block(curve: LearningCurve, name: str) -> Block:
@@ -187,7 +190,7 @@ def curve_block(curve: LearningCurve, name: str) -> Block:
     return table_of(f"{name}: learning curve", columns, rows, [note])
 
 
-def _training_users(log: SessionLog) -> IntArray:
+def training_users(log: SessionLog) -> IntArray:
     """The training users in the order of their permanent random numbers, shape (n_users,)."""
     rows = log.sessions_in("train")
     users, first = np.unique(log.users[rows], return_index=True)

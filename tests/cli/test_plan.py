@@ -1,0 +1,35 @@
+"""`fastgaum data plan`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fastgaum.cli.app import main
+
+
+def test_the_command_prints_and_writes_a_plan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fails: Callable[[list[str]], str]
+) -> None:
+    file = tmp_path / "plan.json"
+    quick = ["--set", "players=exact", "--set", "search=[]", "--set", "epochs=2"]
+    assert main(["data", "plan", "sample", "--json", str(file), "--threads", "1", *quick]) == 0
+    shown, notes = capsys.readouterr()
+    found = json.loads(file.read_text())
+    assert [one["times"] for one in found["ahead"]] == [2, 4, 10]
+    assert len(found["fits"]) == 15
+    gain = found["ahead"][0]["gain"]
+    half = (gain["ci"][1] - gain["ci"][0]) / 2
+    assert f"2 times as many {gain['mean']:.4f} ± {half:.4f}" in shown
+    assert "[15/15] all of the training users: " in notes
+    for argv, says in (
+        (["--set", "folds=5"], "folds is 5"),
+        (["--preset", "logit"], "unknown preset 'logit'"),
+        (["--sample-users", ".3"], "training users, a learning curve needs 160"),
+        (["--sample-users", "2"], "sample_users is 2.0, a share"),
+    ):
+        out = str(tmp_path / "no.json")
+        assert says in fails(["data", "plan", "sample", "--quiet", "--json", out, *argv])
