@@ -67,10 +67,8 @@ def plan_and_see(log: SessionLog, part: int, seed: int, config: Config) -> Json:
     )
     today, ahead = curve.fits[-1], curve.ahead[AHEAD.index(TIMES)]
     row: Json = {"events": [today.n_events, many.count("events", "train")]}
-    for what, truth, said in (
-        ("gain", today.nll - same, ahead.gain),
-        ("nll", everyone, ahead.nll),
-    ):
+    found = ("gain", today.nll - same, ahead.gain), ("nll", everyone, ahead.nll)
+    for what, truth, said in found:
         row[what] = {**said.to_dict(), "truth": truth, "holds": said.low <= truth <= said.high}
     return row
 
