@@ -18,8 +18,7 @@ import numpy as np
 from fastgaum.arrays import IntArray
 from fastgaum.bench.made_up_laws import LawName, make_law
 from fastgaum.bench.report import write_object
-from fastgaum.cli.options import parse_settings
-from fastgaum.config import Config
+from fastgaum.config import Config, parse_setting
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import load
@@ -82,14 +81,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args(argv)
-    config, rows = Config.from_preset("fastgaum", **parse_settings(args.set)), list[Json]()
+    config = Config.from_preset("fastgaum", **dict(map(parse_setting, args.set)))
+    rows = list[Json]()
     for name in args.logs:
         for seed in range(args.draws):
             with one_thread():
                 log = log_of(name, args.events, seed)
-                rows.append(
-                    {"log": name, "draw": seed, **plan_and_see(log, args.part, seed, config)}
-                )
+                found = plan_and_see(log, args.part, seed, config)
+            rows.append({"log": name, "draw": seed, **found})
             own = [row for row in rows if row["log"] == name]
             held = {what: sum(row[what]["holds"] for row in own) for what in ("gain", "nll")}
             print(name, rows[-1], f"inside, of {len(own)}: {held}", flush=True)
