@@ -15,8 +15,10 @@ from pathlib import Path
 from fastgaum.cli.app import main
 
 CONTEXT = multiprocessing.get_context("forkserver")
+PRELOADED = ("cli.train", "cli.data", "logs.read", "logs.store", "features.fitting", "models.run_folder")
+"""commands import what they need when they run; this is it"""
 CONTEXT.set_forkserver_preload(
-    ["fastgaum.cli.train", "fastgaum.cli.data", "fastgaum.worlds.oracle"]
+    [*(f"fastgaum.{module}" for module in PRELOADED), "scipy.optimize", "torch"]
 )
 
 
