@@ -35,10 +35,6 @@ ALLOWED = {
     "a seed of a world": {"number"},
     "a setting": {"number"},
     "a folder to save in": {"text"},
-    "a protocol": {"none"},
-    "resplits": {"none", "list"},
-    "settings": {"none"},
-    "jobs": {"none", "number"},
 }
 """what some calls take of it"""
 
@@ -79,10 +75,6 @@ CALLS: dict[str, Call] = {
     "raw rows": lambda m, x: fg.audit(LOG, x),
     "compare": lambda m, x: fg.compare(x),
     "models to compare": lambda m, x: fg.compare(LOG, x),
-    "a protocol": lambda m, x: fg.compare(LOG, ["random"], protocol=x),
-    "resplits": lambda m, x: fg.compare(LOG, ["random"], resplits=x),
-    "settings": lambda m, x: fg.compare(LOG, ["random"], settings=x),
-    "jobs": lambda m, x: fg.compare(LOG, ["random"], jobs=x),
     "load by name": lambda m, x: fg.load(x),
     "a data folder": lambda m, x: fg.load("sample", data_dir=x),
     "load_log": lambda m, x: fg.load_log(x),

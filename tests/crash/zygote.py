@@ -15,14 +15,7 @@ from pathlib import Path
 from fastgaum.cli.app import main
 
 CONTEXT = multiprocessing.get_context("forkserver")
-PRELOADED = (
-    "cli.train",
-    "cli.data",
-    "logs.read",
-    "logs.store",
-    "features.fitting",
-    "models.run_folder",
-)
+PRELOADED = ("cli.train", "cli.data", "logs.read", "logs.store", "features.fitting", "models.run_folder")
 """commands import what they need when they run; this is it"""
 CONTEXT.set_forkserver_preload(
     [*(f"fastgaum.{module}" for module in PRELOADED), "scipy.optimize", "torch"]

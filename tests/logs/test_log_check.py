@@ -95,15 +95,6 @@ ROWS: dict[str, tuple[Callable[[SessionLog], dict[str, Any]], str]] = {
         lambda log: {"columns": {"hour": Column("event", np.zeros(2, np.float32))}},
         "event.hour has 2 entries",
     ),
-    "weights too short": (lambda log: {"weights": np.ones(2, np.float32)}, "weights has 2 entries"),
-    "weights of another type": (
-        lambda log: {"weights": np.ones(log.n_events)},
-        "weights is float64",
-    ),
-    "weight of 0": (
-        lambda log: {"weights": np.arange(log.n_events, dtype=np.float32)},
-        "weights holds 0.0 at 0, a finite number above 0",
-    ),
     "vector": (changed_column("text", np.nan), "item.text holds nan at 4"),
     "acted item beyond": (put_action("items", 77), "actions.items holds 77"),
     "kind of action": (put_action("kinds", 3), "actions.kinds holds 3"),

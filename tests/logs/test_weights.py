@@ -18,7 +18,7 @@ from fastgaum.logs.fold import to_frame
 from fastgaum.logs.read import raw_rows, read_log
 from fastgaum.logs.store import save_log
 from tests.builders import random_log, with_fields
-from tests.logs.bad_logs import long, nested, refused
+from tests.logs.bad_logs import GOOD, long, nested, refused
 
 WEIGHTS = [0.5, 0.5, 2.0, 1.0]
 
@@ -107,3 +107,14 @@ def test_a_weight_is_no_field_and_no_choice() -> None:
     for field in ("candidate_fields", "context_fields"):
         says = "'price' is named as a .* field and as the weight"
         refused(long(), says, weight="price", **{field: ["price"]})
+
+
+def test_arrays_are_checked() -> None:
+    log = read_log(pl.DataFrame(GOOD))
+    for wrong, says in (
+        (np.ones(2, np.float32), "weights has 2 entries, the log has 3 events"),
+        (np.ones(3), "weights is float64"),
+        (np.array([1, 0, 1], np.float32), "weights holds 0.0 at 1, a finite number above 0"),
+    ):
+        with pytest.raises(LogFormatError, match=says):
+            dataclasses.replace(log, weights=wrong)

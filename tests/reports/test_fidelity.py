@@ -153,6 +153,10 @@ def test_tables_and_figure(true: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_bad_input(reader: ChoiceModel, log: SessionLog) -> None:
+    with pytest.raises(ConfigError, match="episodes must be at least 1, got 0"):
+        fidelity(reader, log, episodes=0)
+    with pytest.raises(ConfigError, match="seed must be at least 0, got -1"):
+        fidelity(reader, log, seed=-1)
     with pytest.raises(ConfigError, match="a world is made of a UserModel"):
         fidelity(reader, log)
     with pytest.raises(ConfigError, match="has not been trained"):
