@@ -26,7 +26,7 @@ def torchrun(n: int, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-N = 2
+N = 3
 
 
 @pytest.fixture(scope="module")
