@@ -1,12 +1,16 @@
-"""A log on disk: a folder of three parquet tables and one json.
+"""A log on disk: a folder of parquet tables and one json, in one part or in many.
 
-    LOG/log.json                name, order, grid, clicks, categories, and the sha256 of each table
-    LOG/sessions.MARK.parquet   a session: id, user, split, number of events; `user.age`
-    LOG/events.MARK.parquet     an event: label, choice, actions before it; lists of items and of
-                                what else candidates have, `candidate.price`; `event.query`
-    LOG/items.MARK.parquet      an item, in the order of the codes: id, and columns
+    LOG/log.json                    name, order, grid, clicks, categories, how it was read; of each
+                                    part the counts and of each table the sha256
+    LOG/items.MARK.parquet          an item, in the order of the codes: id, and columns
+    LOG/sessions-0.MARK.parquet     a session of part 0: id, user, split, number of events;
+                                    `user.age`
+    LOG/events-0.MARK.parquet       an event of part 0: label, choice, actions before it; lists of
+                                    items and of what else candidates have, `candidate.price`;
+                                    `event.query`
 
-Each save draws a mark. log.json is written last, so the folder always holds one log, whole."""
+A part holds all sessions of its users, so that parts are read and trained on one by one. Each save
+draws a mark. log.json is written last, so the folder always holds one log, whole."""
 
 from __future__ import annotations
 
@@ -14,8 +18,9 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,8 +34,18 @@ from fastgaum.errors import LogFormatError, OutputError, require_path
 from fastgaum.files import atomic, read_whole, sync_file
 from fastgaum.locks import name_lock
 from fastgaum.logs.actions import Actions
-from fastgaum.logs.clicks import ClickFacts
-from fastgaum.logs.log import ROLES, Column, SessionLog, check_displays, require_log
+from fastgaum.logs.clicks import ClickFacts, total_of
+from fastgaum.logs.cut import check_size
+from fastgaum.logs.log import (
+    ROLES,
+    SPLITS,
+    Column,
+    Counted,
+    SessionLog,
+    SplitName,
+    check_displays,
+    require_log,
+)
 from fastgaum.logs.successive import check_successive
 from fastgaum.row_files import READ_ERRORS, one_line
 
@@ -39,7 +54,7 @@ WAYS_OUT = "convert the log again, or copy the folder anew"
 _FORMER = "shards.json"
 """log.json of an earlier version"""
 _LEFT_BY_A_KILL = re.compile(
-    r"(sessions|events|items)\.[0-9a-f]{16}\.parquet|\.log\.json\.[0-9a-f]+\.part"
+    r"((sessions|events)-\d+|items)\.[0-9a-f]{16}\.parquet|\.log\.json\.[0-9a-f]+\.part"
 )
 TableOfLog = Literal["sessions", "events", "items"]
 _TABLE_OF: dict[str, TableOfLog] = {
@@ -58,6 +73,17 @@ class StoredTable(msgspec.Struct, frozen=True):
     sha256: str
 
 
+class StoredPart(msgspec.Struct, frozen=True):
+    """The sessions of some users."""
+
+    sessions: StoredTable
+    events: StoredTable
+    counts: dict[str, tuple[int, ...]]
+    """by what is counted, of each split: `SessionLog.counts`"""
+    fingerprint: str
+    """of the part as a log of its own"""
+
+
 class About(msgspec.Struct, frozen=True):
     """The content of log.json."""
 
@@ -69,11 +95,11 @@ class About(msgspec.Struct, frozen=True):
     """values of each categorical field, by code"""
     kinds_of_actions: list[str] | None
     actions_left_out: int
-    fingerprint: str
-    tables: dict[TableOfLog, StoredTable]
+    items: StoredTable
+    parts: list[StoredPart]
     weighted_by: str = ""
     format: Literal["fastgaum-log"] = "fastgaum-log"
-    version: Literal[3] = 3
+    version: Literal[4] = 4
 
 
 def is_saved_log(path: str | os.PathLike[str]) -> bool:
@@ -87,7 +113,12 @@ def save_log(log: SessionLog, folder: str | os.PathLike[str], *, overwrite: bool
     where something is there, or the folder cannot be written."""
     require_log(log)
     require_path("the folder to save a log in", folder)
-    target = Path(folder)
+    return save_parts([log], Path(folder), overwrite=overwrite)
+
+
+def save_parts(parts: Iterable[SessionLog], target: Path, *, overwrite: bool = False) -> Path:
+    """Save a log part by part, each with all sessions of its users; return the folder. All parts
+    have the same items, categories and kinds of actions. Raises OutputError as `save_log`."""
     check_store_output(target, overwrite)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +127,7 @@ def save_log(log: SessionLog, folder: str | os.PathLike[str], *, overwrite: bool
             check_store_output(target, overwrite)
             target.mkdir(exist_ok=True)
             try:
-                _write(log, target)
+                _write(parts, target)
             finally:
                 _remove_unnamed(target)
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -128,49 +159,122 @@ def load_log(folder: str | os.PathLike[str]) -> SessionLog:
     LogFormatError if the folder is no saved log, or a file is damaged."""
     require_path("the folder of a log", folder)
     path = Path(folder)
-    return read_whole(path / ABOUT, lambda: _load(path))
+
+    def load() -> SessionLog:
+        stored = StoredLog(path)
+        return stored.read(range(stored.n_parts))
+
+    return read_whole(path / ABOUT, load)
+
+
+class StoredLog:
+    """A saved log of which nothing but log.json and the items has been read: `read` reads parts."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        """Open a folder. Raises LogFormatError as `load_log`."""
+        require_path("the folder of a log", folder)
+        self.folder = Path(folder)
+        self.about = _read_about(self.folder)
+        self.name, self.ordered = self.about.name, self.about.ordered
+        self.n_parts = len(self.about.parts)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """That of the log if it has one part, else a sha256 over its parts'."""
+        parts = [part.fingerprint for part in self.about.parts]
+        whole = hashlib.sha256("\n".join(parts).encode())
+        return parts[0] if len(parts) == 1 else whole.hexdigest()
+
+    def count(self, what: Counted, split: SplitName = "all") -> int:
+        """Number of sessions, events, choices, candidates or actions of a split."""
+        of_splits = np.sum([part.counts[what] for part in self.about.parts], axis=0)
+        return int(of_splits.sum() if split == "all" else of_splits[SPLITS.index(split)])
+
+    @cached_property
+    def _items(self) -> pl.DataFrame:
+        return self._table(self.about.items)
+
+    def read(self, numbers: Sequence[int]) -> SessionLog:
+        """The log of some of the parts, in this order; items and categories have the codes that
+        they have in all parts. Raises LogFormatError for a damaged file."""
+        picked = [self.about.parts[number] for number in numbers]
+        try:
+            frames: dict[TableOfLog, pl.DataFrame] = {"items": self._items}
+            for name in ("sessions", "events"):
+                tables = [self._table(getattr(part, name)) for part in picked]
+                frames[name] = pl.concat(tables, rechunk=True) if len(tables) > 1 else tables[0]
+            check_size(int(frames["events"]["items"].list.len().sum()))
+            log = _log_of(self.about, frames)
+            check_displays(log)
+            check_successive(log)
+        except (TypeError, *READ_ERRORS, LogFormatError) as error:
+            if isinstance(error, _DamagedFileError):
+                raise LogFormatError(str(error)) from None
+            raise LogFormatError(
+                f"'{self.folder}' is damaged ({one_line(error.__cause__ or error)}): {WAYS_OUT}"
+            ) from None
+        known = picked[0].fingerprint if len(picked) == 1 else self.fingerprint
+        if len(picked) in (1, self.n_parts):
+            log.__dict__["fingerprint"] = known
+        return log
+
+    def _table(self, table: StoredTable) -> pl.DataFrame:
+        path = self.folder / table.file
+        _check_file(self.folder, table)
+        return pl.read_parquet(path, glob=False, hive_partitioning=False)
+
+
+class _DamagedFileError(LogFormatError):
+    """Says which file is damaged."""
 
 
 def item_columns(folder: Path) -> set[str]:
     """Names of a saved log's columns of items; none of a damaged one, which `load_log` refuses."""
     with suppress(KeyError, LogFormatError, *READ_ERRORS):
-        names = pl.read_parquet_schema(folder / _read_about(folder).tables["items"].file)
+        names = pl.read_parquet_schema(folder / _read_about(folder).items.file)
         return {name.removeprefix("item.") for name in names if name != "item_ids"}
     return set()
 
 
-def _write(log: SessionLog, folder: Path) -> None:
+def _write(logs: Iterable[SessionLog], folder: Path) -> None:
     mark = secrets.token_hex(8)
-    columns: dict[TableOfLog, dict[str, Any]] = {
-        "sessions": {"n_events": np.diff(log.session_offsets)},
-        "events": {},
-        "items": {},
-    }
-    for name, (of, values) in log.arrays().items():
-        listed = _to_lists(values, log.display_offsets) if of == "candidate" else values
-        columns[_TABLE_OF[of]][name] = listed
-    if log.actions is not None:
-        for name in ("items", "kinds"):
-            acted = getattr(log.actions, name)
-            columns["events"][f"action.{name}"] = _to_lists(acted, log.actions.offsets)
+    parts, kinds_of_clicks, left_out = list[StoredPart](), list[ClickFacts](), 0
+    for number, log in enumerate(logs):
+        columns: dict[TableOfLog, dict[str, Any]] = {
+            "sessions": {"n_events": np.diff(log.session_offsets)},
+            "events": {},
+            "items": {},
+        }
+        for name, (of, values) in log.arrays().items():
+            listed = _to_lists(values, log.display_offsets) if of == "candidate" else values
+            columns[_TABLE_OF[of]][name] = listed
+        if log.actions is not None:
+            left_out += log.actions.left_out
+            for name in ("items", "kinds"):
+                acted = getattr(log.actions, name)
+                columns["events"][f"action.{name}"] = _to_lists(acted, log.actions.offsets)
+        of_items = columns.pop("items")
+        written = {
+            name: _write_table(folder / f"{name}-{number}.{mark}.parquet", pl.DataFrame(of_table))
+            for name, of_table in columns.items()
+        }
+        parts.append(StoredPart(**written, counts=log.counts(), fingerprint=log.fingerprint))
+        kinds_of_clicks.append(log.clicks)
     about = About(
         name=log.name,
         ordered=log.ordered,
         grid=log.grid,
-        clicks=log.clicks,
+        clicks=total_of(kinds_of_clicks),
         categories={
             name: column.texts.to_list()
             for name, column in log.columns.items()
             if column.texts is not None
         },
         kinds_of_actions=None if log.actions is None else log.actions.kind_names.to_list(),
-        actions_left_out=0 if log.actions is None else log.actions.left_out,
-        fingerprint=log.fingerprint,
+        actions_left_out=left_out,
         weighted_by=log.weighted_by,
-        tables={
-            name: _write_table(folder / f"{name}.{mark}.parquet", pl.DataFrame(of_table))
-            for name, of_table in columns.items()
-        },
+        items=_write_table(folder / f"items.{mark}.parquet", pl.DataFrame(of_items)),
+        parts=parts,
     )
     with atomic(folder / ABOUT) as beside:
         beside.write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=1) + b"\n")
@@ -187,7 +291,9 @@ def _remove_unnamed(folder: Path) -> None:
     with suppress(OSError, LogFormatError):
         named = set()
         if (folder / ABOUT).is_file():
-            named = {table.file for table in _read_about(folder).tables.values()}
+            about = _read_about(folder)
+            named = {about.items.file}
+            named |= {table.file for part in about.parts for table in (part.sessions, part.events)}
         for path in folder.iterdir():
             if _LEFT_BY_A_KILL.fullmatch(path.name) and path.name not in named:
                 path.unlink()
@@ -229,40 +335,22 @@ def _read_about(path: Path) -> About:
     raise LogFormatError(f"'{file}' is damaged, or of another version ({found}): {WAYS_OUT}")
 
 
-def _load(path: Path) -> SessionLog:
-    about = _read_about(path)
-    for name in ("sessions", "events", "items"):
-        _check_file(path, about.tables.get(name))
-    try:
-        frames = {
-            name: pl.read_parquet(path / table.file, glob=False, hive_partitioning=False)
-            for name, table in about.tables.items()
-        }
-        log = _log_of(about, frames)
-        check_displays(log)
-        check_successive(log)
-    except (TypeError, *READ_ERRORS, LogFormatError) as error:
-        raise LogFormatError(
-            f"'{path}' is damaged ({one_line(error.__cause__ or error)}): {WAYS_OUT}"
-        ) from None
-    log.__dict__["fingerprint"] = about.fingerprint
-    return log
-
-
-def _check_file(folder: Path, table: StoredTable | None) -> None:
-    if table is None or Path(table.file).name != table.file:
-        raise LogFormatError(
-            f"'{folder / ABOUT}' names the file '{table and table.file}', a plain name is "
-            f"required: {WAYS_OUT}"
+def _check_file(folder: Path, table: StoredTable) -> None:
+    if Path(table.file).name != table.file:
+        raise _DamagedFileError(
+            f"'{folder / ABOUT}' names the file '{table.file}', a plain name is required: "
+            f"{WAYS_OUT}"
         )
     path = folder / table.file
     try:
         with open(path, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise LogFormatError(f"'{path}' cannot be read ({one_line(error)}): {WAYS_OUT}") from None
+        raise _DamagedFileError(
+            f"'{path}' cannot be read ({one_line(error)}): {WAYS_OUT}"
+        ) from None
     if found != table.sha256:
-        raise LogFormatError(
+        raise _DamagedFileError(
             f"'{path}' has the sha256 {found[:12]} …, {ABOUT} says {table.sha256[:12]} …: it was "
             f"changed; {WAYS_OUT}"
         )
