@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import NamedTuple, Unpack
 
 import polars as pl
 
@@ -202,7 +202,7 @@ def read_to_predict(
         frame = source = frame_of(source)
         columns = frame.columns
     options = without_choices(options, columns)
-    table, schema, _ = _open(source, options)
+    table, schema, _ = open_log(source, options)
     if any_split and options.split == "file" and schema.split is None:
         options = ReadOptions.of(split="user").over(options)
     log, rows = _read_rows(source, options)
@@ -228,7 +228,21 @@ def without_choices(options: ReadOptions, columns: Collection[str]) -> ReadOptio
     return ReadOptions.of(columns={**given, "chosen": ""}, weight=weight).over(options)
 
 
-def _open(source: LogSource, options: ReadOptions) -> tuple[FileTable, LogSchema, ReadOptions]:
+class OpenedLog(NamedTuple):
+    """A log of which only headers have been read."""
+
+    table: FileTable
+    schema: LogSchema
+    options: ReadOptions
+    """with those of a public log"""
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns that are read, each once."""
+        return self.schema.columns(self.options)
+
+
+def open_log(source: LogSource, options: ReadOptions) -> OpenedLog:
     """Open a log, of which only headers are read; a public log's options come last."""
     if isinstance(source, str | os.PathLike):
         table, layout = open_known(Path(source), options.delimiter)
@@ -245,7 +259,7 @@ def _open(source: LogSource, options: ReadOptions) -> tuple[FileTable, LogSchema
             raise LogFormatError(f"{error}{_as_mind(table)}") from None
         named = f"; it is read as {layout.name}: --column ROLE=COLUMN names another"
         raise LogFormatError(f"{error}{named}") from None
-    return table, schema, options
+    return OpenedLog(table, schema, options)
 
 
 def _as_mind(table: FileTable) -> str:
@@ -279,31 +293,44 @@ def _read(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows | Non
             log = resplit_by(log, given.split, given.split_seed)
         else:
             _refuse_seed(given, "the saved log has its own")
-    return _finished(log, given, dict(given.means)), None
+    return finished_log(log, given, dict(given.means)), None
 
 
 def _read_rows(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows]:
     with naming(source):
-        table, schema, options = _open(source, given)
-        frame = table.read(schema.columns(options))
-        rows = candidate_rows(frame, schema, options)
-        means = dict(given.means)
-        log = _pack(rows, schema, options, means)
+        opened, means = open_log(source, given), dict(given.means)
+        frame = opened.table.read(opened.columns)
+        log, rows = log_of_rows(frame, opened, means)
     if isinstance(source, str | os.PathLike):
         log = dataclasses.replace(log, name=stem_of(Path(source)))
+    return with_reading(finished_log(log, opened.options, means), given, means), rows
+
+
+def log_of_rows(
+    frame: pl.DataFrame, opened: OpenedLog, means: dict[str, float]
+) -> tuple[SessionLog, Rows]:
+    """The log of some rows of an opened one, less its item table; `means` receives what stands for
+    missing numbers. Raises LogFormatError."""
+    table, schema, options = opened
+    rows = candidate_rows(frame, schema, options)
+    log = _pack(rows, schema, options, means)
     # a public log says itself what is not read of it
     columns = table.stored or tuple(table.dtypes)
     read = columns if find_layout(columns) else {*schema.columns(options)} - {schema.time_beside}
     # a column without a name is an index
     not_read = tuple(one for one in columns if one and one not in read)
-    log = _finished(log, options, means)
-    categories = frozenset(name for name, one in log.columns.items() if one.texts is not None)
-    reading = dataclasses.replace(given, means=means, categories=categories)
-    log = dataclasses.replace(log, reading=reading)
     return log, dataclasses.replace(rows, not_read=not_read)
 
 
-def _finished(log: SessionLog, options: ReadOptions, means: dict[str, float]) -> SessionLog:
+def with_reading(log: SessionLog, given: ReadOptions, means: dict[str, float]) -> SessionLog:
+    """The log with the options that it was read with, and what they decided of its columns."""
+    categories = frozenset(name for name, one in log.columns.items() if one.texts is not None)
+    reading = dataclasses.replace(given, means=means, categories=categories)
+    return dataclasses.replace(log, reading=reading)
+
+
+def finished_log(log: SessionLog, options: ReadOptions, means: dict[str, float]) -> SessionLog:
+    """The log with its item table, grid and name. Raises LogFormatError."""
     absent = [name for name in options.item_vectors if name not in log.vectors]
     if options.item_table is not None:
         log = attach_item_table(

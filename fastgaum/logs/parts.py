@@ -1,0 +1,231 @@
+"""How a log of any size becomes a saved log in parts: rows are dealt out by a hash of their user,
+then read, checked and saved part by part."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.logs.columns import show
+from fastgaum.logs.cut import slice_sessions
+from fastgaum.logs.datasets import Located
+from fastgaum.logs.hashes import Hashes, hash_texts
+from fastgaum.logs.log import Column, SessionLog
+from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
+from fastgaum.logs.read import (
+    OpenedLog,
+    finished_log,
+    log_of_rows,
+    open_log,
+    read_with_rows,
+    with_reading,
+)
+from fastgaum.logs.store import check_store_output, is_saved_log, load_log, save_log, save_parts
+from fastgaum.logs.tables import naming, stem_of
+from fastgaum.logs.vocabulary import Vocabulary
+
+MOST_PARTS = 4096
+Progress = Callable[[int, int], None]
+"""receives parts done and parts in all"""
+
+
+def save_in_parts(
+    found: Located,
+    folder: Path,
+    n_parts: int = 0,
+    *,
+    options: ReadOptions = DEFAULT_OPTIONS,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Read a log that need not fit in memory, and save it in parts of whole users.
+
+    Args:
+        found: a log, as `datasets.resolve` finds it.
+        folder: of the saved log.
+        n_parts: parts to make; 0: each file of a folder is one, and holds all rows of its users.
+        options: how to read it.
+        overwrite: whether a saved log that is there is replaced.
+        progress: told of each part.
+
+    Raises:
+        ConfigError: an option needs the whole log at once, or the number of parts is none.
+        LogFormatError: the log breaks a rule, or two files hold the same user.
+        OutputError: as `save_log`.
+    """
+    if not 0 <= n_parts <= MOST_PARTS:
+        raise ConfigError(f"parts is {n_parts}, a number from 1 to {MOST_PARTS} is required")
+    check_store_output(folder, overwrite)
+    found.verify()
+    options = options.over(found.options)
+    with tempfile.TemporaryDirectory(dir=_above(folder), prefix=".parts-") as spare:
+        if n_parts and (found.simulated or is_saved_log(found.path)):
+            log = read_with_rows(found, options=options)[0]
+            return save_parts(_slices(log, n_parts), folder, overwrite=overwrite)
+        made = _Parts(found, options, Path(spare))
+        made.read(n_parts, progress or (lambda done, every: None))
+        return save_parts(made.alike(), folder, overwrite=overwrite)
+
+
+def _above(folder: Path) -> Path:
+    """The nearest folder above one that exists: what is written there is on the same disk."""
+    return next(one for one in folder.absolute().parents if one.is_dir())
+
+
+def _slices(log: SessionLog, n_parts: int) -> Iterator[SessionLog]:
+    """A log in memory, cut by the hash of the user."""
+    part = log.user_hashes % np.uint64(n_parts)
+    for number in range(n_parts):
+        yield slice_sessions(log, np.flatnonzero(part == number))
+
+
+class _Parts:
+    """The parts of a log while they are made, each a saved log of its own in `spare`."""
+
+    def __init__(self, found: Located, options: ReadOptions, spare: Path) -> None:
+        self.spare, self.given, self.path = spare, options, found.path
+        with naming(found.path):
+            self.opened = open_log(found.path, options)
+        self.name = options.name or stem_of(found.path)
+        for option, why in (
+            ("actions", "an action may be of a user in any part"),
+            ("split", "a split by time needs the times of all parts"),
+        ):
+            if getattr(self.opened.options, option) in ((None,) if option == "actions" else ()):
+                continue
+            if option == "actions" or self.opened.options.split == "time":
+                raise ConfigError(
+                    f"{option} cannot be read part by part: {why}; leave the option out, or read "
+                    "the log without parts"
+                )
+        self.logs: list[Path] = []
+        self.items = pl.Series("item", [], pl.String)
+        self.texts: dict[str, pl.Series] = {}
+        self.columns: dict[str, str] = {}
+        self.means = dict(options.means)
+        self.users: list[Hashes] = []
+
+    def read(self, n_parts: int, progress: Progress) -> None:
+        """Read part by part, and save each with the codes of its own items and categories."""
+        parts = self._dealt(n_parts) if n_parts else self.opened.table.parts
+        self.named = [path.name for path, _ in parts]
+        for number, (path, rows) in enumerate(parts):
+            progress(number, len(parts))
+            with naming(path if not n_parts else self.path):
+                frame = dataclasses.replace(self.opened.table, parts=((path, rows),)).read(
+                    self.opened.columns
+                )
+                if not frame.height:
+                    continue
+                log = log_of_rows(frame, self.opened, self.means)[0]
+                self._note(log, path.name)
+            self.logs.append(save_log(log, self.spare / f"log-{number}"))
+        progress(len(parts), len(parts))
+        self._require_whole_users()
+
+    def _dealt(self, n_parts: int) -> list[tuple[Path, pl.LazyFrame]]:
+        """Write each row to the file of its user's part; polars streams."""
+        user, folder = self.opened.schema.user or self.opened.schema.session, self.spare / "rows"
+        part = (pl.col(user).cast(pl.String).hash() % n_parts).cast(pl.Int32).alias(_PART)
+        for number, (path, rows) in enumerate(self.opened.table.parts):
+            with naming(path):
+                rows.select(*self.opened.columns, part).sink_parquet(
+                    pl.PartitionBy(folder / str(number), key=_PART, include_key=False),
+                    mkdir=True,
+                    compression_level=1,
+                )
+        dealt = []
+        for number in range(n_parts):
+            files = sorted(folder.glob(f"*/{_PART}={number}/*.parquet"), key=_in_order)
+            if files:
+                dealt.append((files[0], pl.scan_parquet(files, hive_partitioning=False)))
+        return dealt
+
+    def _note(self, log: SessionLog, part: str) -> None:
+        """Add a part's items and categories to those of all. Raises LogFormatError where a column
+        holds numbers in one part and categories in another."""
+        for name, column in log.columns.items():
+            holds = self.columns.setdefault(name, column.holds)
+            if holds != column.holds:
+                raise LogFormatError(
+                    f"column '{name}' holds {column.holds} values in part '{part}', {holds} values "
+                    "in the parts before it: write its type in the file, as parquet does"
+                )
+            if column.texts is not None:
+                self.texts[name] = _joined(self.texts.get(name), column.texts)
+        self.items = _joined(self.items, log.item_ids)
+        self.users.append(np.unique(log.user_hashes))
+
+    def _require_whole_users(self) -> None:
+        owner = np.repeat(np.arange(len(self.users)), [len(one) for one in self.users])
+        users = np.concatenate(self.users)
+        order = np.argsort(users, kind="stable")
+        twice = np.flatnonzero(users[order][1:] == users[order][:-1])
+        if not len(twice):
+            return
+        one, other = (self.logs[owner[order[twice[0] + step]]] for step in (0, 1))
+        first, second = (load_log(path) for path in (one, other))
+        hashes = users[order[twice[0]]]
+        at = int(np.flatnonzero(first.user_hashes == hashes)[0])
+        user = first.users[at] if first.user_ids is None else first.user_ids[at]
+        names = " and ".join(self.named[int(path.name.split("-")[1])] for path in (one, other))
+        raise LogFormatError(
+            f"user {show(user)} is in two parts, {names} ({second.name}): a part holds all rows of "
+            "its users; deal the rows out by a hash of the user, or let --parts N do it"
+        )
+
+    def alike(self) -> Iterator[SessionLog]:
+        """The parts with the same codes of items, categories and users."""
+        of_items: Mapping[str, Column] | None = None
+        n_users = 0
+        for path in self.logs:
+            log = self._recoded(load_log(path), n_users)
+            n_users += int(log.users.max(initial=-1)) + 1 - n_users
+            if of_items is None:
+                # the table of items is read once, for the items of all parts
+                log = finished_log(log, self.opened.options, self.means)
+                of_items = {name: one for name, one in log.columns.items() if one.of == "item"}
+            log = dataclasses.replace(
+                log, name=self.name, grid=log.grid, columns={**log.columns, **of_items}
+            )
+            yield with_reading(log, self.given, self.means)
+
+    def _recoded(self, log: SessionLog, n_users: int) -> SessionLog:
+        columns = {}
+        for name, column in log.columns.items():
+            if column.texts is not None:
+                codes = Vocabulary(self.texts[name]).codes_from(Vocabulary(column.texts))
+                codes[-1] = -1
+                column = Column(column.of, codes[column.values], self.texts[name])
+            columns[name] = column
+        return dataclasses.replace(
+            log,
+            items=Vocabulary(self.items).codes(log.item_ids)[log.items],
+            item_ids=self.items,
+            users=log.users + np.int32(n_users),
+            columns=columns,
+        )
+
+
+_PART = "__part"
+
+
+def _in_order(path: Path) -> tuple[int, str]:
+    return int(path.parent.parent.name), path.name
+
+
+def _joined(texts: pl.Series | None, more: pl.Series) -> pl.Series:
+    if texts is None:
+        return more
+    return pl.concat([texts, more]).unique().sort().rename(texts.name)
+
+
+def hashes_of(users: pl.Series) -> Hashes:
+    """Hashes of users' ids."""
+    return hash_texts(users.cast(pl.String))
