@@ -3,6 +3,8 @@ say which are left out."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -20,6 +22,7 @@ from fastgaum.kernels.relations import (
     move_pairs,
 )
 from fastgaum.logs.context import training_events
+from fastgaum.logs.cut import stable_order
 from fastgaum.logs.log import SessionLog
 from fastgaum.presets import LARGE_DISPLAYS
 
@@ -89,6 +92,42 @@ def pairs_of(
     )
 
 
+def add_pairs(tables: Sequence[PairCounts], rule: RivalRule) -> PairCounts:
+    """The pairs of parts of a log, each counted by the rule; what one part has dropped is in no
+    pair."""
+    n_items, limit = tables[0].n_items, min(table.limit for table in tables)
+    keys = np.concatenate([table.keys for table in tables])
+    counts = np.concatenate([table.counts for table in tables])
+    order = stable_order(keys) if len(keys) else np.zeros(0, np.int64)
+    keys, counts = keys[order], counts[order]
+    first = np.flatnonzero(np.diff(keys, prepend=-1))
+    if len(first):
+        counts = np.add.reduceat(counts, first, axis=0).astype(counts.dtype)
+    keys = keys[first]
+    if limit < n_items:
+        kept = np.maximum(rule.ranks[keys // n_items], rule.ranks[keys % n_items]) < limit
+        keys, counts = keys[kept], counts[kept]
+    return _sorted_pairs(n_items, limit, keys, counts)
+
+
+def subtract_pairs(whole: PairCounts, part: PairCounts) -> PairCounts:
+    """The pairs of a log less those of a part of it; pairs of the part that the whole has dropped
+    stay out."""
+    counts, known = whole.counts.copy(), np.isin(part.keys, whole.keys, assume_unique=True)
+    counts[np.searchsorted(whole.keys, part.keys[known])] -= part.counts[known]
+    left = counts.any(axis=1)
+    return _sorted_pairs(whole.n_items, whole.limit, whole.keys[left], counts[left])
+
+
+def _sorted_pairs(
+    n_items: int, limit: int, keys: npt.NDArray[np.int64], counts: IntArray
+) -> PairCounts:
+    starts = np.searchsorted(keys, np.arange(n_items + 1) * n_items).astype(np.int64)
+    table = pairs_of(n_items, limit, (starts, keys, counts))
+    enter_pairs(table)
+    return table
+
+
 def ranks_of(displays: npt.NDArray[np.integer]) -> IntArray:
     """Rank of each item, 0 for most displays; of equal ones the first row's is lower."""
     ranks = np.empty(len(displays), np.int32)
@@ -142,11 +181,8 @@ class PairCounter:
             self._drop()
         used = np.flatnonzero(self.slots.keys != -1)
         used = used[np.argsort(self.slots.keys[used])]
-        keys, n = self.slots.keys[used], self.slots.n_items
-        starts = np.searchsorted(keys, np.arange(n + 1) * n).astype(np.int64)
-        table = pairs_of(n, self.limit, (starts, keys, self.slots.counts[used]))
-        enter_pairs(table)
-        return table
+        n_items = self.slots.n_items
+        return _sorted_pairs(n_items, self.limit, self.slots.keys[used], self.slots.counts[used])
 
     def _drop(self) -> None:
         """Drop pairs of items displayed least, until half of MOST_PAIRS are left."""

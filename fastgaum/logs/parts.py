@@ -19,7 +19,6 @@ from fastgaum.logs.hashes import Hashes, hash_texts
 from fastgaum.logs.log import Column, SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 from fastgaum.logs.read import (
-    OpenedLog,
     finished_log,
     log_of_rows,
     open_log,

@@ -190,6 +190,16 @@ class StoredLog:
         of_splits = np.sum([part.counts[what] for part in self.about.parts], axis=0)
         return int(of_splits.sum() if split == "all" else of_splits[SPLITS.index(split)])
 
+    @property
+    def n_events(self) -> int:
+        """Number of events (display sets)."""
+        return self.count("events")
+
+    @property
+    def has_no_click(self) -> bool:
+        """Whether any event ends without a choice."""
+        return self.count("choices") < self.n_events
+
     @cached_property
     def _items(self) -> pl.DataFrame:
         return self._table(self.about.items)
