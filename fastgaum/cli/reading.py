@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fastgaum.logs.fold import Rows
     from fastgaum.logs.log import SessionLog, SplitName
     from fastgaum.logs.read import RowsToPredict
+    from fastgaum.logs.store import StoredLog
     from fastgaum.logs.trained_users import SeenUsers
     from fastgaum.models.choice_model import ChoiceModel
 
@@ -93,6 +94,27 @@ class Reading:
     def load(self, source: str) -> SessionLog:
         """Find and read a log. Raises DatasetError, LogFormatError or ConfigError."""
         return self.load_with_rows(source)[0]
+
+    def open_parts(self, source: str) -> StoredLog | None:
+        """A saved log of several parts, which is read part by part, unless an option of reading
+        asks for another log than was saved; None for any other log."""
+        from fastgaum.logs.datasets import resolve
+        from fastgaum.logs.store import StoredLog, is_saved_log
+
+        path = resolve(source, self.data_dir).path
+        if not is_saved_log(path) or self.options.given - self.options.recorded:
+            return None
+        stored = StoredLog(path)
+        return stored if stored.n_parts > 1 else None
+
+    def open_to_train(self, source: str) -> SessionLog | StoredLog:
+        """As `load_to_train`, but a large saved log in parts is opened."""
+        if (stored := self.open_parts(source)) is None:
+            return self.load_to_train(source)
+        from fastgaum.models.fit_data import in_memory
+
+        note_later(f"{source}: {stored.n_parts} parts, read one by one")
+        return in_memory(stored)
 
     def load_to_train(self, source: str) -> SessionLog:
         """As `load`; notes say later what was read, what was not, and what reading decided."""
@@ -193,17 +215,38 @@ def log_of_run(run: Path, source: str, data_dir: Path | None) -> SessionLog:
         return reading.load(source)
 
 
+def split_of_run(run: Path, source: str, data_dir: Path | None, split: SplitName) -> SessionLog:
+    """As `log_of_run`; of a saved log in parts, the sessions of a split alone, and where these have
+    more than MOST_EVALUATED events, of users drawn at random."""
+    stored = Reading(data_dir=data_dir).or_of_run(run, source).open_parts(source)
+    if stored is None:
+        return log_of_run(run, source, data_dir)
+    from fastgaum.models.choice_model import MOST_EVALUATED
+
+    _note_unfinished(run, source)
+    n_events = stored.count("events", split)
+    if n_events > MOST_EVALUATED:
+        note(
+            f"{n_events:,} events of split '{split}': those of users drawn at random are scored, "
+            f"about {MOST_EVALUATED:,}"
+        )
+    with Bar(f"reading {source}"):
+        return stored.read_split(split, MOST_EVALUATED)
+
+
 def rows_of_run(
     run: Path, source: str, data_dir: Path | None, split: SplitName
-) -> SessionLog | RowsToPredict:
-    """The same, of displays that may lack choices; with the rows as they stand, if they hold the
-    log's displays."""
+) -> SessionLog | StoredLog | RowsToPredict:
+    """As `log_of_run`, of displays that may lack choices; with the rows as they stand, if they hold
+    the log's displays; a saved log in parts is opened."""
     from fastgaum.logs.datasets import resolve
     from fastgaum.logs.read import read_to_predict, without_choices
     from fastgaum.logs.store import is_saved_log
 
     _note_unfinished(run, source)
     reading = Reading(data_dir=data_dir).or_of_run(run, source)
+    if (stored := reading.open_parts(source)) is not None:
+        return stored
     found = resolve(source, data_dir)
     if found.simulated or is_saved_log(found.path):
         with Bar(f"reading {source}"):

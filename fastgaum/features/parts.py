@@ -31,7 +31,6 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.features.standardise import Moments
 from fastgaum.features.training_counts import StatisticsCounter, add_counts, subtract_counts
 from fastgaum.features.training_order import Hiding, resized, share_to_hide
-from fastgaum.logs.cut import join_sessions, slice_sessions
 from fastgaum.logs.hashes import Hashes
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.store import StoredLog
@@ -57,7 +56,7 @@ class PartsOfLog:
         part, and as `fit_training`."""
         self.stored, self.choices = stored, choices
         numbers = range(stored.n_parts)
-        first = stored.read([0])
+        first = stored.first
         values, of_context, places = TrainingValues(first), ContextNumbers(first), PlaceCounts()
         users, n_kept = list[Hashes](), -(-CONTEXT_EVENTS // stored.n_parts)
         for part in map(self._read, numbers):
@@ -131,15 +130,7 @@ class PartsOfLog:
     @cached_property
     def validation(self) -> EncodedSessions:
         """Validation sessions, of about VALIDATION_EVENTS events, by hashes of their users."""
-        share = VALIDATION_EVENTS / max(self.stored.count("events", "validation"), 1)
-        kept = []
-        for number in range(self.stored.n_parts):
-            part = self._read(number)
-            rows = part.sessions_in("validation")
-            if share < 1:
-                rows = rows[part.user_hashes[rows] < np.uint64(share * 2.0**63) * np.uint64(2)]
-            kept.append(slice_sessions(part, rows))
-        log = join_sessions(kept)
+        log = self.stored.read_split("validation", VALIDATION_EVENTS)
         encoder = Encoder(self.space, log, self.coded.of_part(log))
         return encoder.encode(np.arange(log.n_sessions, dtype=np.int32))
 

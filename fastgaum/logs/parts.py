@@ -12,10 +12,11 @@ import numpy as np
 import polars as pl
 
 from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.logs.clicks import ClickFacts
 from fastgaum.logs.columns import show
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.datasets import Located
-from fastgaum.logs.hashes import Hashes, hash_texts
+from fastgaum.logs.hashes import Hashes
 from fastgaum.logs.log import Column, SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 from fastgaum.logs.read import (
@@ -82,6 +83,8 @@ def _slices(log: SessionLog, n_parts: int) -> Iterator[SessionLog]:
     part = log.user_hashes % np.uint64(n_parts)
     for number in range(n_parts):
         yield slice_sessions(log, np.flatnonzero(part == number))
+        # what was counted as the log was read is told once
+        log = dataclasses.replace(log, clicks=ClickFacts(log.clicks.clicks, log.clicks.outside))
 
 
 class _Parts:
@@ -92,17 +95,10 @@ class _Parts:
         with naming(found.path):
             self.opened = open_log(found.path, options)
         self.name = options.name or stem_of(found.path)
-        for option, why in (
-            ("actions", "an action may be of a user in any part"),
-            ("split", "a split by time needs the times of all parts"),
-        ):
-            if getattr(self.opened.options, option) in ((None,) if option == "actions" else ()):
-                continue
-            if option == "actions" or self.opened.options.split == "time":
-                raise ConfigError(
-                    f"{option} cannot be read part by part: {why}; leave the option out, or read "
-                    "the log without parts"
-                )
+        if self.opened.options.actions is not None:
+            raise _whole("actions", "an action may be of a user in any part")
+        if self.opened.options.split == "time":
+            raise _whole("a split by time", "it is cut at a time of the whole log")
         self.logs: list[Path] = []
         self.items = pl.Series("item", [], pl.String)
         self.texts: dict[str, pl.Series] = {}
@@ -182,17 +178,17 @@ class _Parts:
     def alike(self) -> Iterator[SessionLog]:
         """The parts with the same codes of items, categories and users."""
         of_items: Mapping[str, Column] | None = None
-        n_users = 0
+        n_users = grid = 0
         for path in self.logs:
             log = self._recoded(load_log(path), n_users)
-            n_users += int(log.users.max(initial=-1)) + 1 - n_users
+            n_users = int(log.users.max(initial=n_users - 1)) + 1
             if of_items is None:
                 # the table of items is read once, for the items of all parts
                 log = finished_log(log, self.opened.options, self.means)
                 of_items = {name: one for name, one in log.columns.items() if one.of == "item"}
-            log = dataclasses.replace(
-                log, name=self.name, grid=log.grid, columns={**log.columns, **of_items}
-            )
+                grid = log.grid
+            columns = {**log.columns, **of_items}
+            log = dataclasses.replace(log, name=self.name, grid=grid, columns=columns)
             yield with_reading(log, self.given, self.means)
 
     def _recoded(self, log: SessionLog, n_users: int) -> SessionLog:
@@ -203,13 +199,24 @@ class _Parts:
                 codes[-1] = -1
                 column = Column(column.of, codes[column.values], self.texts[name])
             columns[name] = column
+        codes, actions = Vocabulary(self.items).codes(log.item_ids), log.actions
+        if actions is not None:
+            actions = dataclasses.replace(actions, items=codes[actions.items])
         return dataclasses.replace(
             log,
-            items=Vocabulary(self.items).codes(log.item_ids)[log.items],
+            items=codes[log.items],
             item_ids=self.items,
+            actions=actions,
             users=log.users + np.int32(n_users),
             columns=columns,
         )
+
+
+def _whole(option: str, why: str) -> ConfigError:
+    return ConfigError(
+        f"{option} cannot be read part by part, for {why}: leave it out, or read the log without "
+        "parts"
+    )
 
 
 _PART = "__part"
@@ -224,7 +231,3 @@ def _joined(texts: pl.Series | None, more: pl.Series) -> pl.Series:
         return more
     return pl.concat([texts, more]).unique().sort().rename(texts.name)
 
-
-def hashes_of(users: pl.Series) -> Hashes:
-    """Hashes of users' ids."""
-    return hash_texts(users.cast(pl.String))

@@ -35,7 +35,8 @@ from fastgaum.files import atomic, read_whole, sync_file
 from fastgaum.locks import name_lock
 from fastgaum.logs.actions import Actions
 from fastgaum.logs.clicks import ClickFacts, total_of
-from fastgaum.logs.cut import check_size
+from fastgaum.logs.cut import check_size, join_sessions, slice_sessions
+from fastgaum.logs.hashes import mixed_bits
 from fastgaum.logs.log import (
     ROLES,
     SPLITS,
@@ -196,6 +197,16 @@ class StoredLog:
         return self.count("events")
 
     @property
+    def n_actions(self) -> int:
+        """Number of actions."""
+        return self.count("actions")
+
+    @cached_property
+    def first(self) -> SessionLog:
+        """The first part, which has the items and the columns of all."""
+        return self.read([0])
+
+    @property
     def has_no_click(self) -> bool:
         """Whether any event ends without a choice."""
         return self.count("choices") < self.n_events
@@ -228,10 +239,28 @@ class StoredLog:
             log.__dict__["fingerprint"] = known
         return log
 
+    def read_split(self, split: SplitName, most_events: int | None = None) -> SessionLog:
+        """The sessions of a split; where they have more than `most_events` events, those of users
+        drawn by their hashes, about so many. Raises LogFormatError as `read`."""
+        share = 1.0 if most_events is None else most_events / max(self.count("events", split), 1)
+        kept = []
+        for number in range(self.n_parts):
+            part = self.read([number])
+            rows = part.sessions_in(split)
+            if share < 1:
+                # splits and folds are by the same hashes: the sample is to be free of them
+                drawn = mixed_bits(part.user_hashes[rows] ^ _OF_SAMPLE) >> np.uint64(11)
+                rows = rows[drawn < np.uint64(share * 2.0**53)]
+            kept.append(slice_sessions(part, rows))
+        return join_sessions(kept)
+
     def _table(self, table: StoredTable) -> pl.DataFrame:
         path = self.folder / table.file
         _check_file(self.folder, table)
         return pl.read_parquet(path, glob=False, hive_partitioning=False)
+
+
+_OF_SAMPLE = np.uint64(0x5A3B_1E00)
 
 
 class _DamagedFileError(LogFormatError):

@@ -230,13 +230,17 @@ class UserModel(NetworksModel):
         self.table = pl.DataFrame([row.to_dict() for row in rows])
         return self.table
 
-    def folds_for(self, log: SessionLog) -> int:
+    def folds_for(self, log: SessionLog | StoredLog) -> int:
         """Folds of users that `fit` makes of a log; 0: it takes the log's own split."""
+        if isinstance(log, StoredLog):
+            log = parts_to_choose(log)
         folds = self.asked.folds_of(log.count("events", "train"))
         return number_of_folds(log, folds) if folds else 0
 
-    def settings_for(self, log: SessionLog) -> dict[str, Config]:
+    def settings_for(self, log: SessionLog | StoredLog) -> dict[str, Config]:
         """Configurations that `fit` compares on a log, by name, in order."""
+        if isinstance(log, StoredLog):
+            log = parts_to_choose(log)
         settings = settings_of(self.asked, log)
         names = self._halving(log, settings).names
         return {name: settings[name] for name in names}
