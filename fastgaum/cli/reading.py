@@ -101,7 +101,7 @@ class Reading:
         from fastgaum.logs.datasets import resolve
         from fastgaum.logs.store import StoredLog, is_saved_log
 
-        path = resolve(source, self.data_dir).path
+        path = resolve(source, self.data_dir).source
         if not is_saved_log(path) or self.options.given - self.options.recorded:
             return None
         stored = StoredLog(path)
@@ -166,7 +166,7 @@ class Reading:
                 "reading yourself"
             ) from error
         kept = former.given
-        path = resolve(source, self.data_dir).path
+        path = resolve(source, self.data_dir).source
         if is_saved_log(path):
             kept -= {*_SAVED_BY, *(["split"] if former.split == "time" else [])}
             if former.item_table is not None and has_item_table(path, former.item_table):
@@ -248,7 +248,7 @@ def rows_of_run(
     if (stored := reading.open_parts(source)) is not None:
         return stored
     found = resolve(source, data_dir)
-    if found.simulated or is_saved_log(found.path):
+    if found.simulated or is_saved_log(found.source):
         with Bar(f"reading {source}"):
             return reading.load(source)
     found.verify()
@@ -291,9 +291,10 @@ def checked_users(
 
 def lasting(source: str) -> str:
     """A name of the log from any folder."""
+    from fastgaum.logs.addresses import is_address
     from fastgaum.logs.datasets import names
 
-    return source if source in names() else str(Path(source).absolute())
+    return source if source in names() or is_address(source) else str(Path(source).absolute())
 
 
 def _dtypes_of(found: Located, delimiter: str | None) -> Mapping[str, Any]:

@@ -65,7 +65,7 @@ def save_in_parts(
     found.verify()
     options = options.over(found.options)
     with tempfile.TemporaryDirectory(dir=_above(folder), prefix=".parts-") as spare:
-        if n_parts and (found.simulated or is_saved_log(found.path)):
+        if n_parts and (found.simulated or is_saved_log(found.source)):
             log = read_with_rows(found, options=options)[0]
             return save_parts(_slices(log, n_parts), folder, overwrite=overwrite)
         made = _Parts(found, options, Path(spare))
@@ -230,4 +230,3 @@ def _joined(texts: pl.Series | None, more: pl.Series) -> pl.Series:
     if texts is None:
         return more
     return pl.concat([texts, more]).unique().sort().rename(texts.name)
-

@@ -124,7 +124,7 @@ def read_with_rows(
     found.verify()
     options = options.over(found.options)
     if not found.simulated:
-        return _read(found.path, options)
+        return _read(found.source, options)
     # its kernels take half a second to import
     from fastgaum.logs.made_up_displays import make_displays
 

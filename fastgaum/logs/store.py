@@ -21,6 +21,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +35,7 @@ from fastgaum.errors import LogFormatError, OutputError, require_path
 from fastgaum.files import atomic, read_whole, sync_file
 from fastgaum.locks import name_lock
 from fastgaum.logs.actions import Actions
+from fastgaum.logs.addresses import Address, is_address
 from fastgaum.logs.clicks import ClickFacts, total_of
 from fastgaum.logs.cut import check_size, join_sessions, slice_sessions
 from fastgaum.logs.hashes import mixed_bits
@@ -104,8 +106,17 @@ class About(msgspec.Struct, frozen=True):
 
 
 def is_saved_log(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds a saved log, of this version or of an earlier one."""
-    return (Path(path) / ABOUT).is_file() or (Path(path) / _FORMER).is_file()
+    """Whether a folder holds a saved log, of this version or of an earlier one; an address names
+    nothing else."""
+    return is_address(path) or any((Path(path) / name).is_file() for name in (ABOUT, _FORMER))
+
+
+def _place_of(folder: str | os.PathLike[str]) -> Path | Address:
+    """Raises ConfigError for what is no name of a folder."""
+    if is_address(folder):
+        return Address(folder)
+    require_path("the folder of a log", folder)
+    return Path(folder)
 
 
 def save_log(log: SessionLog, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -156,25 +167,29 @@ def check_store_output(folder: Path, overwrite: bool) -> None:
 
 
 def load_log(folder: str | os.PathLike[str]) -> SessionLog:
-    """Load a saved log into memory; each table's sha256 and each array's bounds are checked. Raises
-    LogFormatError if the folder is no saved log, or a file is damaged."""
-    require_path("the folder of a log", folder)
-    path = Path(folder)
+    """Load a saved log into memory; each table's sha256 and each array's bounds are checked.
+
+    Args:
+        folder: a path, or an address (https://…, s3://…, gs://…).
+
+    Raises:
+        LogFormatError: the folder is no saved log, or a file is damaged.
+    """
+    place = _place_of(folder)
 
     def load() -> SessionLog:
-        stored = StoredLog(path)
+        stored = StoredLog(folder)
         return stored.read(range(stored.n_parts))
 
-    return read_whole(path / ABOUT, load)
+    return load() if isinstance(place, Address) else read_whole(place / ABOUT, load)
 
 
 class StoredLog:
     """A saved log of which nothing but log.json and the items has been read: `read` reads parts."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        """Open a folder. Raises LogFormatError as `load_log`."""
-        require_path("the folder of a log", folder)
-        self.folder = Path(folder)
+        """Open a folder, by a path or an address. Raises LogFormatError as `load_log`."""
+        self.folder = _place_of(folder)
         self.about = _read_about(self.folder)
         self.name, self.ordered = self.about.name, self.about.ordered
         self.n_parts = len(self.about.parts)
@@ -255,9 +270,9 @@ class StoredLog:
         return join_sessions(kept)
 
     def _table(self, table: StoredTable) -> pl.DataFrame:
-        path = self.folder / table.file
-        _check_file(self.folder, table)
-        return pl.read_parquet(path, glob=False, hive_partitioning=False)
+        return pl.read_parquet(
+            _checked_file(self.folder, table), glob=False, hive_partitioning=False
+        )
 
 
 _OF_SAMPLE = np.uint64(0x5A3B_1E00)
@@ -267,10 +282,11 @@ class _DamagedFileError(LogFormatError):
     """Says which file is damaged."""
 
 
-def item_columns(folder: Path) -> set[str]:
+def item_columns(folder: str | os.PathLike[str]) -> set[str]:
     """Names of a saved log's columns of items; none of a damaged one, which `load_log` refuses."""
     with suppress(KeyError, LogFormatError, *READ_ERRORS):
-        names = pl.read_parquet_schema(folder / _read_about(folder).items.file)
+        place = _place_of(folder)
+        names = pl.read_parquet_schema(_checked_file(place, _read_about(place).items))
         return {name.removeprefix("item.") for name in names if name != "item_ids"}
     return set()
 
@@ -354,19 +370,19 @@ def _to_lists(values: npt.NDArray[np.generic], offsets: IntArray) -> pl.Series:
     return lists["value"]
 
 
-def _read_about(path: Path) -> About:
+def _read_about(path: Path | Address) -> About:
     file = path / ABOUT
-    if not file.is_file() and (path / _FORMER).is_file():
-        raise LogFormatError(
-            f"'{path}' was written by an earlier version: convert it anew from its source"
-        )
-    if not file.is_file():
+    if isinstance(path, Path) and not (path / ABOUT).is_file():
+        if (path / _FORMER).is_file():
+            raise LogFormatError(
+                f"'{path}' was written by an earlier version: convert it anew from its source"
+            )
         raise LogFormatError(
             f"'{path}' is no saved log ({ABOUT} is missing): name a folder made by save_log or "
             "`fastgaum data convert`"
         )
     try:
-        return msgspec.json.decode(file.read_bytes(), type=About)
+        return msgspec.json.decode(_bytes_of(file), type=About)
     except RecursionError:
         found = "its values are nested too deeply"
     except (OSError, ValueError) as error:
@@ -374,25 +390,44 @@ def _read_about(path: Path) -> About:
     raise LogFormatError(f"'{file}' is damaged, or of another version ({found}): {WAYS_OUT}")
 
 
-def _check_file(folder: Path, table: StoredTable) -> None:
+def _checked_file(folder: Path | Address, table: StoredTable) -> Path | BytesIO:
+    """A table's file, of an address its bytes, which are those that were written."""
     if Path(table.file).name != table.file:
         raise _DamagedFileError(
             f"'{folder / ABOUT}' names the file '{table.file}', a plain name is required: "
             f"{WAYS_OUT}"
         )
     path = folder / table.file
-    try:
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise _DamagedFileError(
-            f"'{path}' cannot be read ({one_line(error)}): {WAYS_OUT}"
-        ) from None
+    if isinstance(path, Address):
+        source: Path | BytesIO = BytesIO(content := _bytes_of(path))
+        found = hashlib.sha256(content).hexdigest()
+    else:
+        source = path
+        try:
+            with open(path, "rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise _DamagedFileError(
+                f"'{path}' cannot be read ({one_line(error)}): {WAYS_OUT}"
+            ) from None
     if found != table.sha256:
         raise _DamagedFileError(
             f"'{path}' has the sha256 {found[:12]} …, {ABOUT} says {table.sha256[:12]} …: it was "
             f"changed; {WAYS_OUT}"
         )
+    return source
+
+
+def _bytes_of(file: Path | Address) -> bytes:
+    """Raises LogFormatError for an address that cannot be read."""
+    if isinstance(file, Path):
+        return file.read_bytes()
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise _DamagedFileError(
+            f"'{file}' cannot be read ({one_line(error)}): check the address and your access to it"
+        ) from None
 
 
 def _log_of(about: About, frames: Mapping[TableOfLog, pl.DataFrame]) -> SessionLog:

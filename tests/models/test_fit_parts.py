@@ -3,14 +3,21 @@ fit in memory."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import polars as pl
 import pytest
 
 import fastgaum
-from fastgaum.errors import ConfigError
+from fastgaum.cli.app import main
+from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.features import parts as parts_of_log
 from fastgaum.game import checkpoint
 from fastgaum.logs.log import SessionLog
@@ -21,6 +28,10 @@ from fastgaum.models.run_folder import train_run
 from fastgaum.models.user_model import UserModel
 from tests.game.interrupted import StopAt
 
+AS_SHORT = [
+    *("--set", "epochs=3", "--set", "warm_start=3", "--set", "search=[]", "--set", "hidden=[8]"),
+    *("--set", "relations=false", "--device", "cpu"),
+]
 SHORT = {"epochs": 3, "warm_start": 3, "search": [], "hidden": [8], "relations": False}
 
 
@@ -102,3 +113,49 @@ def test_folds_and_start_want_the_log_in_memory(stored: StoredLog) -> None:
         UserModel(former.config).fit(stored, start=former)
     with pytest.raises(ConfigError, match="a log in parts is fitted without folds"):
         fitted(stored, folds=3)
+
+
+class Silent(SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a folder, by HTTP on this machine."""
+    handler = partial(Silent, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_log_at_an_address_gives_the_same_bytes(stored: StoredLog, tmp_path: Path) -> None:
+    runs = [tmp_path / "run-disk", tmp_path / "run-address"]
+    with served(tmp_path) as address:
+        for folder, source in zip(runs, (str(tmp_path / "log"), f"{address}/log"), strict=True):
+            words = ["train", source, "-o", str(folder), "--preset", "fastgaum-exact", "--quiet"]
+            assert main([*words, *AS_SHORT]) == 0
+            scored = ["evaluate", str(folder), source, "--json", str(folder / "scores.json")]
+            assert main(scored) == 0
+    models = [(folder / "model.safetensors").read_bytes() for folder in runs]
+    assert models[0] == models[1]
+    scores = [json.loads((folder / "scores.json").read_text()) for folder in runs]
+    assert scores[0]["heads"] == scores[1]["heads"]
+
+
+def test_an_address_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
+    with (
+        served(tmp_path) as address,
+        pytest.raises(LogFormatError, match=r"127\.0\.0\.1:\d+/log/log\.json' cannot be read .*404"),
+    ):
+        fastgaum.load_log(f"{address}/log")
+
+
+def test_an_exchanged_part_at_an_address_is_refused(stored: StoredLog, tmp_path: Path) -> None:
+    parts = stored.about.parts
+    (tmp_path / "log" / parts[3].events.file).write_bytes(
+        (tmp_path / "log" / parts[4].events.file).read_bytes()
+    )
+    with served(tmp_path) as address, pytest.raises(LogFormatError, match="it was changed"):
+        fastgaum.load_log(f"{address}/log")
