@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fastgaum.cli.options import AllowSeenUsers, DataDir, Device, JsonFile, RunPath, ScoredSplit
 from fastgaum.cli.output import check_outputs, say, show_table, write_json
 from fastgaum.cli.progress import Bar
-from fastgaum.cli.reading import Log, checked_users, split_of_run
+from fastgaum.cli.reading import Log, checked_users, log_of_run
 
 if TYPE_CHECKING:
     from fastgaum.metrics.evaluation import Evaluation
@@ -41,7 +41,7 @@ def evaluate_command(
     from fastgaum.reports.reproduce_table import WEIGHTED
 
     model = load_model(run, device=device)
-    log = split_of_run(run, source, data_dir, split)
+    log = log_of_run(run, source, data_dir, split)
     seen = checked_users(model, log, split, allow_seen_users)
     with Bar("scoring") as progress:
         evaluation = model.evaluate(

@@ -206,28 +206,21 @@ class Reading:
 AS_IT_IS = Reading()
 
 
-def log_of_run(run: Path, source: str, data_dir: Path | None) -> SessionLog:
-    """Read a log as the log of a run was read; a note says if its training has not ended. Raises as
-    `Reading.load` and `or_of_run`."""
+def log_of_run(run: Path, source: str, data_dir: Path | None, split: SplitName) -> SessionLog:
+    """Read a log as the log of a run was read, to look at a split; a note says if the training has
+    not ended. Of a saved log in parts this reads the split alone, and where it has more than
+    MOST_EVALUATED events, users drawn at random. Raises as `Reading.load` and `or_of_run`."""
     _note_unfinished(run, source)
     reading = Reading(data_dir=data_dir).or_of_run(run, source)
-    with Bar(f"reading {source}"):
-        return reading.load(source)
-
-
-def split_of_run(run: Path, source: str, data_dir: Path | None, split: SplitName) -> SessionLog:
-    """As `log_of_run`; of a saved log in parts, the sessions of a split alone, and where these have
-    more than MOST_EVALUATED events, of users drawn at random."""
-    stored = Reading(data_dir=data_dir).or_of_run(run, source).open_parts(source)
-    if stored is None:
-        return log_of_run(run, source, data_dir)
+    if (stored := reading.open_parts(source)) is None:
+        with Bar(f"reading {source}"):
+            return reading.load(source)
     from fastgaum.models.choice_model import MOST_EVALUATED
 
-    _note_unfinished(run, source)
     n_events = stored.count("events", split)
     if n_events > MOST_EVALUATED:
         note(
-            f"{n_events:,} events of split '{split}': those of users drawn at random are scored, "
+            f"{n_events:,} events of split '{split}': those of users drawn at random are read, "
             f"about {MOST_EVALUATED:,}"
         )
     with Bar(f"reading {source}"):

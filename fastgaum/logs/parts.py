@@ -67,7 +67,7 @@ def save_in_parts(
     with tempfile.TemporaryDirectory(dir=_above(folder), prefix=".parts-") as spare:
         if n_parts and (found.simulated or is_saved_log(found.source)):
             log = read_with_rows(found, options=options)[0]
-            return save_parts(_slices(log, n_parts), folder, overwrite=overwrite)
+            return save_parts(slices_by_user(log, n_parts), folder, overwrite=overwrite)
         made = _Parts(found, options, Path(spare))
         made.read(n_parts, progress or (lambda done, every: None))
         return save_parts(made.alike(), folder, overwrite=overwrite)
@@ -78,7 +78,7 @@ def _above(folder: Path) -> Path:
     return next(one for one in folder.absolute().parents if one.is_dir())
 
 
-def _slices(log: SessionLog, n_parts: int) -> Iterator[SessionLog]:
+def slices_by_user(log: SessionLog, n_parts: int) -> Iterator[SessionLog]:
     """A log in memory, cut by the hash of the user."""
     part = log.user_hashes % np.uint64(n_parts)
     for number in range(n_parts):

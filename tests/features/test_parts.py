@@ -16,7 +16,7 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.features.training_counts import add_counts
 from fastgaum.logs.cut import join_sessions, slice_sessions
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.parts import _slices
+from fastgaum.logs.parts import slices_by_user
 from fastgaum.logs.store import StoredLog, save_parts
 from tests.logs.test_saved_log import rich_log
 
@@ -24,7 +24,7 @@ CHOICES = SpaceChoices("bags", True, True, False, 4, True)
 
 
 def stored_log(folder: Path, log: SessionLog, parts: int) -> StoredLog:
-    return StoredLog(save_parts(_slices(log, parts), folder))
+    return StoredLog(save_parts(slices_by_user(log, parts), folder))
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_no_training_session_reads_choices_of_its_own_group(
     tmp_path: Path, log: SessionLog
 ) -> None:
     """Other choices in a part leave what its own sessions read as it was."""
-    slices = list(_slices(log, 4))
+    slices = list(slices_by_user(log, 4))
     one = slices[1]
     sizes = np.diff(one.display_offsets)
     other = dataclasses.replace(one, choices=((one.choices + 1) % sizes).astype(np.int32))

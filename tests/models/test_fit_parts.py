@@ -21,7 +21,7 @@ from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.features import parts as parts_of_log
 from fastgaum.game import checkpoint
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.parts import _slices
+from fastgaum.logs.parts import slices_by_user
 from fastgaum.logs.store import StoredLog, save_parts
 from fastgaum.models import fit_data
 from fastgaum.models.run_folder import train_run
@@ -50,7 +50,7 @@ def stored(log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(parts_of_log, "WINDOW_CANDIDATES", candidates / 12)
     monkeypatch.setattr(parts_of_log, "EPOCH_EVENTS", events / 2)
     monkeypatch.setattr(parts_of_log, "VALIDATION_EVENTS", 400)
-    return StoredLog(save_parts(_slices(log, 12), tmp_path / "log"))
+    return StoredLog(save_parts(slices_by_user(log, 12), tmp_path / "log"))
 
 
 def fitted(log: SessionLog | StoredLog, **changes: object) -> UserModel:
@@ -103,7 +103,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
 
 
 def test_small_logs_and_single_parts_are_read_into_memory(log: SessionLog, tmp_path: Path) -> None:
-    small = StoredLog(save_parts(_slices(log, 3), tmp_path / "small"))
+    small = StoredLog(save_parts(slices_by_user(log, 3), tmp_path / "small"))
     assert isinstance(fit_data.in_memory(small), SessionLog)
 
 
@@ -147,7 +147,9 @@ def test_a_log_at_an_address_gives_the_same_bytes(stored: StoredLog, tmp_path: P
 def test_an_address_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
     with (
         served(tmp_path) as address,
-        pytest.raises(LogFormatError, match=r"127\.0\.0\.1:\d+/log/log\.json' cannot be read .*404"),
+        pytest.raises(
+            LogFormatError, match=r"127\.0\.0\.1:\d+/log/log\.json' cannot be read .*404"
+        ),
     ):
         fastgaum.load_log(f"{address}/log")
 

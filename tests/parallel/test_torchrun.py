@@ -17,6 +17,8 @@ import pytest
 
 from fastgaum.game.checkpoint import Checkpoint
 from fastgaum.logs.fold import to_frame
+from fastgaum.logs.parts import slices_by_user
+from fastgaum.logs.store import save_parts
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.run_folder import MADE_FILES
 from tests.parallel.test_processes import ROOT, torchrun
@@ -47,8 +49,11 @@ def test_a_mistake_is_told_and_nothing_is_written(log: Path, tmp_path: Path) -> 
     assert not out.exists()
 
 
-def test_a_killed_worker_s_run_goes_on(log: Path, tmp_path: Path) -> None:
-    """torchrun begins anew, from the last checkpoint, and nothing half-written is left."""
+def test_a_killed_worker_s_run_on_parts_goes_on(tmp_path: Path) -> None:
+    """torchrun begins anew, from the last checkpoint, and nothing half-written is left. Each
+    process reads half of the parts."""
+    log = tmp_path / "log"
+    save_parts(slices_by_user(synthesise(44_000, preset="sample", seed=2)[0], 16), log)
     out = tmp_path / "run"
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2"]
     command = ["fastgaum", "train", str(log), "-o", str(out), *OPTIONS]
@@ -69,6 +74,7 @@ def test_a_killed_worker_s_run_goes_on(log: Path, tmp_path: Path) -> None:
     assert started.returncode == 0, errors[-3000:]
     # the first process alone says what was made
     assert len(said.splitlines()) == 1
+    assert "16 parts, read one by one" in errors
     table = pl.read_parquet(out / "metrics.parquet")
     assert table["phase"][0] == "exact"
     assert table["phase"][-1] == "rounds"
