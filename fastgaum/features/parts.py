@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
+from fastgaum.errors import LogFormatError
 from fastgaum.features.coded_log import CodedLog
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fields import TrainingValues
@@ -58,16 +59,22 @@ class PartsOfLog:
         numbers = range(stored.n_parts)
         first = stored.first
         values, of_context, places = TrainingValues(first), ContextNumbers(first), PlaceCounts()
-        users, n_kept = list[Hashes](), -(-CONTEXT_EVENTS // stored.n_parts)
+        users, trained = list[Hashes](), list[Hashes]()
+        n_kept = -(-CONTEXT_EVENTS // stored.n_parts)
         for part in map(self._read, numbers):
             values.add(part)
             of_context.add(part, n_kept)
-            users.append(np.unique(part.user_hashes[part.sessions_in("train")]))
+            users.append(np.unique(part.user_hashes))
+            trained.append(np.unique(part.user_hashes[part.sessions_in("train")]))
             if examination and stored.ordered:
                 places.add(part)
         blank = blank_space(first, values, choices, places.rates(), of_context)
-        trained = TrainedUsers(np.unique(np.concatenate(users)), np.zeros(0, np.uint64))
-        blank = dataclasses.replace(blank, fingerprint=stored.fingerprint, trained=trained)
+        _require_whole_users(users)
+        blank = dataclasses.replace(
+            blank,
+            fingerprint=stored.fingerprint,
+            trained=TrainedUsers(np.unique(np.concatenate(trained)), np.zeros(0, np.uint64)),
+        )
         self.coded = CodedLog(blank, first)
         space = with_displays(blank, self.coded, values)
         relations, counts = choices.relations, choices.protocol != "identity"
@@ -135,6 +142,19 @@ class PartsOfLog:
         return encoder.encode(np.arange(log.n_sessions, dtype=np.int32))
 
 
+def _require_whole_users(of_parts: Sequence[Hashes]) -> None:
+    part = np.repeat(np.arange(len(of_parts)), [len(users) for users in of_parts])
+    users = np.concatenate(of_parts)
+    order = np.argsort(users, kind="stable")
+    twice = np.flatnonzero(users[order][1:] == users[order][:-1])
+    if len(twice):
+        one, other = part[order[twice[0]]], part[order[twice[0] + 1]]
+        raise LogFormatError(
+            f"parts {one} and {other} of the log hold the same user, a part holds all sessions of "
+            "its users: convert the log again"
+        )
+
+
 class Windows:
     """The training sessions of a log in parts, a window of parts of one group at a time."""
 
@@ -171,7 +191,7 @@ class Windows:
     def n_sessions(self, numbers: Sequence[int]) -> int:
         """Training sessions of a window."""
         parts = self.parts.stored.about.parts
-        return sum(parts[number].counts["sessions"][0] for number in numbers)
+        return sum(parts[number].counts.sessions[0] for number in numbers)
 
     def read(self, epoch: int) -> Iterator[EncodedSessions]:
         """The windows of an epoch, each decoded while the one before is trained on."""

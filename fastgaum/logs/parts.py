@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -100,8 +101,8 @@ class _Parts:
         if self.opened.options.split == "time":
             raise _whole("a split by time", "it is cut at a time of the whole log")
         self.logs: list[Path] = []
-        self.items = pl.Series("item", [], pl.String)
-        self.texts: dict[str, pl.Series] = {}
+        self.items = _Texts()
+        self.texts = defaultdict[str, _Texts](_Texts)
         self.columns: dict[str, str] = {}
         self.means = dict(options.means)
         self.users: list[Hashes] = []
@@ -153,8 +154,8 @@ class _Parts:
                     "in the parts before it: write its type in the file, as parquet does"
                 )
             if column.texts is not None:
-                self.texts[name] = _joined(self.texts.get(name), column.texts)
-        self.items = _joined(self.items, log.item_ids)
+                self.texts[name].add(column.texts)
+        self.items.add(log.item_ids)
         self.users.append(np.unique(log.user_hashes))
 
     def _require_whole_users(self) -> None:
@@ -177,10 +178,12 @@ class _Parts:
 
     def alike(self) -> Iterator[SessionLog]:
         """The parts with the same codes of items, categories and users."""
+        items = self.items.vocabulary()
+        texts = {name: one.vocabulary() for name, one in self.texts.items()}
         of_items: Mapping[str, Column] | None = None
         n_users = grid = 0
         for path in self.logs:
-            log = self._recoded(load_log(path), n_users)
+            log = _recoded(load_log(path), items, texts, n_users)
             n_users = int(log.users.max(initial=n_users - 1)) + 1
             if of_items is None:
                 # the table of items is read once, for the items of all parts
@@ -191,25 +194,47 @@ class _Parts:
             log = dataclasses.replace(log, name=self.name, grid=grid, columns=columns)
             yield with_reading(log, self.given, self.means)
 
-    def _recoded(self, log: SessionLog, n_users: int) -> SessionLog:
-        columns = {}
-        for name, column in log.columns.items():
-            if column.texts is not None:
-                codes = Vocabulary(self.texts[name]).codes_from(Vocabulary(column.texts))
-                codes[-1] = -1
-                column = Column(column.of, codes[column.values], self.texts[name])
-            columns[name] = column
-        codes, actions = Vocabulary(self.items).codes(log.item_ids), log.actions
-        if actions is not None:
-            actions = dataclasses.replace(actions, items=codes[actions.items])
-        return dataclasses.replace(
-            log,
-            items=codes[log.items],
-            item_ids=self.items,
-            actions=actions,
-            users=log.users + np.int32(n_users),
-            columns=columns,
-        )
+
+def _recoded(
+    log: SessionLog, items: Vocabulary, texts: Mapping[str, Vocabulary], n_users: int
+) -> SessionLog:
+    """A part with the codes that all parts have; its users are numbered from `n_users`."""
+    columns = {}
+    for name, column in log.columns.items():
+        if column.texts is not None:
+            codes = texts[name].codes_from(Vocabulary(column.texts))
+            codes[-1] = -1
+            column = Column(column.of, codes[column.values], texts[name].texts)
+        columns[name] = column
+    codes, actions = items.codes(log.item_ids), log.actions
+    if actions is not None:
+        actions = dataclasses.replace(actions, items=codes[actions.items])
+    return dataclasses.replace(
+        log,
+        items=codes[log.items],
+        item_ids=items.texts,
+        actions=actions,
+        users=log.users + np.int32(n_users),
+        columns=columns,
+    )
+
+
+class _Texts:
+    """The distinct texts of a column of all parts."""
+
+    def __init__(self) -> None:
+        self._found = [pl.Series("text", [], pl.String)]
+
+    def add(self, texts: pl.Series) -> None:
+        """Note the texts of a part."""
+        self._found.append(texts.alias("text"))
+        # what waits is at most as much as is known
+        if sum(map(len, self._found[1:])) > len(self._found[0]):
+            self._found = [pl.concat(self._found).unique()]
+
+    def vocabulary(self) -> Vocabulary:
+        """Their numbering."""
+        return Vocabulary.of(pl.concat(self._found))
 
 
 def _whole(option: str, why: str) -> ConfigError:
@@ -224,9 +249,3 @@ _PART = "__part"
 
 def _in_order(path: Path) -> tuple[int, str]:
     return int(path.parent.parent.name), path.name
-
-
-def _joined(texts: pl.Series | None, more: pl.Series) -> pl.Series:
-    if texts is None:
-        return more
-    return pl.concat([texts, more]).unique().sort().rename(texts.name)

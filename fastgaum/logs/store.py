@@ -23,7 +23,7 @@ from contextlib import suppress
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -76,13 +76,25 @@ class StoredTable(msgspec.Struct, frozen=True):
     sha256: str
 
 
+_OfSplits = tuple[Annotated[int, msgspec.Meta(ge=0)], ...]
+
+
+class PartCounts(msgspec.Struct, frozen=True):
+    """`SessionLog.counts` of a part, of each split."""
+
+    sessions: _OfSplits
+    events: _OfSplits
+    choices: _OfSplits
+    candidates: _OfSplits
+    actions: _OfSplits
+
+
 class StoredPart(msgspec.Struct, frozen=True):
     """The sessions of some users."""
 
     sessions: StoredTable
     events: StoredTable
-    counts: dict[str, tuple[int, ...]]
-    """by what is counted, of each split: `SessionLog.counts`"""
+    counts: PartCounts
     fingerprint: str
     """of the part as a log of its own"""
 
@@ -99,7 +111,7 @@ class About(msgspec.Struct, frozen=True):
     kinds_of_actions: list[str] | None
     actions_left_out: int
     items: StoredTable
-    parts: list[StoredPart]
+    parts: Annotated[list[StoredPart], msgspec.Meta(min_length=1)]
     weighted_by: str = ""
     format: Literal["fastgaum-log"] = "fastgaum-log"
     version: Literal[4] = 4
@@ -203,7 +215,7 @@ class StoredLog:
 
     def count(self, what: Counted, split: SplitName = "all") -> int:
         """Number of sessions, events, choices, candidates or actions of a split."""
-        of_splits = np.sum([part.counts[what] for part in self.about.parts], axis=0)
+        of_splits = np.sum([getattr(part.counts, what) for part in self.about.parts], axis=0)
         return int(of_splits.sum() if split == "all" else of_splits[SPLITS.index(split)])
 
     @property
@@ -239,10 +251,14 @@ class StoredLog:
             for name in ("sessions", "events"):
                 tables = [self._table(getattr(part, name)) for part in picked]
                 frames[name] = pl.concat(tables, rechunk=True) if len(tables) > 1 else tables[0]
+                if name == "sessions":
+                    _require_whole_users([table["users"] for table in tables])
             check_size(int(frames["events"]["items"].list.len().sum()))
             log = _log_of(self.about, frames)
             check_displays(log)
             check_successive(log)
+            if len(picked) == 1 and PartCounts(**log.counts()) != picked[0].counts:
+                raise ValueError(f"{ABOUT} counts other events than the part holds")
         except (TypeError, *READ_ERRORS, LogFormatError) as error:
             if isinstance(error, _DamagedFileError):
                 raise LogFormatError(str(error)) from None
@@ -273,6 +289,13 @@ class StoredLog:
         return pl.read_parquet(
             _checked_file(self.folder, table), glob=False, hive_partitioning=False
         )
+
+
+def _require_whole_users(of_parts: Sequence[pl.Series]) -> None:
+    """Raises ValueError."""
+    each = [users.unique() for users in of_parts]
+    if pl.concat(each).n_unique() < sum(map(len, each)):
+        raise ValueError("a user is in two parts")
 
 
 _OF_SAMPLE = np.uint64(0x5A3B_1E00)
@@ -313,7 +336,9 @@ def _write(logs: Iterable[SessionLog], folder: Path) -> None:
             name: _write_table(folder / f"{name}-{number}.{mark}.parquet", pl.DataFrame(of_table))
             for name, of_table in columns.items()
         }
-        parts.append(StoredPart(**written, counts=log.counts(), fingerprint=log.fingerprint))
+        parts.append(
+            StoredPart(**written, counts=PartCounts(**log.counts()), fingerprint=log.fingerprint)
+        )
         kinds_of_clicks.append(log.clicks)
     about = About(
         name=log.name,

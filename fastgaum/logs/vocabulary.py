@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -34,9 +35,14 @@ class Vocabulary:
         rows."""
         return cls(texts.drop_nulls().unique().sort())
 
+    @cached_property
+    def _enum(self) -> pl.Enum:
+        # its table of texts is made once
+        return pl.Enum(self.texts)
+
     def codes(self, texts: pl.Series) -> IntArray:
         """Code of each text, -1 for a gap or an unknown text; shape (len(texts),)."""
-        found = texts.cast(pl.Enum(self.texts), strict=False).to_physical()
+        found = texts.cast(self._enum, strict=False).to_physical()
         return found.cast(pl.Int32).fill_null(NO_CODE).to_numpy().astype(np.int32, copy=False)
 
     def codes_from(self, other: Vocabulary) -> IntArray:

@@ -181,7 +181,7 @@ def parts_to_choose(stored: StoredLog) -> SessionLog:
     random."""
     n_events = 0
     for number, part in enumerate(stored.about.parts):
-        n_events += part.counts["events"][0]
+        n_events += part.counts.events[0]
         if n_events >= CHOOSING_EVENTS:
             return stored.read(range(number + 1))
     return stored.read(range(stored.n_parts))
