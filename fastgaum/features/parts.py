@@ -78,9 +78,10 @@ class PartsOfLog:
         self.coded = CodedLog(blank, first)
         space = with_displays(blank, self.coded, values)
         relations, counts = choices.relations, choices.protocol != "identity"
+        n_groups = min(GROUPS, stored.n_parts)
         each = [
-            StatisticsCounter(self.coded, space, relations, counts)
-            for _ in range(min(GROUPS, stored.n_parts))
+            StatisticsCounter(self.coded, space, relations, counts, n_groups)
+            for _ in range(n_groups)
         ]
         for number in numbers:
             part = self._read(number)

@@ -156,9 +156,10 @@ def left_out(log: SessionLog) -> str:
 class PairCounter:
     """Counts the pairs of one table (width 3: rivals, 2: follows), at most MOST_PAIRS."""
 
-    def __init__(self, width: int, rule: RivalRule) -> None:
-        """Begin with nothing."""
-        n_items = len(rule.ranks)
+    def __init__(self, width: int, rule: RivalRule, n_counters: int = 1) -> None:
+        """Begin with nothing. n_counters: whose pairs are added up, so that each has its share of
+        MOST_PAIRS."""
+        n_items, self.most = len(rule.ranks), MOST_PAIRS // n_counters
         self.width, self.rule, self.limit = width, rule, n_items
         self.slots = self._empty(FIRST_SLOTS)
 
@@ -170,14 +171,14 @@ class PairCounter:
             event = count_rivals(*of_rest) if self.width == 3 else count_follows(*of_rest, WINDOW)
             if event == n_events:
                 return
-            if self.slots.used[0] > MOST_PAIRS:
+            if self.slots.used[0] > self.most:
                 self._drop()
             else:
                 self._move(2 * len(self.slots.keys))
 
     def table(self) -> PairCounts:
         """The pairs, sorted."""
-        if self.slots.used[0] > MOST_PAIRS:
+        if self.slots.used[0] > self.most:
             self._drop()
         used = np.flatnonzero(self.slots.keys != -1)
         used = used[np.argsort(self.slots.keys[used])]
@@ -185,11 +186,11 @@ class PairCounter:
         return _sorted_pairs(n_items, self.limit, self.slots.keys[used], self.slots.counts[used])
 
     def _drop(self) -> None:
-        """Drop pairs of items displayed least, until half of MOST_PAIRS are left."""
+        """Drop pairs of items displayed least, until half of the most are left."""
         keys, ranks, n = self.slots.keys, self.rule.ranks, self.slots.n_items
         keys = keys[keys != -1]
         highest = np.maximum(ranks[keys // n], ranks[keys % n])
-        self.limit = int(np.partition(highest, MOST_PAIRS // 2)[MOST_PAIRS // 2])
+        self.limit = int(np.partition(highest, self.most // 2)[self.most // 2])
         self._move(len(self.slots.keys))
 
     def _move(self, n_slots: int) -> None:

@@ -47,8 +47,10 @@ class StatisticsCounter:
         space: FeatureSpace,
         relations: bool,
         crossed: bool,
+        n_counters: int = 1,
     ) -> None:
-        """Begin with nothing; `space` has the displays of all training sessions."""
+        """Begin with nothing; `space` has the displays of all training sessions, n_counters share
+        them."""
         self.coded, self.space, displays = coded, space, space.item_counts.displays
         self.n_items = len(displays)
         # unknown items are counted in a last place, and left there
@@ -56,7 +58,7 @@ class StatisticsCounter:
         self.pairs = list[PairCounter]()
         if relations:
             rule = rule_of(displays)
-            self.pairs = [PairCounter(3, rule), PairCounter(2, rule)]
+            self.pairs = [PairCounter(width, rule, n_counters) for width in (3, 2)]
         self.fields = space.context if crossed else ()
         self.crossed = [no_crossed(len(field.values)) for field in self.fields]
 
