@@ -76,12 +76,12 @@ def test_folders_of_a_partition_are_parts(source: Path, tmp_path: Path) -> None:
     rows = pl.read_parquet(source)
     part = (rows["user"].hash(1) % 4).rename("part")
     rows.with_columns(part).write_parquet(
-        pl.PartitionBy(tmp_path / "dealt", key="part", include_key=False, max_rows_per_file=20),
+        pl.PartitionBy(tmp_path / "clicks", key="part", include_key=False, max_rows_per_file=20),
         mkdir=True,
     )
-    (tmp_path / "dealt" / "_SUCCESS").touch()
-    assert len(list((tmp_path / "dealt").rglob("*.parquet"))) > 4
-    stored = save(tmp_path / "dealt", tmp_path / "parts", 0)
+    (tmp_path / "clicks" / "_SUCCESS").touch()
+    assert len(list((tmp_path / "clicks").rglob("*.parquet"))) > 4
+    stored = save(tmp_path / "clicks", tmp_path / "parts", 0)
     assert stored.n_parts == part.n_unique() == 4
     assert_same(by_session(load_log(tmp_path / "parts")), by_session(read_log(source)))
 
