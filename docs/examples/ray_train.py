@@ -12,7 +12,6 @@ from ray.train.torch import TorchTrainer
 
 import fastgaum as fg
 from fastgaum.game.processes import Processes
-from fastgaum.logs.datasets import resolve
 from fastgaum.logs.parts import save_in_parts
 from fastgaum.logs.store import StoredLog
 from fastgaum.models.run_folder import train_run
@@ -31,7 +30,7 @@ def worker(config: dict[str, Any]) -> None:
 def main(folder: Path | None = None, n_workers: int = 2, **changes: Any) -> fg.UserModel:
     """Train with so many workers, read the run."""
     place = folder or Path(mkdtemp())
-    out, log = place / "run", save_in_parts(resolve("sample"), place / "log", 8)
+    out, log = place / "run", save_in_parts("sample", place / "log", 8)
     trainer = TorchTrainer(
         worker,
         train_loop_config={"log": str(log), "out": str(out), "batch_sessions": 64, **changes},

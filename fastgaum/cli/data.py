@@ -178,7 +178,6 @@ def data_convert_command(
 
 def _convert_parts(source: str, out: Path, parts: int, json: Path | None, reading: Reading) -> None:
     """Write a log in parts."""
-    from fastgaum.logs.datasets import resolve
     from fastgaum.logs.parts import save_in_parts
     from fastgaum.logs.store import StoredLog
 
@@ -186,12 +185,12 @@ def _convert_parts(source: str, out: Path, parts: int, json: Path | None, readin
         raise ConfigError(
             f"'{out}' is a file, parts are written into a folder: leave '{out.suffix}' out"
         )
-    found = resolve(source, reading.data_dir)
     with Bar(f"reading {source}") as progress:
         save_in_parts(
-            found,
+            source,
             out,
             parts,
+            data_dir=reading.data_dir,
             options=reading.options,
             overwrite=COMMON.overwrite,
             progress=progress,

@@ -4,6 +4,7 @@ then read, checked and saved part by part."""
 from __future__ import annotations
 
 import dataclasses
+import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -12,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.errors import ConfigError, LogFormatError, require_path
 from fastgaum.logs.clicks import ClickFacts
 from fastgaum.logs.columns import show
 from fastgaum.logs.cut import slice_sessions
-from fastgaum.logs.datasets import Located
+from fastgaum.logs.datasets import Located, resolve
 from fastgaum.logs.hashes import Hashes
 from fastgaum.logs.log import Column, SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
@@ -37,10 +38,11 @@ Progress = Callable[[int, int], None]
 
 
 def save_in_parts(
-    found: Located,
-    folder: Path,
+    source: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
     n_parts: int = 0,
     *,
+    data_dir: str | os.PathLike[str] | None = None,
     options: ReadOptions = DEFAULT_OPTIONS,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -48,20 +50,24 @@ def save_in_parts(
     """Read a log that need not fit in memory, and save it in parts of whole users.
 
     Args:
-        found: a log, as `datasets.resolve` finds it.
+        source: a registry name, a file, a folder of files, or a saved log.
         folder: of the saved log.
         n_parts: parts to make; 0: each file of a folder is one, and holds all rows of its users.
+        data_dir: where names are looked up first, as in `read.load`.
         options: how to read it.
         overwrite: whether a saved log that is there is replaced.
         progress: told of each part.
 
     Raises:
+        DatasetError: there is no such log.
         ConfigError: an option needs the whole log at once, or the number of parts is none.
         LogFormatError: the log breaks a rule, or two files hold the same user.
         OutputError: as `save_log`.
     """
     if not 0 <= n_parts <= MOST_PARTS:
         raise ConfigError(f"parts is {n_parts}, a number from 1 to {MOST_PARTS} is required")
+    require_path("the folder to save a log in", folder)
+    folder, found = Path(folder), resolve(source, data_dir)
     check_store_output(folder, overwrite)
     found.verify()
     options = options.over(found.options)

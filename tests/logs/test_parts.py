@@ -13,7 +13,6 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError, LogFormatError, OutputError
-from fastgaum.logs.datasets import resolve
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.parts import save_in_parts
@@ -46,7 +45,7 @@ def save(source: Path, folder: Path, parts: int, **given: object) -> StoredLog:
     from fastgaum.logs.options import ReadOptions
 
     options = ReadOptions.of(**given)  # type: ignore[arg-type]
-    return StoredLog(save_in_parts(resolve(str(source)), folder, parts, options=options))
+    return StoredLog(save_in_parts(str(source), folder, parts, options=options))
 
 
 @pytest.mark.parametrize("parts", [1, 3, 40])
