@@ -14,7 +14,7 @@ from typing import Any
 
 from fastgaum.bench.report import machine_lines, never_reached, short, with_unit
 from fastgaum.logs.datasets import dataset, names
-from fastgaum.reports.reproduce_table import KS, is_uncalibrated, rows_by_model
+from fastgaum.reports.reproduce_table import KS, rows_by_model
 from fastgaum.reports.table import num, rows_to_markdown, signed
 
 Json = Mapping[str, Any]
@@ -39,7 +39,6 @@ WHICH_MODEL = (
     *("highest prec@1", f"`{OURS}`, prec@1 less the best's", f"seconds of `{OURS}`", "take"),
 )
 """columns of the table of logs"""
-SURE = {"ci": (math.inf, math.inf)}
 """stands for a difference that is not known"""
 NUMBER = re.compile(r"<!--= (\S+) > (.+?) : (\S+) -->.*?<!--/-->")
 """object, steps and format of a number in prose"""
@@ -135,8 +134,7 @@ def results_to_markdown(*results: Json) -> str:
             _scores(cell, published)
             for cell, published in zip(cells, published_of_log, strict=True)
         ]
-        doubt = ", not calibrated" if any(cell and is_uncalibrated(cell) for cell in cells) else ""
-        rows.append((f"{called} (`{model}`{doubt})", *scores))
+        rows.append((f"{called} (`{model}`)", *scores))
     for model in dict.fromkeys(one["model"] for published in published_of_log for one in published):
         scores = [
             next((_scores(one) for one in published if one["model"] == model), "–")
@@ -162,17 +160,11 @@ def results_to_markdown(*results: Json) -> str:
             for one in published
         )
     )
-    later = "".join(
-        f" Made later, at commit {one['commit'][:7]} on an {one['processor']}: "
-        f"{', '.join(one['models'])} of {name}."
-        for result, name in logs
-        for one in result["datasets"][name].get("later_rows", ())
-    )
     notes = (
         f"{bold} than that of every row fitted here that is not FastGAUM's, by a paired 95 % "
         f"interval.{sources} –: not fitted there. Fits: {seeds}. Test events: {units}. A user of wikispeedia is one game."
     )
-    return f"{rows_to_markdown(rows)}\n\n{notes} {made_at(*results)}{later}"
+    return f"{rows_to_markdown(rows)}\n\n{notes} {made_at(*results)}"
 
 
 def _scores(cell: Json | None, published: Iterable[Json] = ()) -> str:
@@ -201,8 +193,7 @@ def which_model_to_markdown(*results: Json) -> str:
         likeliest = min(single, key=lambda cell: cell["nll"])
         sharpest = max(single, key=lambda cell: cell["mean"])
         # nothing beats a row whose interval to the best other model reaches 0
-        # a row that was made later has no paired difference, and is level with none
-        level = [cell for cell in single if (cell["nll_vs_best_other"] or SURE)["ci"][0] <= 0]
+        level = [cell for cell in single if cell["nll_vs_best_other"]["ci"][0] <= 0]
         made_up = "simulated" in facts
         holds = facts.get("holds", ["?"]) + ["displays made up"] * made_up
         line = [name, "?", "?"]
@@ -218,8 +209,7 @@ def which_model_to_markdown(*results: Json) -> str:
         f"lowest, highest, take: without {ENDED_NAMES}, which ended; in brackets seconds of a fit "
         "with its evaluation",
         "less the best's: paired difference to the best row of another model, also one that ended, "
-        "with its 95 % interval; a row that was made later than its table "
-        "(`xgboost` of lpmc and wikispeedia) is in no difference and is not taken; shown: items of a display on average",
+        "with its 95 % interval; shown: items of a display on average",
         "take: the cheapest row in seconds whose NLL no other model's beats by that interval; –: the "
         "displays are made up, so a model has learned their rule",
         "events: of the whole log; ?: the object does not say it",

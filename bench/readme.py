@@ -189,6 +189,7 @@ GRIDS = ("bags", "identity", "resplits", "relations")
 """objects of `fastgaum reproduce` of logs with published figures"""
 OTHER_LOGS = [
     "lpmc",
+    "lpmc-persons",
     "tastenet",
     "clara2",
     "wikispeedia",

@@ -254,9 +254,10 @@ def flip_bit(file: Path) -> None:
 def change_table(folder: Path, name: str, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
     """Change one table of a saved log; log.json agrees with it, as in a file made to deceive."""
     about = json.loads((folder / "log.json").read_text())
-    path = folder / about["tables"][name]["file"]
+    stored = {**about, **about["parts"][0]}[name]
+    path = folder / stored["file"]
     change(pl.read_parquet(path)).write_parquet(path)
-    about["tables"][name]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    stored["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     (folder / "log.json").write_text(json.dumps(about))
 
 

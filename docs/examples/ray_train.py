@@ -1,5 +1,5 @@
 """Ray Train starts workers, each of which calls what `torchrun` calls: one model, trained by all of
-them."""
+them; of a large log each reads its share of the parts."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ from ray.train.torch import TorchTrainer
 
 import fastgaum as fg
 from fastgaum.game.processes import Processes
+from fastgaum.logs.parts import save_in_parts
+from fastgaum.logs.store import StoredLog
 from fastgaum.models.run_folder import train_run
 
 
 def worker(config: dict[str, Any]) -> None:
     """In each worker, where Ray has set up torch.distributed: train on its part of every batch."""
-    settings = {key: value for key, value in config.items() if key != "out"}
+    settings = {key: value for key, value in config.items() if key not in ("log", "out")}
     model = fg.UserModel.from_preset("fastgaum", **settings)
     processes = Processes.of_group(model.device)
-    table = train_run(model, fg.load("sample"), Path(config["out"]), processes=processes)
+    table = train_run(model, StoredLog(config["log"]), Path(config["out"]), processes=processes)
     # every worker has the table; the first one has written the run
     ray.train.report({"val_loss": table["val_loss"].min(), "epochs": table.height})
 
 
 def main(folder: Path | None = None, n_workers: int = 2, **changes: Any) -> fg.UserModel:
     """Train with so many workers, read the run."""
-    out = (folder or Path(mkdtemp())) / "run"
+    place = folder or Path(mkdtemp())
+    out, log = place / "run", save_in_parts("sample", place / "log", 8)
     trainer = TorchTrainer(
         worker,
-        train_loop_config={"out": str(out), "batch_sessions": 64, **changes},
+        train_loop_config={"log": str(log), "out": str(out), "batch_sessions": 64, **changes},
         scaling_config=ray.train.ScalingConfig(num_workers=n_workers),
     )
     trainer.fit()

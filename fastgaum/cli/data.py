@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import DataDir, JsonFile, ModelOptions, given, use_threads
+from fastgaum.cli.options import COMMON, DataDir, JsonFile, ModelOptions, given, use_threads
 from fastgaum.cli.output import (
     check_log_output,
     check_outputs,
@@ -25,6 +25,7 @@ from fastgaum.cli.output import (
 from fastgaum.cli.progress import Bar, noting_compilation
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
 from fastgaum.cli.train import DEFAULT_MODEL, THIS_MACHINE, Machine
+from fastgaum.errors import ConfigError
 
 if TYPE_CHECKING:
     from fastgaum.logs.log import SessionLog
@@ -188,17 +189,58 @@ def data_convert_command(
     source: Log,
     /,
     out: LogPath,
+    parts: int | None = None,
     json: JsonFile = None,
     reading: Reading = AS_IT_IS,
 ) -> None:
-    """Read a log, check it, and write it."""
+    """Read a log, check it, and write it.
+
+    Args:
+        parts: write a folder of so many parts of whole users, one after another, so that the log
+            need not fit in memory; 0: each file of a folder is a part
+    """
     check_outputs(json)
     check_log_output(out)
+    if parts is not None:
+        _convert_parts(source, out, parts, json, reading)
+        return
     with Bar(f"reading {source}"):
         log = reading.load(source)
     with Bar(f"writing {out}"):
         write_log(log, out)
     facts, line = _facts(out, log)
+    finish(line, json, facts)
+
+
+def _convert_parts(source: str, out: Path, parts: int, json: Path | None, reading: Reading) -> None:
+    """Write a log in parts."""
+    from fastgaum.logs.parts import save_in_parts
+    from fastgaum.logs.store import StoredLog
+
+    if out.suffix:
+        raise ConfigError(
+            f"'{out}' is a file, parts are written into a folder: leave '{out.suffix}' out"
+        )
+    with Bar(f"reading {source}") as progress:
+        save_in_parts(
+            source,
+            out,
+            parts,
+            data_dir=reading.data_dir,
+            options=reading.options,
+            overwrite=COMMON.overwrite,
+            progress=progress,
+        )
+    stored = StoredLog(out)
+    counts = {
+        "parts": stored.n_parts,
+        "sessions": stored.count("sessions"),
+        "events": stored.count("events"),
+        "candidates": stored.count("candidates"),
+        "items": stored.first.n_items,
+    }
+    line = f"{out}: {', '.join(f'{n} {kind}' for kind, n in counts.items())}"
+    facts = {"path": str(out), "name": stored.name, **counts}
     finish(line, json, facts)
 
 

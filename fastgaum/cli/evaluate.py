@@ -41,7 +41,7 @@ def evaluate_command(
     from fastgaum.reports.reproduce_table import WEIGHTED
 
     model = load_model(run, device=device)
-    log = log_of_run(run, source, data_dir)
+    log = log_of_run(run, source, data_dir, split)
     seen = checked_users(model, log, split, allow_seen_users)
     with Bar("scoring") as progress:
         evaluation = model.evaluate(

@@ -54,7 +54,7 @@ def fidelity_command(
 
     use_threads(threads)
     model = UserModel.load(run, device="cpu")
-    log = log_of_run(run, source, data_dir)
+    log = log_of_run(run, source, data_dir, split)
     seen = checked_users(model, log, split, allow_seen_users)
     with Bar("replaying and comparing"):
         report = finite(report_of(model, log, split=split, head=head, episodes=episodes, seed=seed))

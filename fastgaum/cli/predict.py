@@ -35,11 +35,11 @@ def predict_command(
     check_table_output(out)
     check_outputs(json)
     from fastgaum.baselines.registry import load_model
-    from fastgaum.logs.log import SessionLog
+    from fastgaum.logs.read import RowsToPredict
 
     model = load_model(run, device=device)
     found = rows_of_run(run, source, data_dir, split)
-    if isinstance(found, SessionLog):
+    if not isinstance(found, RowsToPredict):
         note(
             f"{source} has no rows of its own, or other displays than the log that it is read as: "
             "a row is a candidate of the log, by session, event and item"
@@ -48,14 +48,14 @@ def predict_command(
         _require_plain(found, out)
     with Bar("scoring") as progress:
         place = None if at_place == "none" else at_place
-        if isinstance(found, SessionLog):
-            log, frames = found, model.predict_parts(found, split, progress, at_place=place)
-        else:
-            log = found.log
+        if isinstance(found, RowsToPredict):
+            n = found.log.count("candidates", split)
             frames = iter([model.predict_rows(found, split, progress, at_place=place)])
+        else:
+            n = found.count("candidates", split)
+            frames = model.predict_parts(found, split, progress, at_place=place)
         n_rows = write_frames(frames, out)
     facts: dict[str, object] = {"path": str(out), "run": str(run), "log": source, "split": split}
-    n = log.count("candidates", split)
     facts |= {"at_place": at_place, "candidates": n, "rows": n_rows}
     finish(f"{out}: {n} candidates", json, facts)
 

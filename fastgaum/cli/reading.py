@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fastgaum.logs.fold import Rows
     from fastgaum.logs.log import SessionLog, SplitName
     from fastgaum.logs.read import RowsToPredict
+    from fastgaum.logs.store import StoredLog
     from fastgaum.logs.trained_users import SeenUsers
     from fastgaum.models.choice_model import ChoiceModel
 
@@ -94,6 +95,27 @@ class Reading:
         """Find and read a log. Raises DatasetError, LogFormatError or ConfigError."""
         return self.load_with_rows(source)[0]
 
+    def open_parts(self, source: str) -> StoredLog | None:
+        """A saved log of several parts, which is read part by part, unless an option of reading
+        asks for another log than was saved; None for any other log."""
+        from fastgaum.logs.datasets import resolve
+        from fastgaum.logs.store import StoredLog, is_saved_log
+
+        path = resolve(source, self.data_dir).source
+        if not is_saved_log(path) or self.options.given - self.options.recorded:
+            return None
+        stored = StoredLog(path)
+        return stored if stored.n_parts > 1 else None
+
+    def open_to_train(self, source: str) -> SessionLog | StoredLog:
+        """As `load_to_train`, but a large saved log in parts is opened."""
+        if (stored := self.open_parts(source)) is None:
+            return self.load_to_train(source)
+        from fastgaum.models.fit_data import in_memory
+
+        note_later(f"{source}: {stored.n_parts} parts, read one by one")
+        return in_memory(stored)
+
     def load_to_train(self, source: str) -> SessionLog:
         """As `load`; notes say later what was read, what was not, and what reading decided."""
         from fastgaum.features.relations import left_out
@@ -146,7 +168,7 @@ class Reading:
                 "reading yourself"
             ) from error
         kept = former.given
-        path = resolve(source, self.data_dir).path
+        path = resolve(source, self.data_dir).source
         if is_saved_log(path):
             kept -= {*_SAVED_BY, *(["split"] if former.split == "time" else [])}
             if former.item_table is not None and has_item_table(path, former.item_table):
@@ -186,28 +208,42 @@ class Reading:
 AS_IT_IS = Reading()
 
 
-def log_of_run(run: Path, source: str, data_dir: Path | None) -> SessionLog:
-    """Read a log as the log of a run was read; a note says if its training has not ended. Raises as
-    `Reading.load` and `or_of_run`."""
+def log_of_run(run: Path, source: str, data_dir: Path | None, split: SplitName) -> SessionLog:
+    """Read a log as the log of a run was read, to look at a split; a note says if the training has
+    not ended. Of a saved log in parts this reads the split alone, and where it has more than
+    MOST_EVALUATED events, users drawn at random. Raises as `Reading.load` and `or_of_run`."""
     _note_unfinished(run, source)
     reading = Reading(data_dir=data_dir).or_of_run(run, source)
+    if (stored := reading.open_parts(source)) is None:
+        with Bar(f"reading {source}"):
+            return reading.load(source)
+    from fastgaum.models.choice_model import MOST_EVALUATED
+
+    n_events = stored.count("events", split)
+    if n_events > MOST_EVALUATED:
+        note(
+            f"{n_events:,} events of split '{split}': those of users drawn at random are read, "
+            f"about {MOST_EVALUATED:,}"
+        )
     with Bar(f"reading {source}"):
-        return reading.load(source)
+        return stored.read_split(split, MOST_EVALUATED)
 
 
 def rows_of_run(
     run: Path, source: str, data_dir: Path | None, split: SplitName
-) -> SessionLog | RowsToPredict:
-    """The same, of displays that may lack choices; with the rows as they stand, if they hold the
-    log's displays."""
+) -> SessionLog | StoredLog | RowsToPredict:
+    """As `log_of_run`, of displays that may lack choices; with the rows as they stand, if they hold
+    the log's displays; a saved log in parts is opened."""
     from fastgaum.logs.datasets import resolve
     from fastgaum.logs.read import read_to_predict, without_choices
     from fastgaum.logs.store import is_saved_log
 
     _note_unfinished(run, source)
     reading = Reading(data_dir=data_dir).or_of_run(run, source)
+    if (stored := reading.open_parts(source)) is not None:
+        return stored
     found = resolve(source, data_dir)
-    if found.simulated or is_saved_log(found.path):
+    if found.simulated or is_saved_log(found.source):
         with Bar(f"reading {source}"):
             return reading.load(source)
     found.verify()
@@ -250,9 +286,10 @@ def checked_users(
 
 def lasting(source: str) -> str:
     """A name of the log from any folder."""
+    from fastgaum.logs.addresses import is_address
     from fastgaum.logs.datasets import names
 
-    return source if source in names() else str(Path(source).absolute())
+    return source if source in names() or is_address(source) else str(Path(source).absolute())
 
 
 def _dtypes_of(found: Located, delimiter: str | None) -> Mapping[str, Any]:

@@ -205,7 +205,7 @@ def _worlds(
     from fastgaum.models.user_model import UserModel
     from fastgaum.worlds.world_set import world_of_model
 
-    read, worlds = None if log is None else log_of_run(run, log, None), []
+    read, worlds = None if log is None else log_of_run(run, log, None, "train"), []
     for one in (run, other or run):
         model = UserModel.load(one)
         reads = model.space is not None and model.space.reads_columns

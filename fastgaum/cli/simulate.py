@@ -72,7 +72,7 @@ def simulate_command(
     if policy not in registry.RULE_NAMES:
         registry.find_policy(Path(policy))
     use_threads(threads)
-    read = None if log is None else log_of_run(run, log, data_dir)
+    read = None if log is None else log_of_run(run, log, data_dir, "train")
     world = world_of_run(run, head=head, starts=starts, log=read)
     world.require_contexts()
     changes = given(k=slate_size, horizon=horizon, leaving=leaving)

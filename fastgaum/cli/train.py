@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from fastgaum.game.processes import Processes
     from fastgaum.logs.log import SessionLog
+    from fastgaum.logs.store import StoredLog
     from fastgaum.models.user_model import UserModel
 
 
@@ -134,7 +135,7 @@ def _train(
         about = {"config": config.to_mapping(), "reading": origin.reading}
         processes.agree(None if is_former else about)
         with Bar(f"reading {source}"):
-            log = reading.load_to_train(source)
+            log = reading.open_to_train(source)
         if table is not None:
             assert model.space is not None
             run_folder.check_same_log(folder, log, model.space.fingerprint)
@@ -164,7 +165,7 @@ def _train(
 
 
 def _result(
-    folder: Path, model: UserModel, log: SessionLog, table: DataFrame, is_former: bool
+    folder: Path, model: UserModel, log: SessionLog | StoredLog, table: DataFrame, is_former: bool
 ) -> tuple[str, dict[str, Any]]:
     """The line and the facts of a run that has ended; notes say how its setting was chosen."""
     from fastgaum.game.checkpoint import places_cost, trials_as_facts
@@ -299,7 +300,7 @@ def _follow(source: str, reading: Reading, device: str, processes: Processes) ->
     first = processes.agree()[0]
     if first is not None:
         # where data lies is this machine's own
-        log = reading.with_options(ReadOptions.from_json(first["reading"])).load(source)
+        log = reading.with_options(ReadOptions.from_json(first["reading"])).open_to_train(source)
         model = UserModel(Config.from_mapping(first["config"]), device=device)
         train_run(model, log, Path(), processes=processes)
 

@@ -61,7 +61,7 @@ def what_if_command(
     )
 
     model = load_model(run, device=device)
-    log = log_of_run(run, source, data_dir)
+    log = log_of_run(run, source, data_dir, split)
     refits = members_of(model)
     named = items.split(",") if items else []
     found: dict[str, DataFrame] = {}

@@ -29,6 +29,15 @@ class CodedLog:
         check_columns(space, log)
         self.space, self.log = space, log
 
+    def of_part(self, log: SessionLog) -> CodedLog:
+        """The coding of another part, which has the same items and categories: these are looked up
+        once."""
+        other = CodedLog(self.space, log)
+        for name in ("space_rows", "rows_of_codes", "_items_of_codes", "components"):
+            if name in vars(self):
+                vars(other)[name] = vars(self)[name]
+        return other
+
     @cached_property
     def space_rows(self) -> IntArray:
         """Space row of each of the log's items, -1 for an unknown one, (n_items,)."""

@@ -84,6 +84,21 @@ def add_crossed(one: CrossedCounts, other: CrossedCounts, n_items: int) -> Cross
     return _table(keys[first], counts, events, n_items)
 
 
+def subtract_crossed(whole: CrossedCounts, part: CrossedCounts, n_items: int) -> CrossedCounts:
+    """The counts of a log less those of a part of it; pairs of the part that the whole's table has
+    dropped stay out."""
+    keys, own = _keys(whole, n_items), _keys(part, n_items)
+    known = np.isin(own, keys, assume_unique=True)
+    at, counts = np.searchsorted(keys, own[known]), [one.copy() for one in whole[3:]]
+    for total, less in zip(counts, part[3:], strict=True):
+        total[at] -= less[known]
+    left = counts[0] > 0
+    # a sum of roundings may fall below 0 where nothing is left
+    counts[2] = np.maximum(counts[2], 0)
+    events = whole.events - part.events
+    return _table(keys[left], [one[left] for one in counts], events, n_items)
+
+
 def no_crossed(n_values: int) -> CrossedCounts:
     """The counts of a field of n_values before anything is counted."""
     events, starts = np.zeros(n_values, np.int32), np.zeros(n_values + 1, np.int64)

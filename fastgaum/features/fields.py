@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.arrays import IntArray, LongArray
+from fastgaum.arrays import BoolArray, IntArray, LongArray
 from fastgaum.logs.context import ContextField, training_events
-from fastgaum.logs.log import SessionLog
+from fastgaum.logs.log import NO_CLICK, SessionLog
 from fastgaum.logs.vocabulary import MISSING, NO_CODE, Vocabulary
 
 
@@ -37,26 +37,53 @@ class CategoricalField:
         return self.source in ("item_field", "candidate_field", "context", "context_item")
 
 
+class TrainingValues:
+    """Which items and values the training events of a log display, noted part by part."""
+
+    def __init__(self, log: SessionLog) -> None:
+        """Begin with nothing. log: any part; all have the same items and categories."""
+        self.displays = np.zeros(log.n_items, np.int64)
+        """training displays of each item"""
+        columns = log.columns_of("candidate", "event", "user").items()
+        texts = {name: one.texts for name, one in columns if one.texts is not None}
+        # one entry more: code -1 writes to the last
+        self.named = {name: np.zeros(len(one) + 1, np.bool_) for name, one in texts.items()}
+        """whether a value occurs, and last whether a missing one does"""
+        self.longest, self.no_click = 0, False
+
+    def add(self, log: SessionLog) -> None:
+        """Note a part's training events."""
+        training, sizes = training_events(log), np.diff(log.display_offsets)
+        self.displays += log.training_counts().displays
+        of_candidates = np.repeat(training, sizes)
+        for name, named in self.named.items():
+            is_field = log.columns[name].of == "candidate"
+            named[log.values_at(name, of_candidates if is_field else training)] = True
+        self.longest = max(self.longest, int(sizes[training].max(initial=0)))
+        self.no_click |= bool((log.choices[training] == NO_CLICK).any())
+
+    @property
+    def items(self) -> LongArray:
+        """Codes of the items that training displays."""
+        return np.flatnonzero(self.displays)
+
+
 def categorical_fields(
-    log: SessionLog,
-    known_items: npt.NDArray[np.integer],
-    places: bool,
+    log: SessionLog, values: TrainingValues, places: bool
 ) -> tuple[CategoricalField, ...]:
-    """The candidates' fields of ids. known_items: codes of the items that training displays;
-    places: whether the place is a field."""
+    """The candidates' fields of ids. places: whether the place is a field."""
+    known_items = values.items
     every = len(known_items) == log.n_items
     found = [("item", "item", log.item_ids if every else log.item_ids.gather(known_items))]
     for name, column in sorted(log.columns_of("item").items()):
         if column.texts is not None:
-            values = _values_at(column.texts, column.values[known_items])
-            found.append((name, "item_field", values))
-    training, sizes = training_events(log), np.diff(log.display_offsets)
+            of_items = _values_at(column.texts, column.values[known_items])
+            found.append((name, "item_field", of_items))
     for name, column in sorted(log.columns_of("candidate").items()):
         if column.texts is not None:
-            codes = column.values[np.repeat(training, sizes)]
-            found.append((name, "candidate_field", _values_at(column.texts, codes)))
+            found.append((name, "candidate_field", _named(column.texts, values.named[name])))
     if places:
-        longest = int(sizes[training].max(initial=0))
+        longest = values.longest
         # places, and the rows and columns of the grid
         of_grid = (-(-longest // log.grid), min(longest, log.grid)) if log.grid else ()
         for name, n in zip(OF_PLACE, (longest, *of_grid), strict=False):
@@ -93,17 +120,18 @@ def ids_of_places(fields: Sequence[CategoricalField], grid: int) -> tuple[slice,
 
 def context_fields(
     log: SessionLog,
+    values: TrainingValues,
     found: Sequence[ContextField],
     categorical: Sequence[CategoricalField],
 ) -> tuple[CategoricalField, ...]:
     """The fields of events that hold categories (`found`) or items; own ids follow the
     candidates'."""
-    items, training = categorical[0], training_events(log)
+    items = categorical[0]
     own = []
     for one in found:
         if one.holds == "categories":
-            codes = log.values_at(one.name, training)
-            own.append((one.name, "context", _values_at(log.columns[one.name].categories, codes)))
+            texts = log.columns[one.name].categories
+            own.append((one.name, "context", _named(texts, values.named[one.name])))
     fields = {field.name: field for field in _numbered(own, categorical[-1].stop)}
     for one in found:
         if one.holds == "items":
@@ -130,6 +158,10 @@ def _values_at(texts: pl.Series, codes: npt.NDArray[np.integer]) -> pl.Series:
     # one entry more: code -1 writes to the last
     named = np.zeros(len(texts) + 1, np.bool_)
     named[codes] = True
+    return _named(texts, named)
+
+
+def _named(texts: pl.Series, named: BoolArray) -> pl.Series:
     return pl.concat([texts, pl.Series([MISSING], dtype=texts.dtype)]).filter(pl.Series(named))
 
 

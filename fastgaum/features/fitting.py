@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
-from fastgaum.arrays import IntArray
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.features.coded_log import CodedLog
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fields import (
     OF_PLACE,
+    TrainingValues,
     action_fields,
     categorical_fields,
     context_fields,
@@ -27,7 +29,13 @@ from fastgaum.features.number_columns import (
 from fastgaum.features.relations import left_out
 from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.features.standardise import Moments, add_pieces, made_robust, standardised
+from fastgaum.features.standardise import (
+    Moments,
+    NumberCode,
+    add_pieces,
+    made_robust,
+    standardised,
+)
 from fastgaum.features.training_counts import StatisticsCounter
 from fastgaum.features.training_order import (
     Hiding,
@@ -38,8 +46,8 @@ from fastgaum.features.training_order import (
     with_all_training,
 )
 from fastgaum.logs.clicks import is_successive
-from fastgaum.logs.context import ContextField, context_of, training_events
-from fastgaum.logs.log import NO_CLICK, ItemCounts, SessionLog
+from fastgaum.logs.context import context_of, training_events
+from fastgaum.logs.log import ItemCounts, SessionLog
 from fastgaum.logs.trained_users import TrainedUsers
 
 CUT_BY = 200_000
@@ -91,37 +99,103 @@ def fit_training(
         ConfigError: protocol `views` on a log without view counts.
         LogFormatError: the log has no training session, or a column has the name of a number.
     """
-    if protocol == "views" and log.views is None:
+    given, log = log, with_all_training(log, folds)
+    _require_training(log)
+    values, of_context = TrainingValues(log), ContextNumbers(log)
+    values.add(log)
+    of_context.add(log)
+    rates = place_rates(log) if examination else np.zeros(0, np.float32)
+    choices = SpaceChoices(protocol, relative_numbers, relations, towers, pieces, robust)
+    blank = blank_space(log, values, choices, rates, of_context)
+    counts = protocol != "identity"
+    if order is None:
+        blank = blank.with_changes(actions=action_fields(log, (*blank.categorical, *blank.context)))
+    blank = dataclasses.replace(
+        blank,
+        fingerprint=log.fingerprint,
+        reading=None if log.reading is None else log.reading.to_json(),
+        trained=TrainedUsers.of(log),
+    )
+    coded = CodedLog(blank, log)
+    space = with_displays(blank, coded, values)
+    counter = StatisticsCounter(coded, space, relations, counts)
+    counter.add(log.sessions_in("train"))
+    space = with_names(counter.counted(), log)
+    train, moments = _encode_training(Encoder(space, log, coded), order)
+    space = with_code(space, train, moments, choices)
+    if folds:
+        space = space.with_changes(folds=folds, fingerprint=given.fingerprint)
+    return space, dataclasses.replace(train, code=space.code)
+
+
+class SpaceChoices(NamedTuple):
+    """The arguments of `fit_training` that a space of a log in parts has too."""
+
+    protocol: str
+    relative_numbers: bool
+    relations: bool
+    towers: bool
+    pieces: int
+    robust: bool
+
+
+class ContextNumbers:
+    """The numbers of training events, counted part by part, and some of them kept."""
+
+    def __init__(self, log: SessionLog) -> None:
+        """Begin with nothing. log: any part, by which the kinds of context fields are judged."""
+        self.fields = context_of(log)
+        self.names = [part.name for part in self.fields if part.holds == "numbers"]
+        self.moments, self.kept = Moments(), list[FloatArray]()
+
+    def add(self, log: SessionLog, most: int | None = None) -> None:
+        """Count a part, and keep the numbers of `most` of its training events; None: all."""
+        if self.names:
+            training = training_events(log)
+            raw = np.stack([log.values_at(name, training) for name in self.names], 1)
+            self.moments.add(raw)
+            self.kept.append(raw[:most])
+
+    def code(self, pieces: int, robust: bool) -> NumberCode:
+        """How networks read them."""
+        n = len(self.names)
+        if not n:
+            return standardised(Moments(), 0)
+        code, raw = standardised(self.moments, n), np.concatenate(self.kept)
+        if robust:
+            code = made_robust(code, raw, range(n))
+        return add_pieces(code, raw, pieces, range(n))
+
+
+def blank_space(
+    log: SessionLog,
+    values: TrainingValues,
+    choices: SpaceChoices,
+    rates: FloatArray,
+    of_context: ContextNumbers,
+) -> FeatureSpace:
+    """A space of the fields that training displays, before anything is counted. log: any part;
+    rates: `place_rates`. Raises ConfigError and LogFormatError as `fit_training`."""
+    if choices.protocol == "views" and log.views is None:
         raise ConfigError(
             f"protocol 'views' needs repeated view rows, log '{log.name}' has none: use 'bags'"
         )
-    given, log = log, with_all_training(log, folds)
-    _require_training(log)
-    rates = place_rates(log) if examination else np.zeros(0, np.float32)
-    found, known = context_of(log), np.flatnonzero(log.training_counts().displays)
-    names = [part.name for part in found if part.holds == "numbers"]
-    context_code = standardised(Moments(), 0)
-    if names:
-        training, of_context = training_events(log), Moments()
-        raw = np.stack([log.values_at(name, training) for name in names], 1)
-        of_context.add(raw)
-        context_code = standardised(of_context, len(names))
-        if robust:
-            context_code = made_robust(context_code, raw, range(len(names)))
-        context_code = add_pieces(context_code, raw, pieces, range(len(names)))
+    if choices.relations and (why := left_out(log)):
+        raise ConfigError(f"{why}: train with relations = false, or leave the setting out")
     no_user, none = np.zeros(0, np.uint64), np.zeros(0, np.float32)
-    blank = FeatureSpace(
-        protocol=protocol,
-        relative_numbers=relative_numbers,
+    categorical = categorical_fields(log, values, log.ordered and not len(rates))
+    return FeatureSpace(
+        protocol=choices.protocol,
+        relative_numbers=choices.relative_numbers,
         ordered=log.ordered,
         field_names=tuple(sorted(log.columns_of("candidate", "item"))),
         fingerprint="",
         trained=TrainedUsers(no_user, no_user),
         folds=0,
-        categorical=(),
-        context=(),
+        categorical=categorical,
+        context=context_fields(log, values, of_context.fields, categorical),
         actions=(),
-        vectors=ItemVectors.of(log, known, components=not towers),
+        vectors=ItemVectors.of(log, values.items, components=not choices.towers),
         grid=0 if len(rates) else log.grid,
         number_names=(),
         code=standardised(Moments(), 0),
@@ -131,78 +205,52 @@ def fit_training(
         relations=None,
         crossed=(),
         prior_rate=0.0,
-        no_click=False,
-        context_number_names=tuple(names),
-        context_code=context_code,
+        no_click=values.no_click,
+        context_number_names=tuple(of_context.names),
+        context_code=of_context.code(choices.pieces, choices.robust),
         place_rates=rates,
     )
-    has_places, counts = log.ordered and not len(rates), protocol != "identity"
-    space, coded = _count(blank, log, found, has_places, order is None, relations, counts)
-    zeros, as_they_are = np.zeros(space.n_raw, np.float32), standardised(Moments(), space.n_raw)
-    space = space.with_changes(code=as_they_are, least=zeros, most=zeros)
-    train, moments = _encode_training(Encoder(space, log, coded), order)
-    if moments.count:
-        own = np.flatnonzero(np.isin(space.number_names, space.field_names))
-        columns = [*own, *np.flatnonzero(np.isin(train.varying, own)) + len(space.number_names)]
-        code = standardised(moments, space.n_raw, columns)
-        if pieces or robust:
-            raw = train.numbers_of(_sample(train))
-            if robust:
-                code = made_robust(code, raw, columns)
-            code = add_pieces(code, raw, pieces, columns if towers else range(space.n_raw))
-        space = space.with_changes(code=code, least=moments.least, most=moments.most)
-    if folds:
-        space = space.with_changes(folds=folds, fingerprint=given.fingerprint)
-    return space, dataclasses.replace(train, code=space.code)
+
+
+def with_displays(space: FeatureSpace, coded: CodedLog, values: TrainingValues) -> FeatureSpace:
+    """The space with the training displays of each item, by which pairs are counted."""
+    counts = ItemCounts.zeros(len(space.categorical[0].values))
+    counts.displays[coded.space_rows[values.items]] = values.displays[values.items]
+    return dataclasses.replace(space, item_counts=counts)
+
+
+def with_names(space: FeatureSpace, log: SessionLog) -> FeatureSpace:
+    """The space whose counts are complete, with the numbers that it makes, as they are."""
+    counts = space.item_counts
+    prior_rate = float(counts.choices.sum() / counts.displays.sum())
+    space = space.with_changes(prior_rate=prior_rate, number_names=names_of_numbers(space, log))
+    zeros = np.zeros(space.n_raw, np.float32)
+    as_they_are = standardised(Moments(), space.n_raw)
+    return space.with_changes(code=as_they_are, least=zeros, most=zeros)
+
+
+def with_code(
+    space: FeatureSpace, train: EncodedSessions, moments: Moments, choices: SpaceChoices
+) -> FeatureSpace:
+    """The space with numbers scaled as training sessions say, whose numbers are as they are."""
+    if not moments.count:
+        return space
+    own = np.flatnonzero(np.isin(space.number_names, space.field_names))
+    columns = [*own, *np.flatnonzero(np.isin(train.varying, own)) + len(space.number_names)]
+    code = standardised(moments, space.n_raw, columns)
+    if choices.pieces or choices.robust:
+        raw = train.numbers_of(_sample(train))
+        if choices.robust:
+            code = made_robust(code, raw, columns)
+        cut = columns if choices.towers else range(space.n_raw)
+        code = add_pieces(code, raw, choices.pieces, cut)
+    return space.with_changes(code=code, least=moments.least, most=moments.most)
 
 
 def _sample(encoded: EncodedSessions) -> Selection:
     """Sessions of CUT_BY candidates or so, in equal steps over all."""
     step = max(len(encoded.ids) // CUT_BY, 1)
     return select_sessions(encoded, np.arange(0, encoded.n_sessions, step, dtype=np.int32))
-
-
-def _count(
-    blank: FeatureSpace,
-    log: SessionLog,
-    found: Sequence[ContextField],
-    places: bool,
-    actions: bool,
-    relations: bool,
-    crossed: bool,
-) -> tuple[FeatureSpace, CodedLog]:
-    """A space with what a log's training split holds, and the log in its ids. Flags: whether places
-    and actions are fields of ids, and whether pairs and context are counted."""
-    _require_training(log)
-    if relations and (why := left_out(log)):
-        raise ConfigError(f"{why}: train with relations = false, or leave the setting out")
-    displays = log.training_counts().displays
-    known = np.flatnonzero(displays)
-    categorical = categorical_fields(log, known, places)
-    context = context_fields(log, found, categorical)
-    others = (*categorical, *context)
-    space = dataclasses.replace(
-        blank,
-        categorical=categorical,
-        context=context,
-        actions=action_fields(log, others) if actions else (),
-        no_click=bool((log.choices[training_events(log)] == NO_CLICK).any()),
-        fingerprint=log.fingerprint,
-        reading=None if log.reading is None else log.reading.to_json(),
-        trained=TrainedUsers.of(log),
-    )
-    coded = CodedLog(space, log)
-    counts = ItemCounts.zeros(len(categorical[0].values))
-    counts.displays[coded.space_rows[known]] = displays[known]
-    space = dataclasses.replace(space, item_counts=counts)
-    counter = StatisticsCounter(coded, space, relations, crossed)
-    counter.add(log.sessions_in("train"))
-    space = counter.counted()
-    counts = space.item_counts
-    return space.with_changes(
-        prior_rate=float(counts.choices.sum() / counts.displays.sum()),
-        number_names=names_of_numbers(space, log),
-    ), coded
 
 
 def _require_training(log: SessionLog) -> None:

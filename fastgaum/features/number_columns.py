@@ -64,20 +64,43 @@ def varying_columns(number_names: Sequence[str], relative_numbers: bool) -> Long
     return np.array(columns, np.int64)
 
 
+class PlaceCounts:
+    """Displays and choices of each training place, counted part by part."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.sizes = self.choices = np.zeros(1, np.int64)
+
+    def add(self, log: SessionLog) -> None:
+        """Count a part's training events, whose order is real."""
+        training = training_events(log)
+        choices = log.choices[training]
+        found = (np.diff(log.display_offsets)[training], choices[choices >= 0])
+        n = max(int(found[0].max(initial=0)) + 1, len(self.sizes))
+        self.sizes, self.choices = (
+            np.append(former, np.zeros(n - len(former), np.int64)) + np.bincount(own, minlength=n)
+            for former, own in zip((self.sizes, self.choices), found, strict=True)
+        )
+
+    def rates(self) -> FloatArray:
+        """As `place_rates`."""
+        n = len(self.sizes) - 1
+        if n < 2:
+            return np.zeros(0, np.float32)
+        # a display of k has the places up to k
+        shown = np.cumsum(self.sizes[::-1])[::-1][1:]
+        rates = (self.choices[:n] + 0.5) / (shown + 0.5)
+        relative: FloatArray = (rates / rates[0]).astype(np.float32)
+        return relative
+
+
 def place_rates(log: SessionLog) -> FloatArray:
     """Choices (and half a one more) per display at each training place, relative to the first,
     (n_places,); empty where order means nothing, or no display has a second place."""
-    training = training_events(log)
-    sizes = np.bincount(np.diff(log.display_offsets)[training])
-    n = len(sizes) - 1
-    if not log.ordered or n < 2:
-        return np.zeros(0, np.float32)
-    # a display of k has the places up to k
-    shown = np.cumsum(sizes[::-1])[::-1][1:]
-    choices = log.choices[training]
-    rates = (np.bincount(choices[choices >= 0], minlength=n) + 0.5) / (shown + 0.5)
-    relative: FloatArray = (rates / rates[0]).astype(np.float32)
-    return relative
+    counts = PlaceCounts()
+    if log.ordered:
+        counts.add(log)
+    return counts.rates()
 
 
 def totals_of(counts: ItemCounts, space_rows: IntArray) -> TrainingTotals:

@@ -3,6 +3,8 @@ say which are left out."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -20,6 +22,7 @@ from fastgaum.kernels.relations import (
     move_pairs,
 )
 from fastgaum.logs.context import training_events
+from fastgaum.logs.cut import stable_order
 from fastgaum.logs.log import SessionLog
 from fastgaum.presets import LARGE_DISPLAYS
 
@@ -89,6 +92,42 @@ def pairs_of(
     )
 
 
+def add_pairs(tables: Sequence[PairCounts], rule: RivalRule) -> PairCounts:
+    """The pairs of parts of a log, each counted by the rule; what one part has dropped is in no
+    pair."""
+    n_items, limit = tables[0].n_items, min(table.limit for table in tables)
+    keys = np.concatenate([table.keys for table in tables])
+    counts = np.concatenate([table.counts for table in tables])
+    order = stable_order(keys) if len(keys) else np.zeros(0, np.int64)
+    keys, counts = keys[order], counts[order]
+    first = np.flatnonzero(np.diff(keys, prepend=-1))
+    if len(first):
+        counts = np.add.reduceat(counts, first, axis=0).astype(counts.dtype)
+    keys = keys[first]
+    if limit < n_items:
+        kept = np.maximum(rule.ranks[keys // n_items], rule.ranks[keys % n_items]) < limit
+        keys, counts = keys[kept], counts[kept]
+    return _sorted_pairs(n_items, limit, keys, counts)
+
+
+def subtract_pairs(whole: PairCounts, part: PairCounts) -> PairCounts:
+    """The pairs of a log less those of a part of it; pairs of the part that the whole has dropped
+    stay out."""
+    counts, known = whole.counts.copy(), np.isin(part.keys, whole.keys, assume_unique=True)
+    counts[np.searchsorted(whole.keys, part.keys[known])] -= part.counts[known]
+    left = counts.any(axis=1)
+    return _sorted_pairs(whole.n_items, whole.limit, whole.keys[left], counts[left])
+
+
+def _sorted_pairs(
+    n_items: int, limit: int, keys: npt.NDArray[np.int64], counts: IntArray
+) -> PairCounts:
+    starts = np.searchsorted(keys, np.arange(n_items + 1) * n_items).astype(np.int64)
+    table = pairs_of(n_items, limit, (starts, keys, counts))
+    enter_pairs(table)
+    return table
+
+
 def ranks_of(displays: npt.NDArray[np.integer]) -> IntArray:
     """Rank of each item, 0 for most displays; of equal ones the first row's is lower."""
     ranks = np.empty(len(displays), np.int32)
@@ -117,9 +156,10 @@ def left_out(log: SessionLog) -> str:
 class PairCounter:
     """Counts the pairs of one table (width 3: rivals, 2: follows), at most MOST_PAIRS."""
 
-    def __init__(self, width: int, rule: RivalRule) -> None:
-        """Begin with nothing."""
-        n_items = len(rule.ranks)
+    def __init__(self, width: int, rule: RivalRule, n_counters: int = 1) -> None:
+        """Begin with nothing. n_counters: whose pairs are added up, so that each has its share of
+        MOST_PAIRS."""
+        n_items, self.most = len(rule.ranks), MOST_PAIRS // n_counters
         self.width, self.rule, self.limit = width, rule, n_items
         self.slots = self._empty(FIRST_SLOTS)
 
@@ -131,29 +171,26 @@ class PairCounter:
             event = count_rivals(*of_rest) if self.width == 3 else count_follows(*of_rest, WINDOW)
             if event == n_events:
                 return
-            if self.slots.used[0] > MOST_PAIRS:
+            if self.slots.used[0] > self.most:
                 self._drop()
             else:
                 self._move(2 * len(self.slots.keys))
 
     def table(self) -> PairCounts:
         """The pairs, sorted."""
-        if self.slots.used[0] > MOST_PAIRS:
+        if self.slots.used[0] > self.most:
             self._drop()
         used = np.flatnonzero(self.slots.keys != -1)
         used = used[np.argsort(self.slots.keys[used])]
-        keys, n = self.slots.keys[used], self.slots.n_items
-        starts = np.searchsorted(keys, np.arange(n + 1) * n).astype(np.int64)
-        table = pairs_of(n, self.limit, (starts, keys, self.slots.counts[used]))
-        enter_pairs(table)
-        return table
+        n_items = self.slots.n_items
+        return _sorted_pairs(n_items, self.limit, self.slots.keys[used], self.slots.counts[used])
 
     def _drop(self) -> None:
-        """Drop pairs of items displayed least, until half of MOST_PAIRS are left."""
+        """Drop pairs of items displayed least, until half of the most are left."""
         keys, ranks, n = self.slots.keys, self.rule.ranks, self.slots.n_items
         keys = keys[keys != -1]
         highest = np.maximum(ranks[keys // n], ranks[keys % n])
-        self.limit = int(np.partition(highest, MOST_PAIRS // 2)[MOST_PAIRS // 2])
+        self.limit = int(np.partition(highest, self.most // 2)[self.most // 2])
         self._move(len(self.slots.keys))
 
     def _move(self, n_slots: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,16 @@ from fastgaum.features.crossed import (
     events_by_field,
     most_displayed,
     no_crossed,
+    subtract_crossed,
 )
 from fastgaum.features.number_columns import varying_columns
-from fastgaum.features.relations import PairCounter, Relations, rule_of
+from fastgaum.features.relations import (
+    PairCounter,
+    Relations,
+    add_pairs,
+    rule_of,
+    subtract_pairs,
+)
 from fastgaum.features.sessions import select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_counts import TrainingTotals, count_items
@@ -39,8 +47,10 @@ class StatisticsCounter:
         space: FeatureSpace,
         relations: bool,
         crossed: bool,
+        n_counters: int = 1,
     ) -> None:
-        """Begin with nothing; `space` has the displays of all training sessions."""
+        """Begin with nothing; `space` has the displays of all training sessions, n_counters share
+        them."""
         self.coded, self.space, displays = coded, space, space.item_counts.displays
         self.n_items = len(displays)
         # unknown items are counted in a last place, and left there
@@ -48,15 +58,16 @@ class StatisticsCounter:
         self.pairs = list[PairCounter]()
         if relations:
             rule = rule_of(displays)
-            self.pairs = [PairCounter(3, rule), PairCounter(2, rule)]
+            self.pairs = [PairCounter(width, rule, n_counters) for width in (3, 2)]
         self.fields = space.context if crossed else ()
         self.crossed = [no_crossed(len(field.values)) for field in self.fields]
 
-    def add(self, rows: IntArray) -> None:
-        """Count the sessions `rows` of the log."""
-        log = self.coded.log
+    def add(self, rows: IntArray, coded: CodedLog | None = None) -> None:
+        """Count the sessions `rows` of the log, or of another one of the same fields."""
+        coded = coded or self.coded
+        log = coded.log
         picked = select_sessions(log, rows)
-        packed = picked.packed(self.coded.space_rows[log.items[picked.candidates]])
+        packed = picked.packed(coded.space_rows[log.items[picked.candidates]])
         items = np.where(packed.items < 0, np.int32(self.n_items), packed.items)
         totals = TrainingTotals(self.items.displays, self.items.choices, self.items.expected)
         whole = np.arange(len(rows), dtype=np.int32)
@@ -68,7 +79,7 @@ class StatisticsCounter:
             pairs.add(packed)
         if self.crossed:
             of_sessions = packed.display_offsets, packed.items, packed.choices
-            events = events_by_field(*of_sessions, self.coded.context_rows(picked.events))
+            events = events_by_field(*of_sessions, coded.context_rows(picked.events))
 
             def add(at: int) -> CrossedCounts:
                 more = count_crossed(events[at], len(self.fields[at].values), self.n_items)
@@ -89,6 +100,47 @@ class StatisticsCounter:
             relations=relations,
             crossed=tuple(most_displayed(one, self.n_items) for one in self.crossed),
         )
+
+
+def add_counts(spaces: Sequence[FeatureSpace]) -> FeatureSpace:
+    """The space with the counts of parts of a log, each counted under the same fields."""
+    first, n_items = spaces[0], len(spaces[0].item_counts.displays)
+    each = zip(*(vars(one.item_counts).values() for one in spaces), strict=True)
+    crossed = first.crossed
+    for one in spaces[1:]:
+        pairs = zip(crossed, one.crossed, strict=True)
+        crossed = tuple(add_crossed(left, right, n_items) for left, right in pairs)
+    relations = None
+    if first.relations is not None:
+        of_parts = [one.relations for one in spaces if one.relations is not None]
+        rule = first.relations.rule
+        rivals = add_pairs([one.rivals for one in of_parts], rule)
+        follows = add_pairs([one.follows for one in of_parts], rule)
+        relations = Relations(rivals, follows, rule)
+    return dataclasses.replace(
+        first,
+        item_counts=ItemCounts(*(sum(parts) for parts in each)),
+        relations=relations,
+        crossed=tuple(most_displayed(one, n_items) for one in crossed),
+    )
+
+
+def subtract_counts(whole: FeatureSpace, part: FeatureSpace) -> FeatureSpace:
+    """The space with the counts of a log less those of a part of it."""
+    relations = None
+    if whole.relations is not None and part.relations is not None:
+        rivals = subtract_pairs(whole.relations.rivals, part.relations.rivals)
+        follows = subtract_pairs(whole.relations.follows, part.relations.follows)
+        relations = Relations(rivals, follows, whole.relations.rule)
+    totals, own = vars(whole.item_counts).values(), vars(part.item_counts).values()
+    n_items = len(whole.item_counts.displays)
+    pairs = zip(whole.crossed, part.crossed, strict=True)
+    return dataclasses.replace(
+        whole,
+        item_counts=ItemCounts(*(one - other for one, other in zip(totals, own, strict=True))),
+        relations=relations,
+        crossed=tuple(subtract_crossed(one, other, n_items) for one, other in pairs),
+    )
 
 
 def scale_counts(space: FeatureSpace, factor: float) -> FeatureSpace:

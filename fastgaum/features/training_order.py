@@ -132,12 +132,13 @@ def spaces_without(coded: CodedLog, log: SessionLog, whole: FeatureSpace) -> lis
         counter.add(train[folds != fold])
         counted = counter.counted()
         rate = counted.item_counts.choices.sum() / counted.item_counts.displays.sum()
-        return _of_size(dataclasses.replace(counted, prior_rate=float(rate)), whole)
+        return resized(dataclasses.replace(counted, prior_rate=float(rate)), whole)
 
     return [without(fold) for fold in range(whole.folds)]
 
 
-def _of_size(counted: FeatureSpace, whole: FeatureSpace) -> FeatureSpace:
+def resized(counted: FeatureSpace, whole: FeatureSpace) -> FeatureSpace:
+    """A space in counts of the size of the whole log's."""
     n_counted = int(counted.item_counts.displays.sum())
     factor = whole.item_counts.displays.sum() / max(n_counted, 1)
     space = scale_counts(counted, factor) if n_counted else counted
@@ -181,4 +182,4 @@ def spaces_before(
     for block in range(order.n_blocks):
         if (blocks == block - 1).any():
             counter.add(train[blocks == block - 1])
-        yield _of_size(counter.counted(), whole)
+        yield resized(counter.counted(), whole)

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from torch import nn
 
 from fastgaum.arrays import IntArray
 from fastgaum.errors import NumericsError, StepRefusedError
-from fastgaum.features.batches import batches
+from fastgaum.features.batches import Batch, batches
+from fastgaum.features.parts import Windows
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.checkpoint import (
     Checkpointer,
@@ -51,11 +53,26 @@ class TrainingData:
     validation: EncodedSessions
     drawn: IntArray | None = None
     """positions in `train` of sessions that an epoch reads; None: each once"""
+    windows: Windows | None = None
+    """of a log in parts, of which `train` is a sample; None: `train` is all"""
 
-    @property
-    def n_read(self) -> int:
-        """How many sessions an epoch reads."""
-        return self.train.n_sessions if self.drawn is None else len(self.drawn)
+    def n_batches(self, epoch: int, batch_sessions: int) -> int:
+        """Batches of an epoch, from 0, where none is too large."""
+        sizes = [self.train.n_sessions if self.drawn is None else len(self.drawn)]
+        if self.windows is not None:
+            sizes = [self.windows.n_sessions(one) for one in self.windows.numbers(epoch)]
+        return sum(-(-size // batch_sessions) for size in sizes)
+
+    def batches(
+        self, epoch: int, batch_sessions: int, order: np.random.Generator, part: slice
+    ) -> Iterator[Batch]:
+        """The batches of an epoch, shuffled, of which a process reads a part; of a log in parts it
+        has windows of its own."""
+        if self.windows is None:
+            yield from batches(self.train, batch_sessions, order, part, self.drawn)
+            return
+        for window in self.windows.read(epoch):
+            yield from batches(window, batch_sessions, order)
 
 
 def require_finite_weights(networks: nn.Module, when: str) -> None:
@@ -251,12 +268,16 @@ class Trainer:
         loss, n_events = 0.0, 0.0
         self.averaging.remember()
         data, batch_sessions = self.data, self.config.batch_sessions
-        n_batches = -(-data.n_read // batch_sessions)
+        n_batches = data.n_batches(epoch - 1, batch_sessions)
+        steps = None
+        if data.windows is not None and self.processes.size > 1:
+            # all take as many steps, for they meet at some
+            steps = n_batches = min(self.processes.agree(n_batches))
         # several processes have the same weights at an epoch's end alone
         shares = min(AVERAGES, n_batches) if self.processes.size == 1 else 1
         self.observers.tell(Observer.on_epoch_begin, epoch)
-        drawn = batches(data.train, batch_sessions, self.order, self.processes.part, data.drawn)
-        for done, one in enumerate(drawn, start=1):
+        drawn = data.batches(epoch - 1, batch_sessions, self.order, self.processes.part)
+        for done, one in enumerate(islice(drawn, steps), start=1):
             batch = to_tensors(one, self.device)
             try:
                 loss += self._step(step, batch, f"epoch {epoch}, batch {done}") * batch.n_events

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from fastgaum.errors import ConfigError
@@ -28,6 +28,13 @@ class ClickFacts:
     outside_displays: int = 0
     """displays with a click on an item not displayed"""
     outside_clicks: int = 0
+
+
+def total_of(parts: Sequence[ClickFacts]) -> ClickFacts:
+    """The facts of a log in parts that were read by one rule."""
+    counts = ("displays", "several", "ignored", "outside_displays", "outside_clicks")
+    totals = {name: sum(getattr(part, name) for part in parts) for name in counts}
+    return replace(parts[0], **totals)
 
 
 def without_order(event: str, column: str) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from fastgaum.arrays import IntArray
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.log import SessionLog
+from fastgaum.logs.log import ROLES, SessionLog
 
 MAX_ROWS = 2**31 - 1
 """offsets are int32"""
@@ -79,4 +82,49 @@ def slice_sessions(log: SessionLog, rows: npt.ArrayLike) -> SessionLog:
         display_offsets=display_offsets,
         actions=actions and actions.picked(*pick_rows(actions.offsets, events)),
         **log.picked(session=picked, event=events, candidate=candidates),
+    )
+
+
+def join_sessions(logs: Sequence[SessionLog]) -> SessionLog:
+    """The sessions of several logs that have the same items, categories and kinds of actions, and
+    whose users differ; one after another."""
+    first = logs[0]
+
+    def join(parts: Iterable[Any]) -> Any:
+        found = list(parts)
+        return pl.concat(found) if isinstance(found[0], pl.Series) else np.concatenate(found)
+
+    def offsets(parts: Iterable[IntArray]) -> IntArray:
+        sizes = np.concatenate([np.diff(part) for part in parts])
+        return np.append(0, np.cumsum(sizes, dtype=np.int64)).astype(np.int32)
+
+    check_size(sum(log.n_candidates for log in logs))
+    arrays = {
+        name: join(getattr(log, name) for log in logs)
+        for name, of in ROLES.items()
+        if of != "item" and getattr(first, name) is not None
+    }
+    columns = {
+        name: one
+        if one.of == "item"
+        else one.with_values(join(log.columns[name].values for log in logs))
+        for name, one in first.columns.items()
+    }
+    actions = first.actions
+    if actions is not None:
+        each = [log.actions for log in logs if log.actions is not None]
+        actions = dataclasses.replace(
+            actions,
+            offsets=offsets(one.offsets for one in each),
+            items=join(one.items for one in each),
+            kinds=join(one.kinds for one in each),
+            left_out=sum(one.left_out for one in each),
+        )
+    return dataclasses.replace(
+        first,
+        session_offsets=offsets(log.session_offsets for log in logs),
+        display_offsets=offsets(log.display_offsets for log in logs),
+        columns=columns,
+        actions=actions,
+        **arrays,
     )

@@ -22,6 +22,7 @@ import msgspec
 from fastgaum.errors import DatasetError, OutputError, as_given, did_you_mean, no_log, require_path
 from fastgaum.files import atomic
 from fastgaum.locks import name_lock
+from fastgaum.logs.addresses import is_address
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 from fastgaum.untrusted import parse_toml
 
@@ -120,6 +121,13 @@ class Located:
     """None for a path"""
     options: ReadOptions = DEFAULT_OPTIONS
     """options of its registry entry, its name too"""
+    address: str | None = None
+    """of a saved log that is not on a disk"""
+
+    @property
+    def source(self) -> str | Path:
+        """What is read: the address, or the path."""
+        return self.address or self.path
 
     @property
     def simulated(self) -> bool:
@@ -172,7 +180,8 @@ def find_log(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path 
 def resolve(
     name_or_path: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None
 ) -> Located:
-    """Find a log: a text that is a registry name is that data set, `./yelp` or a Path a file.
+    """Find a log: a text that is a registry name is that data set, `./yelp` or a Path a file,
+    `https://…`, `s3://…` or `gs://…` the folder of a saved log.
     Raises DatasetError with the cure."""
     if isinstance(name_or_path, str) and name_or_path in names():
         entry, place = dataset(name_or_path), find_log(name_or_path, data_dir)
@@ -186,6 +195,8 @@ def resolve(
         return Located(place, entry, ReadOptions.of(name=entry.name, **entry.read))
     if not isinstance(name_or_path, str | os.PathLike):
         raise no_log(name_or_path)
+    if is_address(name_or_path):
+        return Located(Path(name_or_path), address=name_or_path)
     require_path("a log", name_or_path)
     path = Path(name_or_path)
     if path.exists():

@@ -383,7 +383,8 @@ class SessionLog(PackedArrays):
         for name, values in sorted(parts.items()):
             if isinstance(values, pl.Series):
                 whole.update(f"{name} {len(values)}\n".encode())
-                whole.update("".join(f"{text}\0" for text in values).encode())
+                ended = values.cast(pl.String).fill_null("None") + "\0"
+                whole.update((ended.str.join().item() or "").encode())
             elif isinstance(values, np.ndarray):
                 whole.update(f"{name} {values.dtype} {values.shape}\n".encode())
                 whole.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)

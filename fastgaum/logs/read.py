@@ -10,9 +10,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import NamedTuple, Unpack
 
-import numpy as np
 import polars as pl
 
 from fastgaum.arrays import IntArray
@@ -29,7 +28,6 @@ from fastgaum.logs.column_roles import (
     resolve_schema,
 )
 from fastgaum.logs.columns import as_list, ids_as_text
-from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.datasets import Located, resolve
 from fastgaum.logs.fold import Rows, candidate_of_rows, pack_rows
 from fastgaum.logs.hashes import hash_texts, sampling_numbers
@@ -39,7 +37,7 @@ from fastgaum.logs.public_formats import find_layout
 from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.side_tables import attach_item_table, attach_user_table
 from fastgaum.logs.splits import USER_RULES, resplit, resplit_by, split_by_time
-from fastgaum.logs.store import is_saved_log, load_log
+from fastgaum.logs.store import StoredLog, is_saved_log, load_log
 from fastgaum.logs.tables import (
     FileTable,
     Frame,
@@ -128,7 +126,7 @@ def read_with_rows(
     found.verify()
     options = options.over(found.options)
     if not found.simulated:
-        return _read(found.path, options)
+        return _read(found.source, options)
     # its kernels take half a second to import
     from fastgaum.logs.made_up_displays import make_displays
 
@@ -206,7 +204,7 @@ def read_to_predict(
         frame = source = frame_of(source)
         columns = frame.columns
     options = without_choices(options, columns)
-    table, schema, _ = _open(source, options)
+    table, schema, _ = open_log(source, options)
     if any_split and options.split == "file" and schema.split is None:
         options = ReadOptions.of(split="user").over(options)
     log, rows = _read_rows(source, options)
@@ -232,7 +230,21 @@ def without_choices(options: ReadOptions, columns: Collection[str]) -> ReadOptio
     return ReadOptions.of(columns={**given, "chosen": ""}, weight=weight).over(options)
 
 
-def _open(source: LogSource, options: ReadOptions) -> tuple[FileTable, LogSchema, ReadOptions]:
+class OpenedLog(NamedTuple):
+    """A log of which only headers have been read."""
+
+    table: FileTable
+    schema: LogSchema
+    options: ReadOptions
+    """with those of a public log"""
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns that are read, each once."""
+        return self.schema.columns(self.options)
+
+
+def open_log(source: LogSource, options: ReadOptions) -> OpenedLog:
     """Open a log, of which only headers are read; a public log's options come last."""
     if isinstance(source, str | os.PathLike):
         table, layout = open_known(Path(source), options.delimiter)
@@ -249,7 +261,7 @@ def _open(source: LogSource, options: ReadOptions) -> tuple[FileTable, LogSchema
             raise LogFormatError(f"{error}{_as_mind(table)}") from None
         named = f"; it is read as {layout.name}: --column ROLE=COLUMN names another"
         raise LogFormatError(f"{error}{named}") from None
-    return table, schema, options
+    return OpenedLog(table, schema, options)
 
 
 def _as_mind(table: FileTable) -> str:
@@ -278,44 +290,48 @@ def _read(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows | Non
     if not isinstance(source, str | os.PathLike) or not is_saved_log(source):
         return _read_rows(source, given)
     with naming(source):
-        log = _as_saved(load_log(source), given)
-        if given.sample_users < 1:
-            taken = sampling_numbers(log.user_hashes) < given.sample_users
-            _require_sampled(bool(taken.any()), given.sample_users)
-            log = slice_sessions(log, np.flatnonzero(taken))
+        log = _as_saved(_load_sampled(source, given.sample_users), given)
         if given.split in USER_RULES:
             log = resplit_by(log, given.split, given.split_seed)
         else:
             _refuse_seed(given, "the saved log has its own")
-    return _finished(log, given, dict(given.means)), None
+    return finished_log(log, given, dict(given.means)), None
 
 
 def _read_rows(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows]:
     with naming(source):
-        table, schema, options = _open(source, given)
-        if options.sample_users < 1:
-            table = _of_sampled_users(table, schema, options.sample_users)
-        frame = table.read(schema.columns(options))
-        with _counting_rows(options):
-            rows = candidate_rows(frame, schema, options)
-        means = dict(given.means)
-        log = _pack(rows, schema, options, means)
+        opened, means = sampled(open_log(source, given)), dict(given.means)
+        frame = opened.table.read(opened.columns)
+        log, rows = log_of_rows(frame, opened, means)
     if isinstance(source, str | os.PathLike):
         log = dataclasses.replace(log, name=stem_of(Path(source)))
+    return with_reading(finished_log(log, opened.options, means), given, means), rows
+
+
+def log_of_rows(
+    frame: pl.DataFrame, opened: OpenedLog, means: dict[str, float]
+) -> tuple[SessionLog, Rows]:
+    """The log of some rows of an opened one, less its item table; `means` receives what stands for
+    missing numbers. Raises LogFormatError."""
+    table, schema, options = opened
+    with _counting_rows(options):
+        rows = candidate_rows(frame, schema, options)
+    log = _pack(rows, schema, options, means)
     # a public log says itself what is not read of it
     columns = table.stored or tuple(table.dtypes)
     read = columns if find_layout(columns) else {*schema.columns(options)} - {schema.time_beside}
     # a column without a name is an index
     not_read = tuple(one for one in columns if one and one not in read)
-    log = _finished(log, options, means)
-    categories = frozenset(name for name, one in log.columns.items() if one.texts is not None)
-    reading = dataclasses.replace(given, means=means, categories=categories)
-    log = dataclasses.replace(log, reading=reading)
     return log, dataclasses.replace(rows, not_read=not_read)
 
 
-def _of_sampled_users(table: FileTable, schema: LogSchema, share: float) -> FileTable:
-    """The rows of a sample of a log's users. Raises LogFormatError if it is empty."""
+def sampled(opened: OpenedLog) -> OpenedLog:
+    """The rows of the sample of users that the options ask for. Raises LogFormatError if it is
+    empty."""
+    table, schema, options = opened
+    share = options.sample_users
+    if share == 1:
+        return opened
     role, column = ("user", schema.user) if schema.user else ("session", schema.session)
     any_taken = False
 
@@ -330,7 +346,15 @@ def _of_sampled_users(table: FileTable, schema: LogSchema, share: float) -> File
 
     table = table.where(column, take)
     _require_sampled(any_taken, share)
-    return table
+    return opened._replace(table=table)
+
+
+def _load_sampled(folder: str | os.PathLike[str], share: float) -> SessionLog:
+    if share == 1:
+        return load_log(folder)
+    log = StoredLog(folder).read_sample(share)
+    _require_sampled(log.n_sessions > 0, share)
+    return log
 
 
 def _require_sampled(any_taken: bool, share: float) -> None:
@@ -352,7 +376,15 @@ def _counting_rows(options: ReadOptions) -> Iterator[None]:
         raise LogFormatError(f"{error} (rows are counted among those of the sample)") from None
 
 
-def _finished(log: SessionLog, options: ReadOptions, means: dict[str, float]) -> SessionLog:
+def with_reading(log: SessionLog, given: ReadOptions, means: dict[str, float]) -> SessionLog:
+    """The log with the options that it was read with, and what they decided of its columns."""
+    categories = frozenset(name for name, one in log.columns.items() if one.texts is not None)
+    reading = dataclasses.replace(given, means=means, categories=categories)
+    return dataclasses.replace(log, reading=reading)
+
+
+def finished_log(log: SessionLog, options: ReadOptions, means: dict[str, float]) -> SessionLog:
+    """The log with its item table, grid and name. Raises LogFormatError."""
     absent = [name for name in options.item_vectors if name not in log.vectors]
     if options.item_table is not None:
         log = attach_item_table(

@@ -145,7 +145,7 @@ def _of_rows(column: pl.Series, rows: pl.Series, means: dict[str, float]) -> pl.
     return found.cast(pl.Float64).fill_null(means.get(column.name, 0.0))
 
 
-def has_item_table(folder: Path, path: str) -> bool:
+def has_item_table(folder: str | Path, path: str) -> bool:
     """Whether a saved log has the columns of an item table. Raises LogFormatError."""
     with naming(path, "item table"):
         known = open_table(Path(path)).dtypes

@@ -1,12 +1,16 @@
-"""A log on disk: a folder of three parquet tables and one json.
+"""A log on disk: a folder of parquet tables and one json, in one part or in many.
 
-    LOG/log.json                name, order, grid, clicks, categories, and the sha256 of each table
-    LOG/sessions.MARK.parquet   a session: id, user, split, number of events; `user.age`
-    LOG/events.MARK.parquet     an event: label, choice, actions before it; lists of items and of
-                                what else candidates have, `candidate.price`; `event.query`
-    LOG/items.MARK.parquet      an item, in the order of the codes: id, and columns
+    LOG/log.json                    name, order, grid, clicks, categories, how it was read; of each
+                                    part the counts and of each table the sha256
+    LOG/items.MARK.parquet          an item, in the order of the codes: id, and columns
+    LOG/sessions-0.MARK.parquet     a session of part 0: id, user, split, number of events;
+                                    `user.age`
+    LOG/events-0.MARK.parquet       an event of part 0: label, choice, actions before it; lists of
+                                    items and of what else candidates have, `candidate.price`;
+                                    `event.query`
 
-Each save draws a mark. log.json is written last, so the folder always holds one log, whole."""
+A part holds all sessions of its users, so that parts are read and trained on one by one. Each save
+draws a mark. log.json is written last, so the folder always holds one log, whole."""
 
 from __future__ import annotations
 
@@ -14,10 +18,12 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
+from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -29,8 +35,20 @@ from fastgaum.errors import LogFormatError, OutputError, require_path
 from fastgaum.files import atomic, read_whole, sync_file
 from fastgaum.locks import name_lock
 from fastgaum.logs.actions import Actions
-from fastgaum.logs.clicks import ClickFacts
-from fastgaum.logs.log import ROLES, Column, SessionLog, check_displays, require_log
+from fastgaum.logs.addresses import Address, is_address
+from fastgaum.logs.clicks import ClickFacts, total_of
+from fastgaum.logs.cut import check_size, join_sessions, slice_sessions
+from fastgaum.logs.hashes import sampling_numbers
+from fastgaum.logs.log import (
+    ROLES,
+    SPLITS,
+    Column,
+    Counted,
+    SessionLog,
+    SplitName,
+    check_displays,
+    require_log,
+)
 from fastgaum.logs.successive import check_successive
 from fastgaum.row_files import READ_ERRORS, one_line
 
@@ -39,7 +57,7 @@ WAYS_OUT = "convert the log again, or copy the folder anew"
 _FORMER = "shards.json"
 """log.json of an earlier version"""
 _LEFT_BY_A_KILL = re.compile(
-    r"(sessions|events|items)\.[0-9a-f]{16}\.parquet|\.log\.json\.[0-9a-f]+\.part"
+    r"((sessions|events)-\d+|items)\.[0-9a-f]{16}\.parquet|\.log\.json\.[0-9a-f]+\.part"
 )
 TableOfLog = Literal["sessions", "events", "items"]
 _TABLE_OF: dict[str, TableOfLog] = {
@@ -58,6 +76,29 @@ class StoredTable(msgspec.Struct, frozen=True):
     sha256: str
 
 
+_OfSplits = tuple[Annotated[int, msgspec.Meta(ge=0)], ...]
+
+
+class PartCounts(msgspec.Struct, frozen=True):
+    """`SessionLog.counts` of a part, of each split."""
+
+    sessions: _OfSplits
+    events: _OfSplits
+    choices: _OfSplits
+    candidates: _OfSplits
+    actions: _OfSplits
+
+
+class StoredPart(msgspec.Struct, frozen=True):
+    """The sessions of some users."""
+
+    sessions: StoredTable
+    events: StoredTable
+    counts: PartCounts
+    fingerprint: str
+    """of the part as a log of its own"""
+
+
 class About(msgspec.Struct, frozen=True):
     """The content of log.json."""
 
@@ -69,16 +110,25 @@ class About(msgspec.Struct, frozen=True):
     """values of each categorical field, by code"""
     kinds_of_actions: list[str] | None
     actions_left_out: int
-    fingerprint: str
-    tables: dict[TableOfLog, StoredTable]
+    items: StoredTable
+    parts: Annotated[list[StoredPart], msgspec.Meta(min_length=1)]
     weighted_by: str = ""
     format: Literal["fastgaum-log"] = "fastgaum-log"
-    version: Literal[3] = 3
+    version: Literal[4] = 4
 
 
 def is_saved_log(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds a saved log, of this version or of an earlier one."""
-    return (Path(path) / ABOUT).is_file() or (Path(path) / _FORMER).is_file()
+    """Whether a folder holds a saved log, of this version or of an earlier one; an address names
+    nothing else."""
+    return is_address(path) or any((Path(path) / name).is_file() for name in (ABOUT, _FORMER))
+
+
+def _place_of(folder: str | os.PathLike[str]) -> Path | Address:
+    """Raises ConfigError for what is no name of a folder."""
+    if is_address(folder):
+        return Address(folder)
+    require_path("the folder of a log", folder)
+    return Path(folder)
 
 
 def save_log(log: SessionLog, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -87,7 +137,12 @@ def save_log(log: SessionLog, folder: str | os.PathLike[str], *, overwrite: bool
     where something is there, or the folder cannot be written."""
     require_log(log)
     require_path("the folder to save a log in", folder)
-    target = Path(folder)
+    return save_parts([log], Path(folder), overwrite=overwrite)
+
+
+def save_parts(parts: Iterable[SessionLog], target: Path, *, overwrite: bool = False) -> Path:
+    """Save a log part by part, each with all sessions of its users; return the folder. All parts
+    have the same items, categories and kinds of actions. Raises OutputError as `save_log`."""
     check_store_output(target, overwrite)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +151,7 @@ def save_log(log: SessionLog, folder: str | os.PathLike[str], *, overwrite: bool
             check_store_output(target, overwrite)
             target.mkdir(exist_ok=True)
             try:
-                _write(log, target)
+                _write(parts, target)
             finally:
                 _remove_unnamed(target)
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -124,53 +179,182 @@ def check_store_output(folder: Path, overwrite: bool) -> None:
 
 
 def load_log(folder: str | os.PathLike[str]) -> SessionLog:
-    """Load a saved log into memory; each table's sha256 and each array's bounds are checked. Raises
-    LogFormatError if the folder is no saved log, or a file is damaged."""
-    require_path("the folder of a log", folder)
-    path = Path(folder)
-    return read_whole(path / ABOUT, lambda: _load(path))
+    """Load a saved log into memory; each table's sha256 and each array's bounds are checked.
+
+    Args:
+        folder: a path, or an address (https://…, s3://…, gs://…).
+
+    Raises:
+        LogFormatError: the folder is no saved log, or a file is damaged.
+    """
+    place = _place_of(folder)
+
+    def load() -> SessionLog:
+        stored = StoredLog(folder)
+        return stored.read(range(stored.n_parts))
+
+    return load() if isinstance(place, Address) else read_whole(place / ABOUT, load)
 
 
-def item_columns(folder: Path) -> set[str]:
+class StoredLog:
+    """A saved log of which nothing but log.json and the items has been read: `read` reads parts."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        """Open a folder, by a path or an address. Raises LogFormatError as `load_log`."""
+        self.folder = _place_of(folder)
+        self.about = _read_about(self.folder)
+        self.name, self.ordered = self.about.name, self.about.ordered
+        self.n_parts = len(self.about.parts)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """That of the log if it has one part, else a sha256 over its parts'."""
+        parts = [part.fingerprint for part in self.about.parts]
+        whole = hashlib.sha256("\n".join(parts).encode())
+        return parts[0] if len(parts) == 1 else whole.hexdigest()
+
+    def count(self, what: Counted, split: SplitName = "all") -> int:
+        """Number of sessions, events, choices, candidates or actions of a split."""
+        of_splits = np.sum([getattr(part.counts, what) for part in self.about.parts], axis=0)
+        return int(of_splits.sum() if split == "all" else of_splits[SPLITS.index(split)])
+
+    @property
+    def n_events(self) -> int:
+        """Number of events (display sets)."""
+        return self.count("events")
+
+    @property
+    def n_actions(self) -> int:
+        """Number of actions."""
+        return self.count("actions")
+
+    @cached_property
+    def first(self) -> SessionLog:
+        """The first part, which has the items and the columns of all."""
+        return self.read([0])
+
+    @property
+    def has_no_click(self) -> bool:
+        """Whether any event ends without a choice."""
+        return self.count("choices") < self.n_events
+
+    @cached_property
+    def _items(self) -> pl.DataFrame:
+        return self._table(self.about.items)
+
+    def read(self, numbers: Sequence[int]) -> SessionLog:
+        """The log of some of the parts, in this order; items and categories have the codes that
+        they have in all parts. Raises LogFormatError for a damaged file."""
+        picked = [self.about.parts[number] for number in numbers]
+        try:
+            frames: dict[TableOfLog, pl.DataFrame] = {"items": self._items}
+            for name in ("sessions", "events"):
+                tables = [self._table(getattr(part, name)) for part in picked]
+                frames[name] = pl.concat(tables, rechunk=True) if len(tables) > 1 else tables[0]
+                if name == "sessions":
+                    _require_whole_users([table["users"] for table in tables])
+            check_size(int(frames["events"]["items"].list.len().sum()))
+            log = _log_of(self.about, frames)
+            check_displays(log)
+            check_successive(log)
+            if len(picked) == 1 and PartCounts(**log.counts()) != picked[0].counts:
+                raise ValueError(f"{ABOUT} counts other events than the part holds")
+        except (TypeError, *READ_ERRORS, LogFormatError) as error:
+            if isinstance(error, _DamagedFileError):
+                raise LogFormatError(str(error)) from None
+            raise LogFormatError(
+                f"'{self.folder}' is damaged ({one_line(error.__cause__ or error)}): {WAYS_OUT}"
+            ) from None
+        known = picked[0].fingerprint if len(picked) == 1 else self.fingerprint
+        if len(picked) in (1, self.n_parts):
+            log.__dict__["fingerprint"] = known
+        return log
+
+    def read_split(self, split: SplitName, most_events: int | None = None) -> SessionLog:
+        """The sessions of a split; where they have more than `most_events` events, those of users
+        drawn by their hashes, about so many. Raises LogFormatError as `read`."""
+        n_events = max(self.count("events", split), 1)
+        return self.read_sample(1.0 if most_events is None else most_events / n_events, split)
+
+    def read_sample(self, share: float, split: SplitName = "all") -> SessionLog:
+        """The sessions of a split, of the users whose `sampling_numbers` lie below a share; one
+        part is in memory at a time. Raises LogFormatError as `read`."""
+        kept = []
+        for number in range(self.n_parts):
+            part = self.read([number])
+            rows = part.sessions_in(split)
+            if share < 1:
+                rows = rows[sampling_numbers(part.user_hashes[rows]) < share]
+            kept.append(slice_sessions(part, rows))
+        return join_sessions(kept)
+
+    def _table(self, table: StoredTable) -> pl.DataFrame:
+        return pl.read_parquet(
+            _checked_file(self.folder, table), glob=False, hive_partitioning=False
+        )
+
+
+def _require_whole_users(of_parts: Sequence[pl.Series]) -> None:
+    """Raises ValueError."""
+    each = [users.unique() for users in of_parts]
+    if pl.concat(each).n_unique() < sum(map(len, each)):
+        raise ValueError("a user is in two parts")
+
+
+class _DamagedFileError(LogFormatError):
+    """Says which file is damaged."""
+
+
+def item_columns(folder: str | os.PathLike[str]) -> set[str]:
     """Names of a saved log's columns of items; none of a damaged one, which `load_log` refuses."""
     with suppress(KeyError, LogFormatError, *READ_ERRORS):
-        names = pl.read_parquet_schema(folder / _read_about(folder).tables["items"].file)
+        place = _place_of(folder)
+        names = pl.read_parquet_schema(_checked_file(place, _read_about(place).items))
         return {name.removeprefix("item.") for name in names if name != "item_ids"}
     return set()
 
 
-def _write(log: SessionLog, folder: Path) -> None:
+def _write(logs: Iterable[SessionLog], folder: Path) -> None:
     mark = secrets.token_hex(8)
-    columns: dict[TableOfLog, dict[str, Any]] = {
-        "sessions": {"n_events": np.diff(log.session_offsets)},
-        "events": {},
-        "items": {},
-    }
-    for name, (of, values) in log.arrays().items():
-        listed = _to_lists(values, log.display_offsets) if of == "candidate" else values
-        columns[_TABLE_OF[of]][name] = listed
-    if log.actions is not None:
-        for name in ("items", "kinds"):
-            acted = getattr(log.actions, name)
-            columns["events"][f"action.{name}"] = _to_lists(acted, log.actions.offsets)
+    parts, kinds_of_clicks, left_out = list[StoredPart](), list[ClickFacts](), 0
+    for number, log in enumerate(logs):
+        columns: dict[TableOfLog, dict[str, Any]] = {
+            "sessions": {"n_events": np.diff(log.session_offsets)},
+            "events": {},
+            "items": {},
+        }
+        for name, (of, values) in log.arrays().items():
+            listed = _to_lists(values, log.display_offsets) if of == "candidate" else values
+            columns[_TABLE_OF[of]][name] = listed
+        if log.actions is not None:
+            left_out += log.actions.left_out
+            for name in ("items", "kinds"):
+                acted = getattr(log.actions, name)
+                columns["events"][f"action.{name}"] = _to_lists(acted, log.actions.offsets)
+        of_items = columns.pop("items")
+        written = {
+            name: _write_table(folder / f"{name}-{number}.{mark}.parquet", pl.DataFrame(of_table))
+            for name, of_table in columns.items()
+        }
+        parts.append(
+            StoredPart(**written, counts=PartCounts(**log.counts()), fingerprint=log.fingerprint)
+        )
+        kinds_of_clicks.append(log.clicks)
     about = About(
         name=log.name,
         ordered=log.ordered,
         grid=log.grid,
-        clicks=log.clicks,
+        clicks=total_of(kinds_of_clicks),
         categories={
             name: column.texts.to_list()
             for name, column in log.columns.items()
             if column.texts is not None
         },
         kinds_of_actions=None if log.actions is None else log.actions.kind_names.to_list(),
-        actions_left_out=0 if log.actions is None else log.actions.left_out,
-        fingerprint=log.fingerprint,
+        actions_left_out=left_out,
         weighted_by=log.weighted_by,
-        tables={
-            name: _write_table(folder / f"{name}.{mark}.parquet", pl.DataFrame(of_table))
-            for name, of_table in columns.items()
-        },
+        items=_write_table(folder / f"items.{mark}.parquet", pl.DataFrame(of_items)),
+        parts=parts,
     )
     with atomic(folder / ABOUT) as beside:
         beside.write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=1) + b"\n")
@@ -187,7 +371,9 @@ def _remove_unnamed(folder: Path) -> None:
     with suppress(OSError, LogFormatError):
         named = set()
         if (folder / ABOUT).is_file():
-            named = {table.file for table in _read_about(folder).tables.values()}
+            about = _read_about(folder)
+            named = {about.items.file}
+            named |= {table.file for part in about.parts for table in (part.sessions, part.events)}
         for path in folder.iterdir():
             if _LEFT_BY_A_KILL.fullmatch(path.name) and path.name not in named:
                 path.unlink()
@@ -209,19 +395,19 @@ def _to_lists(values: npt.NDArray[np.generic], offsets: IntArray) -> pl.Series:
     return lists["value"]
 
 
-def _read_about(path: Path) -> About:
+def _read_about(path: Path | Address) -> About:
     file = path / ABOUT
-    if not file.is_file() and (path / _FORMER).is_file():
-        raise LogFormatError(
-            f"'{path}' was written by an earlier version: convert it anew from its source"
-        )
-    if not file.is_file():
+    if isinstance(path, Path) and not (path / ABOUT).is_file():
+        if (path / _FORMER).is_file():
+            raise LogFormatError(
+                f"'{path}' was written by an earlier version: convert it anew from its source"
+            )
         raise LogFormatError(
             f"'{path}' is no saved log ({ABOUT} is missing): name a folder made by save_log or "
             "`fastgaum data convert`"
         )
     try:
-        return msgspec.json.decode(file.read_bytes(), type=About)
+        return msgspec.json.decode(_bytes_of(file), type=About)
     except RecursionError:
         found = "its values are nested too deeply"
     except (OSError, ValueError) as error:
@@ -229,43 +415,44 @@ def _read_about(path: Path) -> About:
     raise LogFormatError(f"'{file}' is damaged, or of another version ({found}): {WAYS_OUT}")
 
 
-def _load(path: Path) -> SessionLog:
-    about = _read_about(path)
-    for name in ("sessions", "events", "items"):
-        _check_file(path, about.tables.get(name))
-    try:
-        frames = {
-            name: pl.read_parquet(path / table.file, glob=False, hive_partitioning=False)
-            for name, table in about.tables.items()
-        }
-        log = _log_of(about, frames)
-        check_displays(log)
-        check_successive(log)
-    except (TypeError, *READ_ERRORS, LogFormatError) as error:
-        raise LogFormatError(
-            f"'{path}' is damaged ({one_line(error.__cause__ or error)}): {WAYS_OUT}"
-        ) from None
-    log.__dict__["fingerprint"] = about.fingerprint
-    return log
-
-
-def _check_file(folder: Path, table: StoredTable | None) -> None:
-    if table is None or Path(table.file).name != table.file:
-        raise LogFormatError(
-            f"'{folder / ABOUT}' names the file '{table and table.file}', a plain name is "
-            f"required: {WAYS_OUT}"
+def _checked_file(folder: Path | Address, table: StoredTable) -> Path | BytesIO:
+    """A table's file, of an address its bytes, which are those that were written."""
+    if Path(table.file).name != table.file:
+        raise _DamagedFileError(
+            f"'{folder / ABOUT}' names the file '{table.file}', a plain name is required: "
+            f"{WAYS_OUT}"
         )
     path = folder / table.file
-    try:
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise LogFormatError(f"'{path}' cannot be read ({one_line(error)}): {WAYS_OUT}") from None
+    if isinstance(path, Address):
+        source: Path | BytesIO = BytesIO(content := _bytes_of(path))
+        found = hashlib.sha256(content).hexdigest()
+    else:
+        source = path
+        try:
+            with open(path, "rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise _DamagedFileError(
+                f"'{path}' cannot be read ({one_line(error)}): {WAYS_OUT}"
+            ) from None
     if found != table.sha256:
-        raise LogFormatError(
+        raise _DamagedFileError(
             f"'{path}' has the sha256 {found[:12]} …, {ABOUT} says {table.sha256[:12]} …: it was "
             f"changed; {WAYS_OUT}"
         )
+    return source
+
+
+def _bytes_of(file: Path | Address) -> bytes:
+    """Raises LogFormatError for an address that cannot be read."""
+    if isinstance(file, Path):
+        return file.read_bytes()
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise _DamagedFileError(
+            f"'{file}' cannot be read ({one_line(error)}): check the address and your access to it"
+        ) from None
 
 
 def _log_of(about: About, frames: Mapping[TableOfLog, pl.DataFrame]) -> SessionLog:

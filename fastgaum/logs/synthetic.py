@@ -170,7 +170,8 @@ class SyntheticWorld:
     @property
     def intercept(self) -> float:
         """The addend of every utility by which no click has its share; bisected on a pilot draw."""
-        return _intercept_of(self)
+        # a copy: what is kept of a world must not keep its items
+        return _intercept_of(dataclasses.replace(self)) if self.no_click else 0.0
 
     def _stream(self, *numbers: int) -> np.random.Generator:
         return np.random.Generator(np.random.PCG64([self.seed, *numbers]))
@@ -301,9 +302,8 @@ class SyntheticUsers:
 
 @lru_cache(maxsize=64)
 def _intercept_of(world: SyntheticWorld) -> float:
-    """Of equal worlds once: it takes a second."""
-    if world.no_click == 0.0:
-        return 0.0
+    """The intercept of a world that nobody else holds; of equal worlds once, since bisection takes
+    a second."""
     offsets = world._shapes(PILOT_EVENTS, _PILOT_SHAPE)
     displays = world._displays(offsets[1], _PILOT_CHOICES)
     low, high = -100.0, 100.0
@@ -312,6 +312,7 @@ def _intercept_of(world: SyntheticWorld) -> float:
         _, pilot = world._choices(*offsets, *displays, middle)
         share = pilot.no_click_probability.mean(dtype=np.float64)
         low, high = (middle, high) if share > world.no_click else (low, middle)
+    vars(world).pop("items")
     return 0.5 * (low + high)
 
 

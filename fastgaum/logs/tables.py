@@ -275,6 +275,14 @@ def _open_folder(path: Path) -> FileTable:
     shards = sorted(
         p for p in path.iterdir() if p.suffix.lower() in PARQUET and p.name[0] not in "._"
     )
+    folders = sorted(p for p in path.iterdir() if p.is_dir() and _PARTITION.fullmatch(p.name))
+    if folders and not shards:
+        # as DuckDB and Spark write them: a folder of files for each value of a column
+        parts = tuple(
+            (folder, pl.concat([rows for _, rows in _open_folder(folder).parts]))
+            for folder in folders
+        )
+        return _of_parts(parts, [*folders])
     if not shards:
         found = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
         raise LogFormatError(
@@ -289,7 +297,11 @@ def _open_folder(path: Path) -> FileTable:
             "of no other tables, also below it: move what is no part of the log elsewhere, or the "
             "shards into one folder"
         )
-    parts = tuple(part for shard in shards for part in open_table(shard).parts)
+    return _of_parts(tuple(part for shard in shards for part in open_table(shard).parts), shards)
+
+
+def _of_parts(parts: tuple[tuple[Path, pl.LazyFrame], ...], shards: Sequence[Path]) -> FileTable:
+    """Raises LogFormatError where parts differ in their columns."""
     dtypes = _dtypes(*parts[0])
     for shard, lazy in parts[1:]:
         own = _dtypes(shard, lazy)
@@ -301,6 +313,9 @@ def _open_folder(path: Path) -> FileTable:
                 "all shards need the same columns"
             )
     return FileTable(parts, dtypes)
+
+
+_PARTITION = re.compile(r"[A-Za-z_]\w*=.*")
 
 
 def _tables_below(folder: Path) -> Iterator[Path]:

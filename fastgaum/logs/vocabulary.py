@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -34,10 +35,17 @@ class Vocabulary:
         rows."""
         return cls(texts.drop_nulls().unique().sort())
 
+    @cached_property
+    def _table(self) -> pl.DataFrame:
+        codes = pl.Series("code", np.arange(len(self.texts), dtype=np.int32))
+        return pl.DataFrame([self.texts.alias("text"), codes])
+
     def codes(self, texts: pl.Series) -> IntArray:
         """Code of each text, -1 for a gap or an unknown text; shape (len(texts),)."""
-        found = texts.cast(pl.Enum(self.texts), strict=False).to_physical()
-        return found.cast(pl.Int32).fill_null(NO_CODE).to_numpy().astype(np.int32, copy=False)
+        # a cast to Enum makes a table of all texts each time
+        asked = texts.cast(pl.String).alias("text").to_frame()
+        found = asked.join(self._table, on="text", how="left", maintain_order="left")["code"]
+        return found.fill_null(NO_CODE).to_numpy().astype(np.int32, copy=False)
 
     def codes_from(self, other: Vocabulary) -> IntArray:
         """This vocabulary's code of each code of another one, and for code -1, at the end, that of

@@ -34,6 +34,7 @@ from fastgaum.game.scoring import SCORING_SESSIONS, ScoredSessions
 from fastgaum.logs.log import SessionLog, SplitName, require_split
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import RowsToPredict, as_log, read_to_predict
+from fastgaum.logs.store import StoredLog
 from fastgaum.logs.tables import Frame, is_frame
 from fastgaum.logs.trained_users import SeenUsers, count_seen
 from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
@@ -48,6 +49,8 @@ from fastgaum.threads import one_thread_each
 
 _T = TypeVar("_T")
 Head = Literal["reward", "generator"]
+MOST_EVALUATED = 4_000_000
+"""events of a log in parts that are evaluated, about, by users drawn at random"""
 Progress = Callable[[int, int], None]
 """receives events done and events in all"""
 ScoreSessions = Callable[[EncodedSessions], ScoredSessions]
@@ -191,7 +194,7 @@ class ChoiceModel(ABC):
 
     def evaluate(
         self,
-        log: SessionLog | Frame,
+        log: SessionLog | StoredLog | Frame,
         split: SplitName = "test",
         progress: Progress | None = None,
         *,
@@ -203,6 +206,8 @@ class ChoiceModel(ABC):
         that training never displayed apart.
 
         Args:
+            log: a log, a frame, or a saved log, of which up to some MOST_EVALUATED events are read,
+                by users drawn at random.
             split: "train", "validation", "test" or "all".
             progress: receives events done, and in all.
             hide_items: share of items, from 0 to below 1, to score under new ids, drawn by `seed`.
@@ -214,6 +219,8 @@ class ChoiceModel(ABC):
             SeenUsersError: users of the test split trained this model.
             ConfigError: `hide_items` is no share, or is of training sessions.
         """
+        if isinstance(log, StoredLog):
+            log = log.read_split(split, MOST_EVALUATED)
         log = as_log(log, self.reading if is_frame(log) else None)
         if not allow_seen_users:
             self.seen_users(log, split).require_unseen()
@@ -315,13 +322,13 @@ class ChoiceModel(ABC):
 
     def predict_parts(
         self,
-        log: SessionLog,
+        log: SessionLog | StoredLog,
         split: SplitName = "all",
         progress: Progress | None = None,
         *,
         at_place: Place = "own",
     ) -> Iterator[pl.DataFrame]:
-        """The rows of `predict` a chunk of sessions at a time.
+        """The rows of `predict` a chunk of sessions at a time; of a saved log, part by part.
 
         Args:
             at_place: "own": each candidate where the log displays it. A number from 1: as if all
@@ -332,9 +339,23 @@ class ChoiceModel(ABC):
             ConfigError: the model does not keep places apart (`examination`), or not this one.
         """
         self._require_place(at_place)
+        if isinstance(log, StoredLog):
+            return self._predict_stored(log, split, progress, at_place)
         encoder = self._encoder(log, split)
         scorer = self._scorer(log.count("candidates", split), at_place)
         return self._parts(encoder, split, partial(self._predicted, scorer, log), progress)
+
+    def _predict_stored(
+        self, stored: StoredLog, split: SplitName, progress: Progress | None, place: Place
+    ) -> Iterator[pl.DataFrame]:
+        done, n_events = 0, stored.count("events", split)
+        for number in range(stored.n_parts):
+            part = stored.read([number])
+            if part.count("sessions", split):
+                yield from self.predict_parts(part, split, at_place=place)
+            done += part.count("events", split)
+            if progress is not None:
+                progress(done, n_events)
 
     def _require_place(self, place: Place) -> None:
         if place == "own" or self.space is None:

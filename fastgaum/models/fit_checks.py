@@ -11,9 +11,10 @@ import polars as pl
 from fastgaum.errors import ConfigError, LogFormatError, require_whole
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.store import StoredLog
 
 
-def require_validation(log: SessionLog) -> None:
+def require_validation(log: SessionLog | StoredLog) -> None:
     """Raise LogFormatError for a log without a validation session."""
     if log.count("sessions", "validation") == 0:
         raise LogFormatError(
@@ -23,7 +24,9 @@ def require_validation(log: SessionLog) -> None:
         )
 
 
-def offers_no_click(log: SessionLog, rule: Literal["auto", "always", "never"] = "auto") -> bool:
+def offers_no_click(
+    log: SessionLog | StoredLog, rule: Literal["auto", "always", "never"] = "auto"
+) -> bool:
     """Whether no click is a choice on this log: auto = when the log holds one.
 
     Raises:

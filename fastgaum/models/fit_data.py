@@ -12,14 +12,18 @@ from fastgaum.config import Config
 from fastgaum.errors import FeatureMismatchError, require_whole
 from fastgaum.features.coded_log import CodedLog
 from fastgaum.features.encoder import Encoder
-from fastgaum.features.fitting import fit_training
+from fastgaum.features.fitting import SpaceChoices, fit_training
+from fastgaum.features.parts import PartsOfLog, Windows
 from fastgaum.features.sessions import EncodedSessions, select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.features.training_order import folds_of, with_all_training
 from fastgaum.game.loop import TrainingData
+from fastgaum.game.processes import Processes
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.store import StoredLog
 from fastgaum.models.fit_checks import require_validation
+from fastgaum.presets import FOLDS_BELOW
 
 
 @dataclass(frozen=True)
@@ -123,15 +127,69 @@ class PreparedLog:
             FeatureMismatchError: the log has other fields than that of `start`.
         """
         log, switches = self.log, (config.relative_numbers, config.relations, config.examination)
-        bags = config.protocol != "bags" or config.counts
-        protocol = config.protocol if bags else "identity"
-        made_of = (protocol, *switches, config.tower_dim > 0, config.pieces)
+        made_of = (_protocol_of(config), *switches, config.tower_dim > 0, config.pieces)
         if made_of not in self._made:
             space, train = fit_training(log, *made_of, folds=self.folds, robust=True)
             require_validation(log)
             found = Prepared(with_all_training(log, self.folds), space, train)
             self._made[made_of] = found if self.start is None else found.scaled_as(self.start)
         return self._made[made_of]
+
+
+class PreparedParts:
+    """A log in parts under one feature space, as `Prepared`; it has no folds."""
+
+    def __init__(self, stored: StoredLog, config: Config, processes: Processes) -> None:
+        """Count the training split. Raises LogFormatError as `PreparedLog`."""
+        require_validation(stored)
+        choices = SpaceChoices(
+            protocol=_protocol_of(config),
+            relative_numbers=config.relative_numbers,
+            relations=config.relations,
+            towers=config.tower_dim > 0,
+            pieces=config.pieces,
+            robust=True,
+        )
+        self.log, self.parts = stored, PartsOfLog(stored, choices, config.examination)
+        self.space = self.parts.space
+        self._of_process = config.seed, processes.rank, processes.size
+
+    def data(self, fold: int = 0) -> TrainingData:
+        """What the fit trains and validates on."""
+        windows = Windows(self.parts, *self._of_process)
+        return TrainingData(self.parts.sample, self.parts.validation, windows=windows)
+
+    def known_ids(self, fold: int) -> BoolArray:
+        """Every id is met."""
+        return np.ones(self.space.n_ids, np.bool_)
+
+
+CHOOSING_EVENTS = 100_000
+"""training events of the parts, at least, that say which setting a log in parts has"""
+
+
+def in_memory(stored: StoredLog) -> StoredLog | SessionLog:
+    """A saved log as it is fitted: in memory if it is one part, or so small that its fit has
+    folds."""
+    if stored.n_parts > 1 and stored.count("events", "train") >= FOLDS_BELOW:
+        return stored
+    return stored.read(range(stored.n_parts))
+
+
+def parts_to_choose(stored: StoredLog) -> SessionLog:
+    """The first parts of a log, as many as choose a setting; users are spread over parts at
+    random."""
+    n_events = 0
+    for number, part in enumerate(stored.about.parts):
+        n_events += part.counts.events[0]
+        if n_events >= CHOOSING_EVENTS:
+            return stored.read(range(number + 1))
+    return stored.read(range(stored.n_parts))
+
+
+def _protocol_of(config: Config) -> str:
+    bags = config.protocol != "bags" or config.counts
+    return config.protocol if bags else "identity"
 
 
 def bootstrap_of(log: SessionLog, seed: int, number: int) -> SessionLog:

@@ -29,6 +29,7 @@ from fastgaum.interrupts import Interrupted
 from fastgaum.locks import LOCK_FILE, folder_lock, require_free
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.options import OF_LOG
+from fastgaum.logs.store import StoredLog
 from fastgaum.machine import machine_facts, peak_memory
 from fastgaum.metrics.evaluation import HeadFigures
 from fastgaum.models.choice_model import ChoiceModel
@@ -66,7 +67,7 @@ class LogOrigin:
 
 def train_run(
     model: UserModel,
-    log: SessionLog,
+    log: SessionLog | StoredLog,
     folder: Path,
     *,
     overwrite: bool = False,
@@ -157,7 +158,9 @@ def train_run(
     return table
 
 
-def _figures_of(model: UserModel, log: SessionLog, table: pl.DataFrame) -> dict[str, float]:
+def _figures_of(
+    model: UserModel, log: SessionLog | StoredLog, table: pl.DataFrame
+) -> dict[str, float]:
     """Validation figures of a fit, by name."""
     if model.members:
         # the file's figures are means over all members, the table's those of the first
@@ -223,7 +226,9 @@ def _loaded(start: StartOfRun | None) -> UserModel | None:
     return UserModel.load(run, device="cpu")
 
 
-def _of_first(processes: Processes, log: SessionLog, checkpoint: Checkpoint | None) -> Checkpoint:
+def _of_first(
+    processes: Processes, log: SessionLog | StoredLog, checkpoint: Checkpoint | None
+) -> Checkpoint:
     """The first process's checkpoint, in all of them. Raises LogFormatError for different logs."""
     found = processes.agree(log.fingerprint)
     if len(set(found)) > 1:
@@ -273,7 +278,7 @@ def asked_of(folder: Path) -> Config:
         return Config.from_mapping(parse_json(read_text(file))["asked"])
 
 
-def check_same_log(folder: Path, log: SessionLog, fingerprint: str) -> None:
+def check_same_log(folder: Path, log: SessionLog | StoredLog, fingerprint: str) -> None:
     """Raise CheckpointError unless the log is that of the run in a folder."""
     if log.fingerprint != fingerprint:
         raise CheckpointError(
@@ -324,7 +329,7 @@ class _RunWriter(Observer):
         self,
         model: ChoiceModel,
         name: str,
-        log: SessionLog,
+        log: SessionLog | StoredLog,
         folder: Path,
         origin: LogOrigin,
         start: StartOfRun | None = None,
@@ -385,13 +390,14 @@ class _RunWriter(Observer):
         with atomic(self.folder / "config.toml") as beside:
             beside.write_text(tomli_w.dumps(kept))
         log, source = self.log, self.origin.source
+        reading_of_log = None if isinstance(log, StoredLog) else log.reading
         about = {"name": log.name, "fingerprint": log.fingerprint, "events": log.n_events}
         about |= {"source": source}
         start = None if self.start is None else asdict(self.start)
         facts = {**machine_facts(self.model.settings.seed), "log": about, "start": start, **more}
         reading = dict(self.origin.reading)
-        if log.reading is not None:
-            reading |= log.reading.of_log
+        if reading_of_log is not None:
+            reading |= reading_of_log.of_log
         for file, values in (("reading", reading), ("machine", facts)):
             with atomic(self.folder / f"{file}.json") as beside:
                 beside.write_text(json.dumps(values, indent=2) + "\n")
@@ -402,12 +408,14 @@ class _RunWriter(Observer):
         with atomic(self.folder / "metrics.parquet") as beside:
             table.write_parquet(beside)
         log, settings = self.log, self.settings
+        # a log in parts has the columns of its first one
+        columns = log.first if isinstance(log, StoredLog) else log
         size = (self.folder / "model.safetensors").stat().st_size / 1e6
         known = [key for key in ("preset", "protocol", "seed") if key in settings]
         # a public log has options of its own beside those that were given
-        reading = self.origin.reading if log.reading is None else log.reading.to_json()
+        reading = self.origin.reading if columns.reading is None else columns.reading.to_json()
         read = (f"{key} {value}" for key, value in reading.items() if key not in ("name", *OF_LOG))
-        reads = [*log.columns_of("candidate", "item", "event", "user"), *log.vectors]
+        reads = [*columns.columns_of("candidate", "item", "event", "user"), *columns.vectors]
         n_events, n_sessions = log.count("events", "train"), log.count("sessions", "train")
         no_click = "a choice, like an item" if self.model.no_click else "never: users always choose"
         rows = [
@@ -416,7 +424,7 @@ class _RunWriter(Observer):
             ("read with", escaped(", ".join(read)) or "no option"),
             (
                 "training",
-                f"{n_events:,} events, {n_sessions:,} sessions, {log.n_items:,} items in all "
+                f"{n_events:,} events, {n_sessions:,} sessions, {columns.n_items:,} items in all "
                 "splits",
             ),
             ("model", ", ".join(f"{key} {settings[key]}" for key in known)),

@@ -40,11 +40,18 @@ from fastgaum.game.observers import EpochRow, Observer, Observers
 from fastgaum.game.scoring import ScoredSessions, mean_of, out_of_fold
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import as_log
+from fastgaum.logs.store import StoredLog
 from fastgaum.logs.tables import Frame
 from fastgaum.machine import device_of
 from fastgaum.models.choice_model import ChoiceModel, Head, ScoreSessions
 from fastgaum.models.fit_checks import offers_no_click
-from fastgaum.models.fit_data import Prepared, PreparedLog
+from fastgaum.models.fit_data import (
+    Prepared,
+    PreparedLog,
+    PreparedParts,
+    in_memory,
+    parts_to_choose,
+)
 from fastgaum.models.model_file import (
     OwnCode,
     SavedModel,
@@ -156,7 +163,7 @@ class UserModel(NetworksModel):
 
     def fit(
         self,
-        log: SessionLog | Frame,
+        log: SessionLog | StoredLog | Frame,
         observers: Sequence[Observer] = (),
         *,
         start: UserModel | None = None,
@@ -170,7 +177,8 @@ class UserModel(NetworksModel):
         After KeyboardInterrupt the model is of no use until the next `fit`.
 
         Args:
-            log: a log, or a frame whose columns have roles by their names.
+            log: a log, or a frame whose columns have roles by their names; or a saved log, which
+                is read part by part and need not fit in memory.
             observers: see each epoch and each batch.
             start: a fitted model, of folds the first one, whose weights are taken over, those of
                 ids by their names; validated first, they stay where no epoch is better. Counts and
@@ -188,14 +196,23 @@ class UserModel(NetworksModel):
         from fastgaum.game.checkpoint import Checkpointer
         from fastgaum.game.processes import Processes
 
-        read = as_log(log)
         checkpointer, processes = checkpointer or Checkpointer(), processes or Processes()
+        given = in_memory(log) if isinstance(log, StoredLog) else as_log(log)
+        parts = given if isinstance(given, StoredLog) else None
+        read = parts_to_choose(given) if isinstance(given, StoredLog) else given
         told = Observers(observers)
         if start is not None:
             require_same_settings(self.asked, start)
             # it may be this model, which becomes another
             start = copy.copy(start)
-        prepare = PreparedLog(read, self.folds_for(read), None if start is None else start.space)
+        if parts is not None and (start is not None or self.folds_for(read)):
+            what = "folds" if start is None else "start"
+            raise ConfigError(
+                f"a log in parts is fitted without {what}: load it into memory (load_log), or "
+                f"leave {what} out"
+            )
+        former = None if start is None else start.space
+        prepare = PreparedLog(read, self.folds_for(read), former)
         settings = self.settings_for(read)
         # what is refused leaves the model as it was
         prepare(next(iter(settings.values())))
@@ -204,20 +221,26 @@ class UserModel(NetworksModel):
         begun: Mapping[int, Begun] = {}
         if len(settings) > 1:
             self.config, begun = self._compare(settings, prepare, checkpointer, processes)
-        chosen = prepare(self.config)
+        chosen: Prepared | PreparedParts = (
+            prepare(self.config) if parts is None else PreparedParts(parts, self.config, processes)
+        )
         self.members = self._on_folds(chosen, told, checkpointer, processes, begun)
-        del prepare
+        del prepare, read
         rows = self.train_on(chosen, told, checkpointer, processes, begun=begun.get(0), start=start)
         self.table = pl.DataFrame([row.to_dict() for row in rows])
         return self.table
 
-    def folds_for(self, log: SessionLog) -> int:
+    def folds_for(self, log: SessionLog | StoredLog) -> int:
         """Folds of users that `fit` makes of a log; 0: it takes the log's own split."""
+        if isinstance(log, StoredLog):
+            log = parts_to_choose(log)
         folds = self.asked.folds_of(log.count("events", "train"))
         return number_of_folds(log, folds) if folds else 0
 
-    def settings_for(self, log: SessionLog) -> dict[str, Config]:
+    def settings_for(self, log: SessionLog | StoredLog) -> dict[str, Config]:
         """Configurations that `fit` compares on a log, by name, in order."""
+        if isinstance(log, StoredLog):
+            log = parts_to_choose(log)
         settings = settings_of(self.asked, log)
         names = self._halving(log, settings).names
         return {name: settings[name] for name in names}
@@ -277,7 +300,7 @@ class UserModel(NetworksModel):
 
     def _on_folds(
         self,
-        of_log: Prepared,
+        of_log: Prepared | PreparedParts,
         observers: Observers,
         checkpointer: Checkpointer,
         processes: Processes,
@@ -308,7 +331,7 @@ class UserModel(NetworksModel):
 
     def train_on(
         self,
-        of_log: Prepared,
+        of_log: Prepared | PreparedParts,
         observers: Observers | None,
         checkpointer: Checkpointer,
         processes: Processes,

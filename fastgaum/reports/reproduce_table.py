@@ -185,12 +185,6 @@ def notes_of(
         known = one["fingerprint"] and not result["resplit"]
         unknown = "" if known else "; whether it is of these test events is not known"
         yield f"others, {one['model']}: {one['source']}{unknown}"
-    for later in facts.get("later_rows", ()):
-        yield (
-            f"made later than the other rows, at commit {later['commit'][:7]} on an "
-            f"{later['processor']}, so without paired differences, and not in those of the other "
-            f"rows: {', '.join(later['models'])}"
-        )
     # `compare` reads a log as its user says
     if facts.get("published_best") and (result["resplit"] or "reading" in result):
         yield "the published figures are of the released split: compare with care"

@@ -241,7 +241,7 @@ def manifest(says: str, change: Callable[[Any], object]) -> Refused:
 
 
 def cut_short(folder: Path) -> None:
-    path = next(folder.glob("events.*"))
+    path = next(folder.glob("events-0.*"))
     path.write_bytes(path.read_bytes()[:-9])
 
 
@@ -348,14 +348,19 @@ STORES: dict[str, Attack] = {
     "items that are no lists": table("is damaged", "events", lambda frame: frame.with_columns(items=pl.lit(1))),
     "column that is not there": table("is damaged", "events", lambda frame: frame.drop("choices")),
     "a list too short": rows("price has not one value per candidate", "events", "candidate.price", [1.0]),
-    "table elsewhere": manifest("a plain name is required", lambda about: about["tables"]["items"].update(file="../items.parquet")),
-    "absolute table": manifest("a plain name is required", lambda about: about["tables"]["items"].update(file="/etc/passwd")),
-    "table that is not there": manifest("cannot be read", lambda about: about["tables"]["items"].update(file="items.parquet")),
-    "table of another log": manifest("it was changed", lambda about: about["tables"]["items"].update(sha256="0" * 64)),
+    "table elsewhere": manifest("a plain name is required", lambda about: about["items"].update(file="../items.parquet")),
+    "absolute table": manifest("a plain name is required", lambda about: about["items"].update(file="/etc/passwd")),
+    "table that is not there": manifest("cannot be read", lambda about: about["items"].update(file="items.parquet")),
+    "table of another log": manifest("it was changed", lambda about: about["items"].update(sha256="0" * 64)),
     "table that is cut short": saved("it was changed", cut_short),
-    "no table": manifest("a plain name is required", lambda about: about["tables"].pop("items") and None),
+    "no table": manifest("missing required field `items`", lambda about: about.pop("items") and None),
+    "no part": manifest("is damaged", lambda about: about.update(parts=[])),
+    "a part twice": manifest("a user is in two parts", lambda about: about["parts"].append(about["parts"][0])),
+    "a part of other counts": manifest("counts other events than the part holds", lambda about: about["parts"][0]["counts"].update(events=[9, 9, 9])),
+    "a part of negative counts": manifest("Expected `int` >= 0", lambda about: about["parts"][0]["counts"].update(events=[-9, 9, 9])),
+    "a part of two splits": manifest("counts other events than the part holds", lambda about: about["parts"][0]["counts"].update(events=[9, 9])),
     "manifest nested": manifest("nested too deeply", lambda _: f'{{"x": {DEEP}}}'),
-    "manifest of another kind": manifest("is damaged", lambda about: about.update(tables=3)),
+    "manifest of another kind": manifest("is damaged", lambda about: about.update(parts=3)),
     "manifest of another version": manifest("version", lambda about: about.update(version=1)),
     "log of an earlier version": saved("convert it anew from its source", lambda folder: (folder / "log.json").rename(folder / "shards.json")),
     "manifest of noise": saved("log.json", lambda folder: (folder / "log.json").write_bytes(b"\xff\x00")),

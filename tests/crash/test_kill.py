@@ -37,7 +37,7 @@ class Train:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.n = folder, 0
-        to_frame(synthesise(600, preset="sample")[0]).write_parquet(folder / "log.parquet")
+        to_frame(synthesise(300, preset="sample")[0]).write_parquet(folder / "log.parquet")
 
     def begin(self) -> None:
         """Before a job: nothing of it is done."""
@@ -45,7 +45,7 @@ class Train:
         self.run = self.folder / f"run{self.n}"
 
     def command(self) -> list[str]:
-        sets = ["epochs=12", "warm_start=12", "batch_sessions=16", "catch_up=4", "patience=3"]
+        sets = ["epochs=5", "warm_start=5", "batch_sessions=16", "catch_up=4", "patience=3"]
         sets += ["search=[]", "folds=2"]
         argv = ["train", str(self.folder / "log.parquet"), "-o", str(self.run), "--resume"]
         return [*argv, *(word for one in sets for word in ("--set", one))]
@@ -79,7 +79,7 @@ class Convert:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.out = folder, folder / "out.parquet"
-        log, _ = synthesise(40_000, preset="sample")
+        log, _ = synthesise(15_000, preset="sample")
         save_log(log, folder / "new")
         save_log(slice_sessions(log, np.arange(log.n_sessions // 2)), folder / "old")
         self.logs = [load_log(folder / name) for name in ("new", "old")]

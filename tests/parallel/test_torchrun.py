@@ -17,6 +17,8 @@ import pytest
 
 from fastgaum.game.checkpoint import Checkpoint
 from fastgaum.logs.fold import to_frame
+from fastgaum.logs.parts import slices_by_user
+from fastgaum.logs.store import save_parts
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.run_folder import MADE_FILES
 from tests.parallel.test_processes import ROOT, torchrun
@@ -30,26 +32,8 @@ OPTIONS += ["--device", "cpu"]
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("log") / "log.parquet"
-    to_frame(synthesise(3000, preset="sample", seed=2)[0]).write_parquet(file)
+    to_frame(synthesise(1500, preset="sample", seed=2)[0]).write_parquet(file)
     return file
-
-
-def check_run(out: Path) -> None:
-    """A whole run, of a user model that has learned."""
-    table = pl.read_parquet(out / "metrics.parquet")
-    assert table["phase"][0] == "exact"
-    assert table["phase"][-1] == "rounds"
-    assert table["val_loss"].min() < table["val_loss"][0]
-    assert {path.name for path in out.iterdir()} == set(MADE_FILES)
-    assert json.loads((out / "machine.json").read_text())["cost"]["processes"] == 2
-
-
-def test_two_processes_leave_a_run(log: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    done = torchrun(2, "-m", "fastgaum", "train", str(log), "-o", str(out), *OPTIONS)
-    assert done.returncode == 0, done.stderr[-3000:]
-    check_run(out)
-    assert len(done.stdout.splitlines()) == 1
 
 
 def test_a_mistake_is_told_and_nothing_is_written(log: Path, tmp_path: Path) -> None:
@@ -65,8 +49,11 @@ def test_a_mistake_is_told_and_nothing_is_written(log: Path, tmp_path: Path) -> 
     assert not out.exists()
 
 
-def test_a_killed_worker_s_run_goes_on(log: Path, tmp_path: Path) -> None:
-    """torchrun begins anew, from the last checkpoint, and nothing half-written is left."""
+def test_a_killed_worker_s_run_on_parts_goes_on(tmp_path: Path) -> None:
+    """torchrun begins anew, from the last checkpoint, and nothing half-written is left. Each
+    process reads half of the parts."""
+    log = tmp_path / "log"
+    save_parts(slices_by_user(synthesise(44_000, preset="sample", seed=2)[0], 16), log)
     out = tmp_path / "run"
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2"]
     command = ["fastgaum", "train", str(log), "-o", str(out), *OPTIONS]
@@ -83,10 +70,19 @@ def test_a_killed_worker_s_run_goes_on(log: Path, tmp_path: Path) -> None:
         assert time.monotonic() < until, "no epoch was saved"
         time.sleep(0.01)
     os.kill(first_worker(started.pid), signal.SIGKILL)
-    _, errors = started.communicate(timeout=1800)
+    said, errors = started.communicate(timeout=1800)
     assert started.returncode == 0, errors[-3000:]
-    check_run(out)
-    assert json.loads((out / "machine.json").read_text())["cost"]["resumed"]
+    # the first process alone says what was made
+    assert len(said.splitlines()) == 1
+    assert "16 parts, read one by one" in errors
+    table = pl.read_parquet(out / "metrics.parquet")
+    assert table["phase"][0] == "exact"
+    assert table["phase"][-1] == "rounds"
+    assert table["val_loss"].min() < table["val_loss"][0]
+    assert {path.name for path in out.iterdir()} == set(MADE_FILES)
+    cost = json.loads((out / "machine.json").read_text())["cost"]
+    assert cost["processes"] == 2
+    assert cost["resumed"]
 
 
 def first_worker(launcher: int) -> int:

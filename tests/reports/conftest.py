@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from fastgaum.logs.synthetic import synthesise
@@ -9,6 +11,7 @@ from fastgaum.models.run_folder import train_run
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.facts import report_facts
 from fastgaum.reports.page import to_html
+from fastgaum.reports.plots import Chart
 from fastgaum.reports.trained_run import open_run
 from tests.reports.workshop import QUICK, Workshop, hostile
 
@@ -36,3 +39,13 @@ def compared(workshop: Workshop) -> str:
     return to_html(
         report_facts([open_run(run) for run in workshop.runs], [workshop.log], compare=True)
     )
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No picture is drawn, which is most of a page's time: for tests that read its text."""
+
+    def blank(chart: Chart, others: Sequence[Chart] = ()) -> dict[str, str]:
+        return {"address": "data:,", "label": chart.label}
+
+    monkeypatch.setattr("fastgaum.reports.charts.picture_of", blank)

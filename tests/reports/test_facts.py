@@ -258,6 +258,7 @@ def test_two_runs_compared(workshop: Workshop) -> None:
     }
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_log_read_in_two_ways_is_compared_on_its_events(tmp_path: Path) -> None:
     """A field more, or a real order, is another log by fingerprint, with the same events."""
     plain = synthesise(300, preset="sample", n_items=15, seed=5)[0]

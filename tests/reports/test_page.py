@@ -210,6 +210,7 @@ def test_the_two_runs_stand_side_by_side(compared: str, html: str) -> None:
     assert "None: with exact players" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_page_of_folds_says_whose_figures_these_are(workshop: Workshop, tmp_path: Path) -> None:
     """Of a run by folds, and of no other."""
     model = UserModel.from_preset("fastgaum", **{**QUICK, "folds": 3})
@@ -225,6 +226,7 @@ def test_a_page_of_folds_says_whose_figures_these_are(workshop: Workshop, tmp_pa
             assert ("chosen by validation" in text) != has_folds
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_test_figures_are_named_as_such(workshop: Workshop, html: str) -> None:
     facts = report_facts([open_run(workshop.runs[1])], [workshop.log], split="test")
     assert "These are <strong>test</strong> figures" in to_html(facts)
@@ -235,6 +237,7 @@ def test_test_figures_are_named_as_such(workshop: Workshop, html: str) -> None:
     )
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_choice_models_of_others_stand_beside_ours(workshop: Workshop) -> None:
     facts = copy.deepcopy(workshop.facts)
     others = published_models("lpmc")
@@ -247,6 +250,7 @@ def test_choice_models_of_others_stand_beside_ours(workshop: Workshop) -> None:
     assert "published models read items" not in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_letters_stay_and_what_a_terminal_obeys_is_spelt_out(workshop: Workshop) -> None:
     facts = copy.deepcopy(workshop.facts)
     facts["runs"][0]["reading"] = {"candidate_field": ["größe", "цена"]}
@@ -272,6 +276,7 @@ def test_written_whole_or_not_at_all(
         write_report([workshop.runs[1]], [workshop.log], out)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("case", ["nobody clicks", "one item is displayed"])
 def test_a_split_that_ranks_nothing(workshop: Workshop, tmp_path: Path, case: str) -> None:
     log = workshop.log

@@ -98,7 +98,7 @@ def test_bait_pays_now_and_costs_later() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(1, 8), st.integers(1, 5), st.integers(0, 1000), st.sampled_from([0.0, 0.4]))
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(0, 1000), st.sampled_from([0.0, 0.4]))
 def test_choices_follow_the_keys_and_the_probabilities(
     n: int, k: int, seed: int, no_click: float
 ) -> None:

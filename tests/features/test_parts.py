@@ -1,0 +1,159 @@
+"""A space counted in parts is that of the whole log; a training session reads the counts of other
+groups of parts alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastgaum.features import parts as parts_of_log
+from fastgaum.features.fitting import SpaceChoices, fit_space
+from fastgaum.features.parts import PartsOfLog, Windows
+from fastgaum.features.space import FeatureSpace
+from fastgaum.features.training_counts import add_counts
+from fastgaum.logs.cut import join_sessions, slice_sessions
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.parts import slices_by_user
+from fastgaum.logs.store import StoredLog, save_parts
+from tests.logs.test_saved_log import rich_log
+
+CHOICES = SpaceChoices("bags", True, True, False, 4, True)
+
+
+def stored_log(folder: Path, log: SessionLog, parts: int) -> StoredLog:
+    return StoredLog(save_parts(slices_by_user(log, parts), folder))
+
+
+@pytest.fixture
+def log() -> SessionLog:
+    return rich_log(n_sessions=200)
+
+
+def assert_same_counts(one: FeatureSpace, other: FeatureSpace) -> None:
+    for left, right in zip(
+        vars(one.item_counts).values(), vars(other.item_counts).values(), strict=True
+    ):
+        np.testing.assert_allclose(left, right)
+    assert one.relations is not None
+    assert other.relations is not None
+    for name in ("rivals", "follows"):
+        left, right = getattr(one.relations, name), getattr(other.relations, name)
+        np.testing.assert_array_equal(left.keys, right.keys)
+        np.testing.assert_array_equal(left.counts, right.counts)
+        np.testing.assert_array_equal(left.starts, right.starts)
+    for left, right in zip(one.crossed, other.crossed, strict=True):
+        for a, b in zip(left, right, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_parts_are_counted_as_the_whole_log(tmp_path: Path, log: SessionLog) -> None:
+    of_parts = PartsOfLog(stored_log(tmp_path / "log", log, 5), CHOICES, examination=False).space
+    whole = fit_space(log, "bags", True, relations=True)
+    assert_same_counts(of_parts, whole)
+    for name in ("field_names", "number_names", "context_number_names", "no_click", "grid"):
+        assert getattr(of_parts, name) == getattr(whole, name)
+    for one, other in zip(of_parts.fields, whole.fields, strict=True):
+        assert (one.name, one.start, one.values.to_list()) == (
+            other.name,
+            other.start,
+            other.values.to_list(),
+        )
+    np.testing.assert_array_equal(of_parts.trained.users, whole.trained.users)
+
+
+def test_places_are_counted_as_in_the_whole_log(tmp_path: Path, log: SessionLog) -> None:
+    found = PartsOfLog(stored_log(tmp_path / "log", log, 4), CHOICES, examination=True).space
+    whole = fit_space(log, "bags", True, relations=True, examination=True)
+    np.testing.assert_allclose(found.place_rates, whole.place_rates)
+
+
+def test_the_counts_without_a_group_are_those_of_the_others(
+    tmp_path: Path, log: SessionLog
+) -> None:
+    parts = PartsOfLog(stored_log(tmp_path / "log", log, 4), CHOICES, examination=False)
+    for group in range(4):
+        others = [one for number, one in enumerate(parts._of_groups) if number != group]
+        wanted = add_counts(others)
+        found = parts_of_log.subtract_counts(parts.space, parts._of_groups[group])
+        assert_same_counts(found, wanted)
+
+
+def test_no_training_session_reads_choices_of_its_own_group(
+    tmp_path: Path, log: SessionLog
+) -> None:
+    """Other choices in a part leave what its own sessions read as it was."""
+    slices = list(slices_by_user(log, 4))
+    one = slices[1]
+    sizes = np.diff(one.display_offsets)
+    other = dataclasses.replace(one, choices=((one.choices + 1) % sizes).astype(np.int32))
+    # what follows a choice in its session may read it, a first event may not
+    changed = [slices[0], other, *slices[2:]]
+    numbers = []
+    for name, parts in (("one", slices), ("other", changed)):
+        stored = StoredLog(save_parts(parts, tmp_path / name))
+        read = PartsOfLog(stored, CHOICES, examination=False)
+        encoded = read.encode_training([1])
+        first = encoded.event_number == 0
+        numbers.append(encoded.base[np.repeat(first, np.diff(encoded.display_offsets))])
+    # what is left of a sum less its own part is rounded
+    np.testing.assert_allclose(*numbers, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_pass_of_windows_reads_each_part_once(
+    tmp_path: Path, log: SessionLog, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = stored_log(tmp_path / "log", log, 20)
+    monkeypatch.setattr(parts_of_log, "WINDOW_CANDIDATES", stored.count("candidates", "train") / 10)
+    parts = PartsOfLog(stored, CHOICES, examination=False)
+    orders = []
+    for epoch in range(2):
+        read = []
+        for rank in range(size):
+            windows = Windows(parts, 3, rank, size)
+            for numbers in windows.numbers(epoch):
+                assert len({number % parts_of_log.GROUPS for number in numbers}) == 1
+                read += numbers
+        assert sorted(read) == list(range(stored.n_parts))
+        orders.append(read)
+    assert orders[0] != orders[1]
+    windows = Windows(parts, 3)
+    assert windows.numbers(1) == Windows(parts, 3).numbers(1)
+    n_read = [one.n_sessions for one in windows.read(0)]
+    assert n_read == [windows.n_sessions(one) for one in windows.numbers(0)]
+    assert sum(n_read) == log.count("sessions", "train")
+
+
+def test_a_long_log_has_epochs_of_some_windows(
+    tmp_path: Path, log: SessionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = stored_log(tmp_path / "log", log, 16)
+    monkeypatch.setattr(parts_of_log, "WINDOW_CANDIDATES", 1)
+    monkeypatch.setattr(parts_of_log, "EPOCH_EVENTS", stored.count("events", "train") / 4)
+    windows = Windows(PartsOfLog(stored, CHOICES, examination=False), 0)
+    assert windows.of_epoch == windows.of_pass // 4
+    read = [number for epoch in range(4) for one in windows.numbers(epoch) for number in one]
+    assert sorted(read) == list(range(stored.n_parts))
+
+
+def test_joined_sessions_are_those_of_the_log(log: SessionLog) -> None:
+    halves = [slice_sessions(log, np.arange(0, 90)), slice_sessions(log, np.arange(90, 200))]
+    joined = join_sessions(halves)
+    assert joined.fingerprint == log.fingerprint
+
+
+def test_validation_is_drawn_by_users(
+    tmp_path: Path, log: SessionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = stored_log(tmp_path / "log", log, 4)
+    whole = stored.read_split("validation")
+    assert whole.count("events", "validation") == log.count("events", "validation")
+    few = stored.read_split("validation", whole.n_events // 2)
+    assert 0 < few.n_events < whole.n_events
+    left = np.setdiff1d(whole.user_hashes, few.user_hashes)
+    assert len(np.intersect1d(left, few.user_hashes)) == 0
+    kept = np.isin(whole.user_hashes, few.user_hashes)
+    assert kept.sum() == few.n_sessions
