@@ -113,8 +113,10 @@ class Reading:
             return self.load_to_train(source)
         from fastgaum.models.fit_data import in_memory
 
-        note_later(f"{source}: {stored.n_parts} parts, read one by one")
-        return in_memory(stored)
+        log = in_memory(stored)
+        if log is stored:
+            note_later(f"{source}: {stored.n_parts} parts, read one by one")
+        return log
 
     def load_to_train(self, source: str) -> SessionLog:
         """As `load`; notes say later what was read, what was not, and what reading decided."""

@@ -32,7 +32,7 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.features.standardise import Moments
 from fastgaum.features.training_counts import StatisticsCounter, add_counts, subtract_counts
 from fastgaum.features.training_order import Hiding, resized, share_to_hide
-from fastgaum.logs.hashes import Hashes
+from fastgaum.logs.hashes import Hashes, find_shared
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.store import StoredLog
 from fastgaum.logs.trained_users import TrainedUsers
@@ -69,7 +69,11 @@ class PartsOfLog:
             if examination and stored.ordered:
                 places.add(part)
         blank = blank_space(first, values, choices, places.rates(), of_context)
-        _require_whole_users(users)
+        if (shared := find_shared(users)) is not None:
+            raise LogFormatError(
+                f"parts {shared[0]} and {shared[1]} of the log hold the same user, a part holds "
+                "all sessions of its users: convert the log again"
+            )
         blank = dataclasses.replace(
             blank,
             fingerprint=stored.fingerprint,
@@ -141,19 +145,6 @@ class PartsOfLog:
         log = self.stored.read_split("validation", VALIDATION_EVENTS)
         encoder = Encoder(self.space, log, self.coded.of_part(log))
         return encoder.encode(np.arange(log.n_sessions, dtype=np.int32))
-
-
-def _require_whole_users(of_parts: Sequence[Hashes]) -> None:
-    part = np.repeat(np.arange(len(of_parts)), [len(users) for users in of_parts])
-    users = np.concatenate(of_parts)
-    order = np.argsort(users, kind="stable")
-    twice = np.flatnonzero(users[order][1:] == users[order][:-1])
-    if len(twice):
-        one, other = part[order[twice[0]]], part[order[twice[0] + 1]]
-        raise LogFormatError(
-            f"parts {one} and {other} of the log hold the same user, a part holds all sessions of "
-            "its users: convert the log again"
-        )
 
 
 class Windows:

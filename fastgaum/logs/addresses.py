@@ -11,6 +11,8 @@ import fsspec  # type: ignore[import-untyped,unused-ignore]
 from fastgaum.errors import LogFormatError
 
 _SIGN = "://"
+WAIT = 60
+"""seconds without an answer"""
 
 
 def is_address(text: object) -> TypeGuard[str]:
@@ -42,15 +44,16 @@ class Address:
     def read_bytes(self) -> bytes:
         """The contents of the file. Raises OSError where it is not there or cannot be reached,
         LogFormatError where the package for its kind of address is absent."""
-        # fsspec needs another package for these two, python does not
-        if self.text.startswith(("http://", "https://")):
-            # log.json holds the sum of every other file
-            with urllib.request.urlopen(self.text) as answer:  # noqa: TID251
-                found: bytes = answer.read()
-            return found
         try:
+            # fsspec needs another package for these two, python does not
+            if self.text.startswith(("http://", "https://")):
+                # log.json holds the sum of every other file
+                with urllib.request.urlopen(self.text, timeout=WAIT) as answer:  # noqa: TID251
+                    return bytes(answer.read())
             with fsspec.open(self.text, "rb") as file:
                 return bytes(file.read())
+        except OSError:
+            raise
         except (ImportError, ValueError) as error:
             raise LogFormatError(
                 f"'{self.text}' cannot be opened ({error}): install the package that it names, or "

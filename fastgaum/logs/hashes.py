@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,19 @@ def sampling_numbers(hashes: Hashes) -> Float64Array:
     below a share are a sample, which holds that of any smaller share."""
     bits = mixed_bits(hashes ^ _OF_SAMPLES) >> np.uint64(11)
     return np.asarray(bits.astype(np.float64) * 2.0**-53)
+
+
+def find_shared(of_parts: Sequence[Hashes]) -> tuple[int, int, np.uint64] | None:
+    """Two parts that have the same hash, and this hash; None if no two have one. Those of a part
+    differ."""
+    part = np.repeat(np.arange(len(of_parts)), [len(hashes) for hashes in of_parts])
+    hashes = np.concatenate(of_parts)
+    order = np.argsort(hashes, kind="stable")
+    twice = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
+    if not len(twice):
+        return None
+    one, other = order[twice[0] : twice[0] + 2]
+    return int(part[one]), int(part[other]), hashes[one]
 
 
 def mixed_bits(bits: Hashes) -> Hashes:

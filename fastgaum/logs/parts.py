@@ -18,7 +18,7 @@ from fastgaum.logs.clicks import ClickFacts
 from fastgaum.logs.columns import show
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.datasets import Located, resolve
-from fastgaum.logs.hashes import Hashes
+from fastgaum.logs.hashes import Hashes, find_shared
 from fastgaum.logs.log import Column, SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 from fastgaum.logs.read import (
@@ -166,18 +166,13 @@ class _Parts:
         self.users.append(np.unique(log.user_hashes))
 
     def _require_whole_users(self) -> None:
-        owner = np.repeat(np.arange(len(self.users)), [len(one) for one in self.users])
-        users = np.concatenate(self.users)
-        order = np.argsort(users, kind="stable")
-        twice = np.flatnonzero(users[order][1:] == users[order][:-1])
-        if not len(twice):
+        if (shared := find_shared(self.users)) is None:
             return
-        one, other = (self.logs[owner[order[twice[0] + step]]] for step in (0, 1))
-        first, second = (load_log(path) for path in (one, other))
-        hashes = users[order[twice[0]]]
-        at = int(np.flatnonzero(first.user_hashes == hashes)[0])
+        first, second = (load_log(self.logs[number]) for number in shared[:2])
+        at = int(np.flatnonzero(first.user_hashes == shared[2])[0])
         user = first.users[at] if first.user_ids is None else first.user_ids[at]
-        names = " and ".join(self.named[int(path.name.split("-")[1])] for path in (one, other))
+        numbers = (int(self.logs[number].name.split("-")[1]) for number in shared[:2])
+        names = " and ".join(self.named[number] for number in numbers)
         raise LogFormatError(
             f"user {show(user)} is in two parts, {names} ({second.name}): a part holds all rows of "
             "its users; deal the rows out by a hash of the user, or let --parts N do it"

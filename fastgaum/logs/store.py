@@ -18,7 +18,7 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from io import BytesIO
@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.arrays import IntArray
+from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.errors import LogFormatError, OutputError, require_path
 from fastgaum.files import atomic, read_whole, sync_file
 from fastgaum.locks import name_lock
@@ -38,7 +38,7 @@ from fastgaum.logs.actions import Actions
 from fastgaum.logs.addresses import Address, is_address
 from fastgaum.logs.clicks import ClickFacts, total_of
 from fastgaum.logs.cut import check_size, join_sessions, slice_sessions
-from fastgaum.logs.hashes import sampling_numbers
+from fastgaum.logs.hashes import Hashes, mixed_bits, sampling_numbers
 from fastgaum.logs.log import (
     ROLES,
     SPLITS,
@@ -274,17 +274,24 @@ class StoredLog:
         """The sessions of a split; where they have more than `most_events` events, those of users
         drawn by their hashes, about so many. Raises LogFormatError as `read`."""
         n_events = max(self.count("events", split), 1)
-        return self.read_sample(1.0 if most_events is None else most_events / n_events, split)
+        share = 1.0 if most_events is None else most_events / n_events
+        # the log may be a sample of users itself, whose own numbers lie below its share
+        return self._read_users(lambda hashes: sampling_numbers(mixed_bits(hashes)), share, split)
 
-    def read_sample(self, share: float, split: SplitName = "all") -> SessionLog:
-        """The sessions of a split, of the users whose `sampling_numbers` lie below a share; one
-        part is in memory at a time. Raises LogFormatError as `read`."""
+    def read_sample(self, share: float) -> SessionLog:
+        """The sessions of the users whose `sampling_numbers` lie below a share; one part is in
+        memory at a time. Raises LogFormatError as `read`."""
+        return self._read_users(sampling_numbers, share, "all")
+
+    def _read_users(
+        self, number_of: Callable[[Hashes], Float64Array], share: float, split: SplitName
+    ) -> SessionLog:
         kept = []
         for number in range(self.n_parts):
             part = self.read([number])
             rows = part.sessions_in(split)
             if share < 1:
-                rows = rows[sampling_numbers(part.user_hashes[rows]) < share]
+                rows = rows[number_of(part.user_hashes[rows]) < share]
             kept.append(slice_sessions(part, rows))
         return join_sessions(kept)
 
@@ -451,7 +458,8 @@ def _bytes_of(file: Path | Address) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise _DamagedFileError(
-            f"'{file}' cannot be read ({one_line(error)}): check the address and your access to it"
+            f"'{file}' cannot be read ({one_line(error)}): an address is that of a folder which "
+            "`fastgaum data convert` wrote; check it, and your access"
         ) from None
 
 

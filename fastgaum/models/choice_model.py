@@ -217,13 +217,15 @@ class ChoiceModel(ABC):
             LogFormatError: the split is empty.
             FeatureMismatchError: the log's fields are not the training log's.
             SeenUsersError: users of the test split trained this model.
-            ConfigError: `hide_items` is no share, or is of training sessions.
+            ConfigError: `hide_items` is no share, or is of training sessions; or a model that was
+                fitted part by part is to score sessions that it counted.
         """
         if isinstance(log, StoredLog):
             log = log.read_split(split, MOST_EVALUATED)
         log = as_log(log, self.reading if is_frame(log) else None)
         if not allow_seen_users:
             self.seen_users(log, split).require_unseen()
+        self._refuse_counted(log, split)
         hidden = 0
         if hide_items != 0:
             encoder = self._encoder(log, split)
@@ -250,6 +252,22 @@ class ChoiceModel(ABC):
         check_columns(space, log)
         reads_training = space.folds > 0 and Encoder(space, log).reads_training_log
         return count_seen(space.trained, log, split, space.folds, reads_training=reads_training)
+
+    def _refuse_counted(self, log: SessionLog, split: SplitName) -> None:
+        """Raise ConfigError for training sessions of a fit in parts: without their log it cannot
+        leave their own choices out of its counts, and would look better than it is."""
+        space = self.space
+        if space is None or not space.has_statistics or split not in ("train", "all"):
+            return
+        in_parts = len(space.trained.users) and not len(space.trained.sessions)
+        if not in_parts or Encoder(space, log).reads_training_log:
+            return
+        if self.seen_users(log, split).n_seen:
+            raise ConfigError(
+                f"split '{split}' of log '{log.name}' holds users who trained the model part by "
+                "part, and their own choices are in its counts: take split 'validation' or 'test', "
+                "or a log of other users"
+            )
 
     def score_sessions(
         self, log: SessionLog, split: SplitName = "test", progress: Progress | None = None

@@ -81,6 +81,26 @@ def test_a_fit_of_parts_is_about_that_in_memory(log: SessionLog, stored: StoredL
     np.testing.assert_allclose(both["utility"], both["utility_of_parts"], atol=1e-4)
 
 
+def test_sessions_that_it_counted_are_not_evaluated(log: SessionLog, stored: StoredLog) -> None:
+    model = fitted(stored, epochs=1, warm_start=1)
+    for split in ("train", "all"):
+        with pytest.raises(ConfigError, match="their own choices are in its counts"):
+            model.evaluate(stored, split)  # type: ignore[arg-type]
+    assert model.evaluate(stored, "validation").n_events == stored.count("events", "validation")
+    # read whole, the log's users are read by the blocks before them
+    assert model.evaluate(fastgaum.load_log(stored.folder), "train").n_events > 0
+
+
+def test_a_split_of_a_sample_has_about_as_many_events_as_asked(
+    log: SessionLog, tmp_path: Path
+) -> None:
+    StoredLog(save_parts(slices_by_user(log, 4), tmp_path / "whole"))
+    sample = fastgaum.load(str(tmp_path / "whole"), sample_users=0.5)
+    stored = StoredLog(save_parts(slices_by_user(sample, 4), tmp_path / "sample"))
+    n = stored.count("events", "train")
+    assert stored.read_split("train", n // 2).n_events == pytest.approx(n / 2, rel=0.3)
+
+
 def test_a_stopped_run_goes_on_to_the_same_bytes(
     stored: StoredLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
