@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastgaum import threads
+from fastgaum import ops, threads
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import StepRefusedError
 from fastgaum.kernels import optimiser as kernels
@@ -49,7 +49,7 @@ class LazyAdamW:
             one.grad = self.grad[at:end].view(one.shape)
             at = end
         self.tables = [_Rows(table) for table in tables]
-        self.by_kernels = self.flat.dtype is torch.float32 and self.flat.device.type == "cpu"
+        self.by_kernels = ops.takes(self.flat)
         if self.by_kernels:
             self.arrays = tuple(one.numpy() for one in (self.flat, self.m, self.v, self.grad))
 
