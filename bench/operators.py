@@ -239,8 +239,9 @@ class Contender:
         torch.manual_seed(seed)
         self.row, self.module = row, row.make(sizes)
         for parameter in self.module.parameters():
-            # nothing starts at zero, where a gradient could be missed
-            nn.init.normal_(parameter, std=0.5)
+            # nothing starts at zero, where a gradient could be missed; scores keep the size of a
+            # trained network's: among ±150, subnormal probabilities take seven times as long
+            nn.init.normal_(parameter, std=sizes.dim**-0.5)
         self.module.to(dtype)
         self.inputs = inputs_of(sizes, seed, dtype)
         scorer: Any = self.module if isinstance(self.module, Scorer) else _NoScorer
