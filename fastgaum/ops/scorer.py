@@ -314,6 +314,24 @@ def go_on(
         torch.autograd.backward(inputs, grads)
 
 
+def scores_of_fixed(
+    of: ScorerKernels, shown: DisplayBatch, states: FloatArray, examined: bool
+) -> FloatArray:
+    """Scores of the candidates, (n_candidates,), by a scorer that is bound, and whose parameters
+    stay as they are; examined: whether places add to scores."""
+    if of.tower is not None or (examined and of.scorer.examination is not None):
+        return ScorerPass(of, allocate, shown, states, None, examined=examined).forward()
+    scores: FloatArray = np.zeros(len(shown.ids), np.float32)
+    none = scores[:0]
+    inputs = kernels.ScorerInputs(
+        shown.offsets, shown.ids, shown.numbers, states, towers.NO_SLOTS
+    )
+    written = kernels.ScorerOutputs(scores, none, none, none, NO_TABLE, NO_TABLE, NO_TABLE)
+    fixed = (inputs, of.weights, NO_DROPOUT, ONLY_SCORES, written)
+    threads.run(kernels.scorer_pass, [(*part, *fixed) for part in shown.parts])
+    return scores
+
+
 def joined(*chains: Chains) -> Chains:
     """Each part's calls one after another."""
     return [[call for calls in of_part for call in calls] for of_part in zip(*chains, strict=True)]
