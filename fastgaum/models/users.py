@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from fastgaum import threads
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import bags_of_candidates
@@ -23,6 +24,7 @@ from fastgaum.features.sessions import places_of
 from fastgaum.kernels.bag_linear import BagArrays
 from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.kernels.choice import choice_probs
+from fastgaum.kernels.scorer import scorer_pass
 from fastgaum.models.choice_model import Head
 from fastgaum.models.context import EncodedContext
 from fastgaum.models.networks_model import NetworksModel
@@ -33,7 +35,7 @@ from fastgaum.nets.regularisers import Shannon
 from fastgaum.nets.tensors import Bags
 from fastgaum.ops.displays import DisplayBatch, parts_of
 from fastgaum.ops.history import HistorySteps
-from fastgaum.ops.scorer import ScorerKernels, scores_of_fixed
+from fastgaum.ops.scorer import ScorerKernels, calls_that_score
 
 VECTORS_AT_ONCE = 65_536
 
@@ -182,11 +184,24 @@ class UserStates:
         examined: bool,
     ) -> FloatArray:
         """A scorer's scores of the candidates shown to these users, (n_candidates,)."""
+        scores: FloatArray = np.zeros(len(shown.ids), np.float32)
+        threads.run(scorer_pass, self.scoring(head, users, shown, examined, scores))
+        return scores
+
+    def scoring(
+        self,
+        head: Literal["chooser", "reward"],
+        users: IntArray,
+        shown: DisplayBatch,
+        examined: bool,
+        scores: FloatArray,
+    ) -> list[tuple[object, ...]]:
+        """What `scorer_pass` is called with to write these scores over zeros."""
         networks, states = self.networks, self.states
         if not _are_all(users, len(states)):
             states = states.take(users, 0)
         scorer = networks.chooser if head == "chooser" else networks.reward
-        return scores_of_fixed(scorer, shown, states, examined)
+        return calls_that_score(scorer, shown, states, examined, scores)
 
     def tell(self, users: IntArray, tokens: BagArrays) -> None:
         """Move the histories of users on by a token each."""
@@ -292,11 +307,14 @@ class Users:
         users, batch = shown.users, shown.batch
         if len(self.members) == 1:
             return self.members[0].scores(head, users, batch, examined)
-        found = np.empty(len(batch.ids), np.float32)
+        found: FloatArray = np.zeros(len(batch.ids), np.float32)
+        calls: list[tuple[object, ...]] = []
         for member, first, last in self._ranges(users):
-            part = slice(batch.offsets[first], batch.offsets[last])
-            own = batch.slice(first, last)
-            found[part] = self.members[member].scores(head, users[first:last], own, examined)
+            part = found[batch.offsets[first] : batch.offsets[last]]
+            own, of_member = batch.slice(first, last), self.members[member]
+            calls += of_member.scoring(head, users[first:last], own, examined, part)
+        # all fits' calls at once: threads wait for each other once, not once a fit
+        threads.run(scorer_pass, calls)
         return found
 
     def utilities(self, shown: ShownDisplays, chosen: IntArray) -> FloatArray:
