@@ -5,10 +5,12 @@ of two processes one number, and raises for a torn file or a full disk."""
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import os
 import sys
 import warnings
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +22,7 @@ import numpy as np
 from filelock import FileLock
 from llvmlite import binding
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.compiler_lock import global_compiler_lock
 
 SOURCES = Path(__file__).parent
 _SETTINGS = (
@@ -27,6 +30,7 @@ _SETTINGS = (
     *("CPU_NAME", "CPU_FEATURES"),
 )
 """of numba, from $NUMBA_…, that change the code of a kernel"""
+MOST_SECONDS = 60.0
 
 
 def _locator(function: object, file: str) -> SimpleNamespace:
@@ -47,15 +51,47 @@ class _Kernels(CompileResultCacheImpl):  # type: ignore[misc,unused-ignore]
 
 
 class KernelCache(FunctionCache):  # type: ignore[misc,unused-ignore]
-    """Numba's cache of one kernel."""
+    """Numba's cache of one kernel. What is not there is compiled by one process, for which the
+    others wait."""
 
     _impl_class = _Kernels
 
+    def __init__(self, function: Any) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call,unused-ignore]
+        self._held = contextlib.ExitStack()
+        path = Path(self.cache_path) / f"{self._impl.filename_base}.lock"
+        # a process that was stopped is waited for no longer than this
+        self._lock = FileLock(path, timeout=MOST_SECONDS)
+
+    def once(self, compile_kernel: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """What loads or compiles a signature, without collecting garbage, which takes a quarter as
+        long again."""
+
+        def compile_once(signature: Any) -> Any:
+            with global_compiler_lock, self._held, _no_collection():
+                return compile_kernel(signature)
+
+        return compile_once
+
+    def is_empty(self) -> bool:
+        """Whether no process has kept this kernel."""
+        return not Path(self._cache_file._index_path).exists()
+
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         """A compiled kernel, or None if it is not there or cannot be read."""
+        found = self._load(signature, target_context)
+        if found is None:
+            # where no lock can be had, there is always the compiler
+            with contextlib.suppress(OSError, NotImplementedError):
+                self._impl.locator.ensure_cache_path()
+                self._held.enter_context(self._lock)
+                found = self._load(signature, target_context)
+        return found
+
+    def _load(self, signature: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(signature, target_context)  # type: ignore[no-untyped-call,unused-ignore]
-        # a file may be torn, another user's, or gone a moment ago: there is always the compiler
+        # a file may be torn, another user's, or gone a moment ago
         except Exception:
             with contextlib.suppress(OSError):
                 self.flush()  # type: ignore[no-untyped-call,unused-ignore]
@@ -67,11 +103,22 @@ class KernelCache(FunctionCache):  # type: ignore[misc,unused-ignore]
             return
         try:
             self._impl.locator.ensure_cache_path()
-            with FileLock(Path(self.cache_path) / "lock"):
+            with self._lock:
                 super().save_overload(signature, compiled)  # type: ignore[no-untyped-call,unused-ignore]
         # a full disk or a folder that may not be written to ends no training
         except (OSError, NotImplementedError) as error:
             _warn_once(self.cache_path, getattr(error, "strerror", None) or str(error))
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def folder() -> Path | None:

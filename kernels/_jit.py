@@ -84,7 +84,8 @@ def _cached(kernel: Any, function: F) -> F:
     here = Path(function.__code__.co_filename).parent == Path(__file__).parent
     # without `enable_caching`, numba is disabled and the kernel is plain Python
     if here and hasattr(kernel, "enable_caching") and folder() is not None:
-        kernel._cache = KernelCache(function)  # type: ignore[no-untyped-call,unused-ignore]
+        kernel._cache = kept = KernelCache(function)
+        kernel.compile = kept.once(kernel.compile)
     return cast(F, kernel)
 
 

@@ -49,9 +49,10 @@ class SessionTables:
         share `parts`."""
         if not self.counting or not len(shown.users):
             return
-        self._make_room(int(np.diff(shown.offsets).max()))
+        offsets = shown.offsets
+        self._make_room(int((offsets[1:] - offsets[:-1]).max()))
         for_threads = [
-            (shown._replace(users=shown.users[a:b], offsets=shown.offsets[a : b + 1]), chosen[a:b])
+            (UserDisplays(shown.users[a:b], offsets[a : b + 1], shown.items), chosen[a:b])
             for a, b in parts or [(0, len(shown.users))]
         ]
         threads.run(kernels.count_displays, [(*part, self.users) for part in for_threads])
@@ -83,7 +84,7 @@ class SessionCounts(SessionTables):
     def __init__(self, space: FeatureSpace, n: int, within: bool) -> None:
         """Make room for n users; `within`: numbers of a session stay within training's."""
         self.space, self.numbers = space, EventNumbers(space)
-        self.n_trained = len(space.item_counts.displays)
+        self.n_trained, self.n_numbers = len(space.item_counts.displays), space.n_numbers
         self.context_items: IntArray = np.full((n, len(space.fields_of_items)), -1, np.int32)
         self.context_rows: IntArray = np.full((n, len(space.context)), -1, np.int32)
         columns = self.numbers.of_session
@@ -96,8 +97,8 @@ class SessionCounts(SessionTables):
         """Numbers of displayed candidates as networks read them, (n_candidates, n_numbers). base:
         base numbers, (n_candidates, n_base), those that sessions decide open; set_size: k where
         candidates are a pool, of which an average slate of k is meant; threads share `parts`."""
-        numbers = np.empty((len(base), self.space.n_numbers), np.float32)
-        if not numbers.shape[1]:
+        numbers = np.empty((len(base), self.n_numbers), np.float32)
+        if not self.n_numbers:
             return numbers
         if len(parts) == 1:
             self._encode(shown, base, set_size, numbers)

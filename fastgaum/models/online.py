@@ -287,7 +287,7 @@ class OnlineUser:
         offsets, found = np.array([0, len(of_fits[0])], np.int32), []
         for scores in of_fits:
             probs, none = networks.distribution(scores, offsets)
-            found.append(np.append(probs, none) if networks.no_click else probs)
+            found.append(np.concatenate([probs, none]) if networks.no_click else probs)
         return found[0] if len(found) == 1 else np.mean(found, 0, np.float32)
 
     def chose(self, item: str | int | None) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from fastgaum import threads
 from fastgaum.arrays import BoolArray, FloatArray, IntArray
 from fastgaum.config import MOST_SEED, Config
 from fastgaum.errors import (
@@ -38,6 +39,7 @@ from fastgaum.features.training_order import number_of_folds
 from fastgaum.game.checkpoint import TriedSetting
 from fastgaum.game.observers import EpochRow, Observer, Observers
 from fastgaum.game.scoring import ScoredSessions, mean_of, out_of_fold
+from fastgaum.kernels import ahead
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import as_log
 from fastgaum.logs.store import StoredLog
@@ -196,6 +198,8 @@ class UserModel(NetworksModel):
         from fastgaum.game.checkpoint import Checkpointer
         from fastgaum.game.processes import Processes
 
+        if threads.get_threads() > 1:
+            ahead.start()
         checkpointer, processes = checkpointer or Checkpointer(), processes or Processes()
         given = in_memory(log) if isinstance(log, StoredLog) else as_log(log)
         parts = given if isinstance(given, StoredLog) else None

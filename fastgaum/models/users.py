@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from fastgaum import threads
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import bags_of_candidates
@@ -23,6 +24,7 @@ from fastgaum.features.sessions import places_of
 from fastgaum.kernels.bag_linear import BagArrays
 from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.kernels.choice import choice_probs
+from fastgaum.kernels.scorer import scorer_pass
 from fastgaum.models.choice_model import Head
 from fastgaum.models.context import EncodedContext
 from fastgaum.models.networks_model import NetworksModel
@@ -31,9 +33,9 @@ from fastgaum.nets.histories import Carry, HistoryEncoder, Recurrent
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import Shannon
 from fastgaum.nets.tensors import Bags
-from fastgaum.ops.displays import DisplayBatch, allocate, parts_of
+from fastgaum.ops.displays import DisplayBatch, parts_of
 from fastgaum.ops.history import HistorySteps
-from fastgaum.ops.scorer import ScorerKernels, ScorerPass
+from fastgaum.ops.scorer import ScorerKernels, calls_that_score
 
 VECTORS_AT_ONCE = 65_536
 
@@ -69,6 +71,7 @@ class FixedNetworks:
         self.space, self.head, self.no_click = space, head, model.no_click
         self.regulariser = model.regulariser
         self.eta = float(model.config.eta) if head == "reward" else 1.0
+        self.small_eta = np.float32(self.eta)
         self.source = networks
         self.history_dim = networks.player.history.state_dim
         self.state_dim = networks.player.state_dim
@@ -99,6 +102,8 @@ class FixedNetworks:
         self.reward = self.chooser = ScorerKernels(player.reward)
         if self.head == "generator" and generator is not None:
             self.chooser = ScorerKernels(generator)
+        self.reward.bind()
+        self.chooser.bind()
         encoder = player.history
         self.history: HistorySteps | HistoryEncoder = encoder
         self.history_reads_vectors = False
@@ -112,13 +117,17 @@ class FixedNetworks:
 
     def distribution(self, scores: FloatArray, offsets: IntArray) -> tuple[FloatArray, FloatArray]:
         """Probability of each candidate, and of no click in each event, by the head's scores."""
-        filled, rule = offsets[1:] > offsets[:-1], self.regulariser
-        if not filled.all():
+        filled, rule, n = offsets[1:] > offsets[:-1], self.regulariser, len(offsets) - 1
+        if all_filled := bool(filled.all()):
+            none: FloatArray = np.zeros(n, np.float32)
+        else:
             offsets = np.append(offsets[:-1][filled], offsets[-1])
-        none, n = np.ones(len(filled), np.float32), len(offsets) - 1
+            none, n = np.ones(n, np.float32), len(offsets) - 1
         if type(rule) is Shannon:
             probs, totals = np.empty_like(scores), np.empty(n, np.float32)
-            choice_probs(scores, np.float32(self.eta), offsets, self.no_click, probs, totals)
+            choice_probs(scores, self.small_eta, offsets, self.no_click, probs, totals)
+            if all_filled and self.no_click:
+                return probs, np.exp(-totals)
             none[filled] = np.exp(-totals) if self.no_click else 0
             return probs, none
         if n:
@@ -175,11 +184,24 @@ class UserStates:
         examined: bool,
     ) -> FloatArray:
         """A scorer's scores of the candidates shown to these users, (n_candidates,)."""
+        scores: FloatArray = np.zeros(len(shown.ids), np.float32)
+        threads.run(scorer_pass, self.scoring(head, users, shown, examined, scores))
+        return scores
+
+    def scoring(
+        self,
+        head: Literal["chooser", "reward"],
+        users: IntArray,
+        shown: DisplayBatch,
+        examined: bool,
+        scores: FloatArray,
+    ) -> list[tuple[object, ...]]:
+        """What `scorer_pass` is called with to write these scores over zeros."""
         networks, states = self.networks, self.states
         if not _are_all(users, len(states)):
             states = states.take(users, 0)
         scorer = networks.chooser if head == "chooser" else networks.reward
-        return ScorerPass(scorer, allocate, shown, states, None, examined=examined).forward()
+        return calls_that_score(scorer, shown, states, examined, scores)
 
     def tell(self, users: IntArray, tokens: BagArrays) -> None:
         """Move the histories of users on by a token each."""
@@ -285,18 +307,21 @@ class Users:
         users, batch = shown.users, shown.batch
         if len(self.members) == 1:
             return self.members[0].scores(head, users, batch, examined)
-        found = np.empty(len(batch.ids), np.float32)
+        found: FloatArray = np.zeros(len(batch.ids), np.float32)
+        calls: list[tuple[object, ...]] = []
         for member, first, last in self._ranges(users):
-            part = slice(batch.offsets[first], batch.offsets[last])
-            own = batch.slice(first, last)
-            found[part] = self.members[member].scores(head, users[first:last], own, examined)
+            part = found[batch.offsets[first] : batch.offsets[last]]
+            own, of_member = batch.slice(first, last), self.members[member]
+            calls += of_member.scoring(head, users[first:last], own, examined, part)
+        # all fits' calls at once: threads wait for each other once, not once a fit
+        threads.run(scorer_pass, calls)
         return found
 
     def utilities(self, shown: ShownDisplays, chosen: IntArray) -> FloatArray:
         """The reward's utility of each chosen candidate, without the examination of its place,
         (n_events,), 0 for -1."""
         utilities = np.zeros(len(chosen), np.float32)
-        clicked = np.flatnonzero(chosen >= 0).astype(np.int32)
+        (clicked,) = (chosen >= 0).nonzero()
         at, batch = chosen[clicked], shown.batch
         if len(at):
             offsets = np.arange(len(at) + 1, dtype=np.int32)

@@ -314,6 +314,23 @@ def go_on(
         torch.autograd.backward(inputs, grads)
 
 
+def calls_that_score(
+    of: ScorerKernels, shown: DisplayBatch, states: FloatArray, examined: bool, scores: FloatArray
+) -> list[tuple[object, ...]]:
+    """Arguments of the calls of `scorer_pass` that write the scores of the candidates, zeros until
+    then, (n_candidates,), by a scorer that is bound, and whose parameters stay; none where they are
+    written already. examined: whether places add to scores."""
+    if of.tower is not None or (examined and of.scorer.examination is not None):
+        made = ScorerPass(of, allocate, shown, states, None, examined=examined)
+        scores[:] = made.forward()
+        return []
+    none = scores[:0]
+    inputs = kernels.ScorerInputs(shown.offsets, shown.ids, shown.numbers, states, towers.NO_SLOTS)
+    written = kernels.ScorerOutputs(scores, none, none, none, NO_TABLE, NO_TABLE, NO_TABLE)
+    fixed = (inputs, of.weights, NO_DROPOUT, ONLY_SCORES, written)
+    return [(*part, *fixed) for part in shown.parts]
+
+
 def joined(*chains: Chains) -> Chains:
     """Each part's calls one after another."""
     return [[call for calls in of_part for call in calls] for of_part in zip(*chains, strict=True)]

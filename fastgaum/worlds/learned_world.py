@@ -398,9 +398,11 @@ class LearnedPopulation(ContextPopulation):
     def _show(
         self, who: IntArray, slates: IntArray, is_read: bool = True, set_size: int = 0
     ) -> tuple[ShownDisplays, IntArray, IntArray]:
-        """What some users are displayed; item and place in the slate of each candidate, then -1."""
+        """What some users are displayed; item and place in the slate of each candidate, each with
+        -1 as its last entry."""
         offsets, rows = np.empty(len(who) + 1, np.int32), self.everyone[: len(who)]
-        items, places = np.full((2, slates.size + 1), -1, np.int32)
+        items, places = both = np.empty((2, slates.size + 1), np.int32)
+        both[:, -1] = -1
         n_items = self.world.n_items
         n = kernels.find_displayed(slates, rows, n_items, offsets, items, places)
         displays = UserDisplays(who, offsets, items[:n])
