@@ -35,7 +35,7 @@ from fastgaum.features.fields import ids_elsewhere
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.features.training_order import number_of_folds
-from fastgaum.game.checkpoint import TriedSetting
+from fastgaum.game.checkpoint import Checkpointer, TriedSetting
 from fastgaum.game.observers import EpochRow, Observer, Observers
 from fastgaum.game.scoring import ScoredSessions, mean_of, out_of_fold
 from fastgaum.logs.log import SessionLog
@@ -79,7 +79,6 @@ from fastgaum.state_file import State, damage_named, state_of
 from fastgaum.threads import seeded
 
 if TYPE_CHECKING:
-    from fastgaum.game.checkpoint import Checkpointer
     from fastgaum.game.processes import Processes
 
 IN_MEMORY_BYTES = 1 << 28
@@ -193,7 +192,6 @@ class UserModel(NetworksModel):
             ConfigError: the networks do not fit memory, or are not those of `start`.
             NumericsError: a loss is not finite; the model then holds the last good state.
         """
-        from fastgaum.game.checkpoint import Checkpointer
         from fastgaum.game.processes import Processes
 
         checkpointer, processes = checkpointer or Checkpointer(), processes or Processes()
@@ -220,7 +218,8 @@ class UserModel(NetworksModel):
         self.config = next(iter(settings.values()))
         begun: Mapping[int, Begun] = {}
         if len(settings) > 1:
-            self.config, begun = self._compare(settings, prepare, checkpointer, processes)
+            checkpointer.begin()
+            begun = self._compare(settings, prepare, checkpointer, processes)
         chosen: Prepared | PreparedParts = (
             prepare(self.config) if parts is None else PreparedParts(parts, self.config, processes)
         )
@@ -256,9 +255,9 @@ class UserModel(NetworksModel):
         prepare: PreparedLog,
         checkpointer: Checkpointer,
         processes: Processes,
-    ) -> tuple[Config, Mapping[int, Begun]]:
-        """The setting of the lowest loss out of fold with exact players, by successive halving, and
-        its fits of each fold, from which the folds' fits go on."""
+    ) -> Mapping[int, Begun]:
+        """Choose the setting of the lowest loss out of fold with exact players, by successive
+        halving; return its fits of the folds that are not done, from which these go on."""
         begun = dict[tuple[str, int], Begun]()
 
         def fit(name: str, fold: int, epochs: int | None = None) -> Begun:
@@ -266,7 +265,7 @@ class UserModel(NetworksModel):
             if epochs is not None:
                 config = config.replace(epochs=epochs)
             trial = self._like(config)
-            rows = trial.train_on(prepare(config), None, checkpointer, processes, fold)
+            rows = trial.train_on(prepare(config), None, Checkpointer(), processes, fold)
             return Begun(rows, trial._networks().state_dict())
 
         def loss_of(name: str, fold: int, epochs: int | None) -> float:
@@ -281,19 +280,23 @@ class UserModel(NetworksModel):
                 begun[name, fold] = found
             return min(row.score for row in found.rows)
 
+        if not checkpointer.compared:
+            checkpointer.compared = self._halving(prepare.log, settings).run(loss_of)
         asked = self.asked.search
         self.trials = tuple(
             replace(one, values={key: getattr(settings[one.name], key) for key in asked})
-            for one in self._halving(prepare.log, settings).run(loss_of, checkpointer.tried)
+            for one in checkpointer.compared
         )
         best = min(self.trials, key=TriedSetting.rank)
+        self.config = settings[best.name]
         of_folds: dict[int, Begun] = {}
         if best.val_loss < sys.float_info.max:
-            for fold in range(prepare.folds):
+            done = range(1, 1 + len(checkpointer.members))
+            for fold in (one for one in range(prepare.folds) if one not in done):
                 # the fold's own fit meets a divergence again, and leaves its last good state
                 with suppress(NumericsError):
                     of_folds[fold] = begun.get((best.name, fold)) or fit(best.name, fold)
-        return settings[best.name], of_folds
+        return of_folds
 
     def _like(self, config: Config) -> UserModel:
         return UserModel(**self._given | {"config": config})

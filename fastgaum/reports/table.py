@@ -113,11 +113,6 @@ def spread(mean: float | None, sd: float | None, digits: int = 1) -> str:
     return f"{num(mean, digits)} ±{num(sd, digits)}" if sd else num(mean, digits)
 
 
-def span(ends: Sequence[float | None], digits: int = 1) -> str:
-    """An interval; empty where an end does not exist."""
-    return TableColumn("", "ends", digits).text({"ends": ends})
-
-
 def rows_to_markdown(rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> str:
     """Rows of cells, which are markdown already, as a table; the first names the columns, of which
     those of `left` stand to the left.
