@@ -28,8 +28,9 @@ from fastgaum.game.processes import Processes
 from fastgaum.logs.log import SessionLog
 from fastgaum.models import portfolio
 from fastgaum.models.fit_data import PreparedLog
+from fastgaum.models.folds import member_config
 from fastgaum.models.portfolio import Halving, budget_of, settings_of, short_epochs
-from fastgaum.models.user_model import IN_MEMORY_BYTES, UserModel, member_config
+from fastgaum.models.user_model import IN_MEMORY_BYTES, UserModel
 from fastgaum.presets import FOLDS_BELOW, LARGE_DISPLAYS, MANY_CANDIDATES, PORTFOLIO, LogSetting
 from tests.builders import log_of, put, random_log
 from tests.models.test_folds import nll_of, sessions_of
