@@ -177,10 +177,10 @@ def data_plan_command(
     use_threads(machine.threads)
     with Bar(f"reading {source}"):
         log = reading.load_to_train(source)
-    with noting_compilation(), Bar("choosing a setting") as progress:
+    with noting_compilation(), Bar("fitting samples") as progress:
 
         def on_fit(fit: SampleFit, done: int, total: int) -> None:
-            progress.stage("fitting samples", done, total)
+            progress(done, total)
             progress.line(f"[{done}/{total}] {fit}")
 
         curve = learning_curve(log, config, device=machine.device, on_fit=on_fit)
@@ -216,7 +216,7 @@ def data_convert_command(
         log = reading.load(source)
     with Bar(f"writing {out}"):
         write_log(log, out)
-    facts, line = _facts(out, log)
+    facts, line = _facts_of_log(out, log)
     finish(line, json, facts)
 
 
@@ -240,24 +240,21 @@ def _convert_parts(source: str, out: Path, parts: int, json: Path | None, readin
             progress=progress,
         )
     stored = StoredLog(out)
-    counts = {
-        "parts": stored.n_parts,
-        "sessions": stored.count("sessions"),
-        "events": stored.count("events"),
-        "candidates": stored.count("candidates"),
-        "items": stored.first.n_items,
-    }
-    line = f"{out}: {', '.join(f'{n} {kind}' for kind, n in counts.items())}"
-    facts = {"path": str(out), "name": stored.name, **counts}
+    counts = {"parts": stored.n_parts}
+    counts |= {kind: stored.count(kind) for kind in ("sessions", "events", "candidates")}
+    facts, line = _facts(out, stored.name, counts | {"items": stored.first.n_items})
     finish(line, json, facts)
 
 
-def _facts(out: Path, log: SessionLog) -> tuple[dict[str, Any], str]:
-    """Facts of a log that was written, and its sizes as a line."""
+def _facts_of_log(out: Path, log: SessionLog) -> tuple[dict[str, Any], str]:
     kinds = ["sessions", "events", "candidates", "items", *(["actions"] if log.actions else [])]
-    counts = {kind: getattr(log, f"n_{kind}") for kind in kinds}
+    return _facts(out, log.name, {kind: getattr(log, f"n_{kind}") for kind in kinds})
+
+
+def _facts(out: Path, name: str, counts: dict[str, int]) -> tuple[dict[str, Any], str]:
+    """Facts of a log that was written, and its sizes as a line."""
     line = f"{out}: {', '.join(f'{n} {kind}' for kind, n in counts.items())}"
-    return {"path": str(out), "name": log.name, **counts}, line
+    return {"path": str(out), "name": name, **counts}, line
 
 
 def data_build_command(
@@ -300,7 +297,7 @@ def data_build_command(
         notes = [f"{short} of {log.n_events} {few}"]
         note(notes[0])
     audited = f"  `fastgaum data audit {out}` says what the rule gives away"
-    facts, line = _facts(out, log)
+    facts, line = _facts_of_log(out, log)
     finish(f"{line}\n{audited}", json, facts | {"notes": notes})
 
 
@@ -326,7 +323,7 @@ def data_synth_command(
         write_truth(log, truth, place := truth_path(out))
         oracle = oracle_scores(log, truth)
     prec1 = 100 * oracle.precision[1]
-    facts, line = _facts(out, log)
+    facts, line = _facts_of_log(out, log)
     best = f"  the oracle's prec@1 on the test split is {prec1:.1f}, its NLL {oracle.nll:.3f}"
     facts |= {"truth": str(place), "oracle": {"prec@1": prec1, "nll": oracle.nll}}
     if log.ordered and out.suffix:
