@@ -296,15 +296,6 @@ def advise(judged: Sequence[Earned]) -> Recommendation | None:
     return recommend(returns, one.members, decoys=barred, folds=one.folds)
 
 
-def gap_closed(paid: Float64Array, chance: Float64Array, best: Float64Array) -> Float64Array:
-    """The share of the way from random slates to the best that was trained: (paid − chance) / (best
-    − chance) by seed, each (n_seeds,). NaN where chance may be as good as the best, by the interval
-    over seeds."""
-    way = best - chance
-    low = Estimate.of(way).low if len(way) > 1 else way[0]
-    return np.asarray((paid - chance) / way if low > 0 else np.full(len(way), np.nan))
-
-
 def difference(one: Earned, other: Earned) -> Estimate:
     """The difference of two policies' cumulative rewards, paired by user, of the same seeds. Raises
     ConfigError for different numbers of seeds or users."""
