@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fastgaum.bench.report import machine_lines, never_reached, short, with_unit
+from fastgaum.errors import ConfigError
 from fastgaum.logs.datasets import dataset, names
+from fastgaum.reports.plots import colour, panels_in_file
 from fastgaum.reports.reproduce_table import KS, rows_by_model
-from fastgaum.reports.table import num, rows_to_markdown, signed
+from fastgaum.reports.table import Block, block_to_markdown, num, rows_to_markdown, signed
+from fastgaum.reports.world_tables import differs, ece_text, sides_of
 
 Json = Mapping[str, Any]
 
@@ -269,3 +273,69 @@ def _figure_row(figure: Json, *others: Json) -> tuple[str, str]:
     never, rival = never_reached(figure), figure["unit"][2:].replace("as soon as", "as fast as")
     until = (f"{short(one['value'])} s" for one in others if one["unit"].startswith("s until"))
     return (never, rival) if never else (next(until, "–"), f"{short(figure['value'])} × {rival}")
+
+
+def fidelity_summary(reports: Sequence[Json]) -> str:
+    """Several reports as a markdown table, a column by log."""
+    by_log = [{one["name"]: one for one in report["statistics"]} for report in reports]
+    # the longest names all, in their order
+    names = list(dict.fromkeys(name for one in sorted(by_log, key=len)[::-1] for name in one))
+
+    def cell(one: Json) -> str:
+        logged, _, simulated, _, _, ends = (column.text(one) for column in sides_of(one["unit"]))
+        return f"{logged} → {simulated} ({ends})"
+
+    rows = [(name, *(cell(one[name]) if name in one else "" for one in by_log)) for name in names]
+    bold = frozenset(
+        (i, j + 1)
+        for i, name in enumerate(names)
+        for j, one in enumerate(by_log)
+        if name in one and differs(one[name])
+    )
+    rows.append(
+        (
+            "calibration error, % (world's own)",
+            *(ece_text(report["calibration"]) for report in reports),
+        )
+    )
+    notes = [
+        "logged → simulated (95 % interval of the difference); bold: it leaves out 0",
+        *(
+            f"{report['log']['name']}, {report['split']} split: {report['events']} events of "
+            f"{report['users']} users, each session replayed {report['replicas']} times"
+            for report in reports
+        ),
+    ]
+    logs = (report["log"]["name"] for report in reports)
+    return block_to_markdown(
+        Block("Log → world", ("statistic", *logs), tuple(rows), tuple(notes), bold)
+    )
+
+
+def draw_leads(result: Json, path: Path, models: Sequence[str], *, narrow: bool = False) -> None:
+    """Draw how far the prec@1 of some models lies above that of `logit`, in points, with paired
+    95 % intervals and one scale for all data sets, and write it as `panels_in_file`. Raises
+    ConfigError where the object compares a model not with `logit`."""
+    names, rows = list(result["datasets"]), range(len(models))
+    found = {
+        (cell["dataset"], cell["model"]): cell["vs_logit"]
+        for cell in result["cells"]
+        if cell["k"] == 1 and cell["head"] == "reward" and cell.get("vs_logit")
+    }
+    if lacking := [f"{m} ({n})" for n in names for m in models if (n, m) not in found]:
+        raise ConfigError(
+            f"the table does not compare {', '.join(lacking)} with logit: make it with both models"
+        )
+    n, high = len(names), 0.25 * len(models)
+    size = (4.2, 0.8 + n * (0.6 + high)) if narrow else (1.8 + 2.5 * n, 1.1 + high)
+    ends = [end for name in names for model in models for end in found[name, model]["ci"]]
+    with panels_in_file(path, size, n, narrow=narrow) as panels:
+        for place, (panel, name) in enumerate(zip(panels, names, strict=True)):
+            panel.axvline(0, color=colour("floor"), linewidth=1, label="linear model (logit)")
+            for at, model in zip(rows, models, strict=True):
+                own = colour("reward" if model.startswith(OURS) else "muted")
+                panel.hlines(at, *found[name, model]["ci"], color=own, linewidth=2, alpha=0.45)
+                panel.plot(found[name, model]["diff"], at, "o", color=own, markersize=5)
+            panel.set(ylim=(len(models) - 0.4, -0.6), xlim=(min(ends) - 1, max(ends) + 1))
+            panel.set_yticks(rows, models if narrow or place == 0 else [""] * len(models))
+            panel.set(title=name, xlabel="points of prec@1 above the linear model")

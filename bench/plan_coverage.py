@@ -24,7 +24,8 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import load
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.machine import machine_facts
-from fastgaum.models.user_model import UserModel, member_config
+from fastgaum.models.folds import member_config
+from fastgaum.models.user_model import UserModel
 from fastgaum.reports.learning_curve import AHEAD, learning_curve
 from fastgaum.reports.table import Json
 from fastgaum.threads import one_thread

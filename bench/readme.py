@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 
 from fastgaum.bench.excerpts import (
+    draw_leads,
+    fidelity_summary,
     made_at,
     paper_to_markdown,
     results_to_markdown,
@@ -28,7 +30,7 @@ from fastgaum.bench.races import groups
 from fastgaum.bench.reads import TEST_READS, Reads, count_reads, reads_before, reads_to_text
 from fastgaum.bench.report import to_markdown as races_to_markdown
 from fastgaum.reports.behaviour import STATISTICS
-from fastgaum.reports.charts import draw_fidelity, draw_leads
+from fastgaum.reports.charts import draw_fidelity
 from fastgaum.reports.published_figures import published_row
 from fastgaum.reports.reproduce_table import published_block, reproduce_blocks
 from fastgaum.reports.table import (
@@ -38,7 +40,7 @@ from fastgaum.reports.table import (
     blocks_to_markdown,
     rows_to_markdown,
 )
-from fastgaum.reports.world_tables import fidelity_summary, policy_blocks
+from fastgaum.reports.world_tables import policy_blocks
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_RUN = "Not run yet: the command above writes this table."

@@ -67,7 +67,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Written:
 
 def test_object_has_the_documented_form(sample: Written) -> None:
     result = sample.result
-    assert {"machine", "protocol", "datasets", "cells", "comparison", "failed"} <= set(result)
+    assert {"machine", "protocol", "datasets", "cells", "failed"} <= set(result)
     assert (result["resplit"], result["failed"]) == ([3, 4], [])
     facts = result["datasets"]["sample"]
     assert set(facts["floors"]) == {

@@ -192,7 +192,7 @@ def found_by_halving(of_log: Json, settings: Sequence[str]) -> float:
     def loss_of(name: str, fold: int, _: int | None) -> float:
         return float(of_log[name]["losses"][fold])
 
-    trials = Halving(tuple(settings), FOLDS, 0).run(loss_of, [])
+    trials = Halving(tuple(settings), FOLDS, 0).run(loss_of)
     best = min(trials, key=TriedSetting.rank)
     return float(np.mean(of_log[best.name]["losses"]))
 

@@ -29,7 +29,7 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.features.training_order import folds_of, with_fold
 from fastgaum.logs.context import context_of, item_of_codes
 from fastgaum.logs.log import TEST, PackedArrays, SessionLog, SplitName
-from fastgaum.metrics.precision import micro_mean, precision_at_k
+from fastgaum.metrics.precision import KS, micro_mean, precision_at_k
 from fastgaum.nets.tensors import BatchTensors
 
 Counts = npt.NDArray[np.number]
@@ -74,7 +74,6 @@ def floors_of(
 def floor_precisions(
     log: SessionLog,
     split: SplitName = "test",
-    ks: tuple[int, ...] = (1, 2),
     space: FeatureSpace | None = None,
 ) -> Precisions:
     """prec@k of each floor on each event of a split, in the log's order; space: of a model that is
@@ -92,7 +91,7 @@ def floor_precisions(
                 ranked[name] = np.where(of_candidate == fold, ranking(picked), ranked[name])
     return {
         name: {
-            k: 100 * precision_at_k(scores, picked.display_offsets, picked.choices, k) for k in ks
+            k: 100 * precision_at_k(scores, picked.display_offsets, picked.choices, k) for k in KS
         }
         for name, scores in ranked.items()
     }
@@ -101,13 +100,12 @@ def floor_precisions(
 def floor_table(
     log: SessionLog,
     split: SplitName = "test",
-    ks: tuple[int, ...] = (1, 2),
     space: FeatureSpace | None = None,
 ) -> dict[str, dict[int, float]]:
     """{name: {k: prec@k in percent}}: micro average over events with a choice, ties by exact
     expectation; NaN without such an event. space: as of `floor_precisions`."""
     events = select_sessions(log, log.sessions_in(split)).events
-    return means_of(floor_precisions(log, split, ks, space), log.weight_of_event[events])
+    return means_of(floor_precisions(log, split, space), log.weight_of_event[events])
 
 
 def _counted_before(

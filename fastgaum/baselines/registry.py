@@ -16,7 +16,7 @@ from fastgaum.models.model_file import load_model_state
 from fastgaum.models.space_state import SavedSpace, space_of
 from fastgaum.models.user_model import UserModel
 from fastgaum.presets import PRESETS
-from fastgaum.state_file import State, damage_named, state_of
+from fastgaum.state_file import damage_named, state_of
 
 BASELINES: dict[str, str] = {
     "random": "floors:RandomFloor",
@@ -107,12 +107,7 @@ def load_model(path: str | Path, *, device: str = "auto") -> ChoiceModel:
     """Read the model that a file or run folder holds. Raises CheckpointError: the file is missing,
     damaged, or made by another version."""
     require_path("path", path)
-    return model_of(*load_model_state(Path(path)), device)
-
-
-def model_of(file: Path, state: State, device: str = "auto") -> ChoiceModel:
-    """The model of a state that was read from `file`. Raises CheckpointError: the state is damaged,
-    or made by another version."""
+    file, state = load_model_state(Path(path))
     if "model" not in state:
         return UserModel.of_state(file, state, device)
     with damage_named(file):

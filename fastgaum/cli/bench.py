@@ -18,7 +18,9 @@ def bench_command(
     files: TableFiles = NO_FILES,
     threads: Threads = None,
 ) -> int:
-    """Time ours against its rivals.
+    """Measure speeds on this machine, beside other libraries.
+
+    Exit code 1 if a result was wrong; with --strict also if a target was missed.
 
     Args:
         groups: groups to run, or the first letters of their names; all if not given

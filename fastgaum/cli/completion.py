@@ -8,7 +8,7 @@ from fastgaum.cli.output import say
 
 
 def completion_command(shell: Literal["bash", "zsh", "fish"], /) -> None:
-    """Print the script that completes commands, options and values.
+    """Print the script that completes commands, options and names in bash, zsh or fish.
 
     Args:
         shell: the shell that will read the script

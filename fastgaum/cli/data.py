@@ -63,7 +63,7 @@ DEFAULT_WORLD = WorldOptions()
 
 
 def data_list_command(*, data_dir: DataDir = None, json: JsonFile = None) -> None:
-    """List the logs that have a name."""
+    """List the logs that have a name, and whether they are on this machine."""
     from fastgaum.logs.datasets import dataset, find_log, names
 
     check_outputs(json)
@@ -88,7 +88,7 @@ def data_info_command(
     data_dir: DataDir = None,
     json: JsonFile = None,
 ) -> None:
-    """Describe a log."""
+    """Describe a log: origin, terms of use, sizes, checksums, and its card."""
     from fastgaum.logs.datasets import card, dataset, find_log
 
     entry = dataset(name)
@@ -122,7 +122,7 @@ def data_get_command(
     ] = None,
     json: JsonFile = None,
 ) -> None:
-    """Download a log, or adopt a local copy."""
+    """Download a log, or copy one that you have. Its sha256 must be the registry's."""
     check_outputs(json)
     from fastgaum.logs.datasets import fetch
 
@@ -134,7 +134,10 @@ def data_get_command(
 def data_audit_command(
     source: Log, /, *, json: JsonFile = None, reading: Reading = AS_IT_IS
 ) -> None:
-    """Audit a log."""
+    """Look for traps in a log: simple rules that find the clicked item without knowing the user.
+    Also print the floors, which a model has to beat.
+
+    A trap is a finding, not a failure: the exit code is 0."""
     check_outputs(json)
     from fastgaum.baselines.floors import floor_table
     from fastgaum.cli.evaluate import floor_facts, floor_texts
@@ -161,7 +164,11 @@ def data_plan_command(
     machine: Machine = THIS_MACHINE,
     reading: Reading = AS_IT_IS,
 ) -> None:
-    """Say what more events would gain."""
+    """Say what more events would gain: fit on 1/16, 1/8, 1/4, 1/2 and all of the training users,
+    and print the validation NLL that is expected of 2, 4 and 10 times as many events.
+
+    One setting is chosen on half of the users and fitted 15 times, without folds: about four fits
+    of the whole log, beside the choice."""
     check_outputs(json)
     config = options.resolve()
     from fastgaum.machine import machine_facts
@@ -170,10 +177,10 @@ def data_plan_command(
     use_threads(machine.threads)
     with Bar(f"reading {source}"):
         log = reading.load_to_train(source)
-    with noting_compilation(), Bar("choosing a setting") as progress:
+    with noting_compilation(), Bar("fitting samples") as progress:
 
         def on_fit(fit: SampleFit, done: int, total: int) -> None:
-            progress.stage("fitting samples", done, total)
+            progress(done, total)
             progress.line(f"[{done}/{total}] {fit}")
 
         curve = learning_curve(log, config, device=machine.device, on_fit=on_fit)
@@ -193,7 +200,8 @@ def data_convert_command(
     json: JsonFile = None,
     reading: Reading = AS_IT_IS,
 ) -> None:
-    """Read a log, check it, and write it.
+    """Read a log, check it, and write it: as one file in the long layout, or as a folder that loads
+    at once.
 
     Args:
         parts: write a folder of so many parts of whole users, one after another, so that the log
@@ -208,7 +216,7 @@ def data_convert_command(
         log = reading.load(source)
     with Bar(f"writing {out}"):
         write_log(log, out)
-    facts, line = _facts(out, log)
+    facts, line = _facts_of_log(out, log)
     finish(line, json, facts)
 
 
@@ -232,24 +240,21 @@ def _convert_parts(source: str, out: Path, parts: int, json: Path | None, readin
             progress=progress,
         )
     stored = StoredLog(out)
-    counts = {
-        "parts": stored.n_parts,
-        "sessions": stored.count("sessions"),
-        "events": stored.count("events"),
-        "candidates": stored.count("candidates"),
-        "items": stored.first.n_items,
-    }
-    line = f"{out}: {', '.join(f'{n} {kind}' for kind, n in counts.items())}"
-    facts = {"path": str(out), "name": stored.name, **counts}
+    counts = {"parts": stored.n_parts}
+    counts |= {kind: stored.count(kind) for kind in ("sessions", "events", "candidates")}
+    facts, line = _facts(out, stored.name, counts | {"items": stored.first.n_items})
     finish(line, json, facts)
 
 
-def _facts(out: Path, log: SessionLog) -> tuple[dict[str, Any], str]:
-    """Facts of a log that was written, and its sizes as a line."""
+def _facts_of_log(out: Path, log: SessionLog) -> tuple[dict[str, Any], str]:
     kinds = ["sessions", "events", "candidates", "items", *(["actions"] if log.actions else [])]
-    counts = {kind: getattr(log, f"n_{kind}") for kind in kinds}
+    return _facts(out, log.name, {kind: getattr(log, f"n_{kind}") for kind in kinds})
+
+
+def _facts(out: Path, name: str, counts: dict[str, int]) -> tuple[dict[str, Any], str]:
+    """Facts of a log that was written, and its sizes as a line."""
     line = f"{out}: {', '.join(f'{n} {kind}' for kind, n in counts.items())}"
-    return {"path": str(out), "name": log.name, **counts}, line
+    return {"path": str(out), "name": name, **counts}, line
 
 
 def data_build_command(
@@ -268,7 +273,8 @@ def data_build_command(
     data_dir: DataDir = None,
     json: JsonFile = None,
 ) -> None:
-    """Make a log of choices whose display sets were never recorded."""
+    """Make a log from choices whose displays were not recorded. Each display holds the chosen item
+    and the items that other users chose nearest in time."""
     check_log_output(out)
     check_outputs(json)
     from fastgaum.logs.datasets import resolve
@@ -291,7 +297,7 @@ def data_build_command(
         notes = [f"{short} of {log.n_events} {few}"]
         note(notes[0])
     audited = f"  `fastgaum data audit {out}` says what the rule gives away"
-    facts, line = _facts(out, log)
+    facts, line = _facts_of_log(out, log)
     finish(f"{line}\n{audited}", json, facts | {"notes": notes})
 
 
@@ -302,7 +308,7 @@ def data_synth_command(
     world: WorldOptions = DEFAULT_WORLD,
     json: JsonFile = None,
 ) -> None:
-    """Draw a log of a known world, and write the truth beside it."""
+    """Draw a log from a synthetic world. The truth is known and written beside the log."""
     check_outputs(json)
     check_log_output(out)
     from fastgaum.logs.synthetic import synthesise
@@ -317,7 +323,7 @@ def data_synth_command(
         write_truth(log, truth, place := truth_path(out))
         oracle = oracle_scores(log, truth)
     prec1 = 100 * oracle.precision[1]
-    facts, line = _facts(out, log)
+    facts, line = _facts_of_log(out, log)
     best = f"  the oracle's prec@1 on the test split is {prec1:.1f}, its NLL {oracle.nll:.3f}"
     facts |= {"truth": str(place), "oracle": {"prec@1": prec1, "nll": oracle.nll}}
     if log.ordered and out.suffix:

@@ -14,7 +14,9 @@ from fastgaum.cli.progress import Bar, kernel_cache
 
 
 def doctor_command(*, data_dir: DataDir = None, json: JsonFile = None) -> int:
-    """Print versions, threads, caches and data sets, and run a self-check."""
+    """Print versions and caches and run a self-check, for a bug report.
+
+    Home folders and user names are left out. Exit code 1 if a check fails."""
     check_outputs(json)
     facts: dict[str, str] = {}
 

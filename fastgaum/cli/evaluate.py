@@ -107,7 +107,7 @@ def figure_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
 
     heads = evaluation.to_dict()["heads"]
     rows = []
-    for figure in figures_of(evaluation.random):
+    for figure in figures_of():
         texts = [figure.text(head) for head in heads.values()]
         cells = [f"{value} [{interval}]" if interval else value for value, interval in texts]
         random = f"{evaluation.random[int(figure.path[1])]:.1f}" if figure.path[0] == "prec" else ""

@@ -34,7 +34,7 @@ def fidelity_command(
     allow_seen_users: AllowSeenUsers = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Replay the sessions of a log with simulated users.
+    """Compare simulated users with the log.
 
     Args:
         split: the split whose sessions are replayed

@@ -23,7 +23,7 @@ def ope_command(
     allow_seen_users: AllowSeenUsers = False,
     reading: Reading = AS_IT_IS,
 ) -> None:
-    """Estimate what a policy would have earned in a log's events.
+    """Estimate what a policy would have earned in a log (off-policy evaluation).
 
     Args:
         policy: random, popular, greedy, or a folder written by `fastgaum rl train`

@@ -27,7 +27,7 @@ def predict_command(
     device: Device = "auto",
     data_dir: DataDir = None,
 ) -> None:
-    """Write the rows of a log with utilities and choice probabilities.
+    """Write the utility and the choice probability of every candidate.
 
     Args:
         at_place: the place of the display to score all candidates at, from 1

@@ -40,13 +40,6 @@ class Bar(Progress):
         """Move on; `figures` says how it goes."""
         self.update(self.bar, completed=done, total=total, figures=figures)
 
-    def stage(self, what: str, done: int, total: int | None) -> None:
-        """Move on in one of several stages."""
-        what = escape(plain(what))
-        if what != self.tasks[0].description:
-            self.reset(self.bar, description=what)
-        self(done, total)
-
     def line(self, text: str) -> None:
         """Print a line for good, above the live display."""
         if self.shows:

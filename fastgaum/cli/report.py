@@ -40,7 +40,9 @@ def report_command(
     threads: Threads = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Write a page on trained runs.
+    """Write an HTML report of one or more runs: results, curves, calibration, what was learned.
+
+    The report is one file and needs no network.
 
     Args:
         runs: run folders

@@ -14,7 +14,11 @@ DEFAULT_MODELS = ("paper-lstm", "paper-pw", "fastgaum")
 def reproduce_command(
     *, datasets: str | None = None, grid: Grid = DEFAULT_GRID, data_dir: DataDir = None
 ) -> int:
-    """Train every model on every log with every seed.
+    """Print the prec@k table: data sets × models × seeds.
+
+    It uses the data sets on this machine, or the bundled sample, and never the network. Without
+    --models it compares fastgaum, paper-lstm and paper-pw. If a run fails, the others keep their
+    figures and the exit code is 1.
 
     Args:
         datasets: names of logs, separated by commas; those on this machine if not given

@@ -86,7 +86,9 @@ def rl_train_command(
     json: JsonFile = None,
     threads: FewThreads = ONE_THREAD,
 ) -> None:
-    """Train a policy.
+    """Train a policy on the users of a run; write policy.safetensors and curve.parquet.
+
+    A training that is stopped writes neither: start it again.
 
     Args:
         policy: slateq or cascade-dqn
@@ -156,7 +158,8 @@ def rl_evaluate_command(
     play: Play = DEFAULT_PLAY,
     threads: FewThreads = ONE_THREAD,
 ) -> None:
-    """Train and judge policies.
+    """Train each policy on the users of a run, once per seed, and print what it earns from them, or
+    from the users of another run (--in).
 
     Args:
         policies: names, separated by commas, or all

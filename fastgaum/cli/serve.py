@@ -40,7 +40,10 @@ def serve_command(
     seed: Annotated[int, Parameter(help="seed of the choices of simulated users (--mcp)")] = 0,
     json: JsonFile = None,
 ) -> None:
-    """Score displays for the users of clients, until Ctrl-C ends it."""
+    """Serve a trained model over HTTP, or as tools of an agent (MCP).
+
+    It scores one display at a time and remembers each user. It needs `pip install '.[serve]'` in
+    the clone."""
     check_outputs(json)
     from fastgaum.baselines.registry import load_model
     from fastgaum.logs.tables import open_table

@@ -45,7 +45,10 @@ def simulate_command(
     threads: Threads = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Write episodes of a trained user model.
+    """Simulate sessions of a trained user model and write them as a log.
+
+    The first N episodes are the same, however many you ask for. A trained policy plays with the
+    settings of its training and does not learn.
 
     Args:
         episodes: number of episodes

@@ -64,7 +64,14 @@ def train_command(
     machine: Machine = THIS_MACHINE,
     reading: Reading = AS_IT_IS,
 ) -> None:
-    """Train a user model on a log and leave a run folder.
+    """Train a user model on a log and write a run folder.
+
+    After Ctrl-C, SIGTERM or a crash the run is kept as it was last saved, and --resume continues
+    it: the result is identical to an uninterrupted run. To train more after a run has ended, use
+    --from.
+
+    With several processes, `torchrun --nproc-per-node K -m fastgaum train …`, each takes its part
+    of every batch. After every 16 steps they average their weights (--set local_steps=N).
 
     Args:
         resume: continue the run in its folder; the result is identical to an uninterrupted run

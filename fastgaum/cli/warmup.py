@@ -24,7 +24,7 @@ FITS: dict[str, dict[str, Any]] = {
 
 
 def warmup_command(*, json: JsonFile = None) -> None:
-    """Fit the bundled sample for an epoch, step a world and score an online display."""
+    """Compile all kernels now, as a step of the installation."""
     check_outputs(json)
     import numpy as np
 

@@ -32,7 +32,10 @@ def what_if_command(
     device: Device = "auto",
     data_dir: DataDir = None,
 ) -> None:
-    """Ask a trained model about other displays.
+    """Ask a trained model about displays that were never shown: shares after a change,
+    elasticities, willingness to pay.
+
+    Each display changes on its own. The history before it stays as it was logged.
 
     Args:
         scale: multiply the numbers of a field: cost=.9 (repeatable)

@@ -21,7 +21,7 @@ from fastgaum.errors import CheckpointError
 from fastgaum.game.observers import EpochRow
 from fastgaum.state_file import damage_named, load_state, save_state
 
-RUN_FORMAT = "fastgaum-run-14"
+RUN_FORMAT = "fastgaum-run-15"
 SHARE = 0.02
 """share of the time that saving takes at most"""
 
@@ -159,10 +159,10 @@ class Checkpoint:
     """how the log was read"""
     fingerprint: str
     """the log's"""
-    tried: list[TriedSetting] = field(default_factory=list)
-    """the compared settings that are done"""
+    compared: list[TriedSetting] = field(default_factory=list)
+    """the settings, once they are compared"""
     trainer: TrainerState | None = None
-    """of the next setting or fold, or of the training proper"""
+    """of the next fold's fit, or of the training proper"""
     members: list[dict[str, Tensor]] = field(default_factory=list)
     """weights of the fits of further folds that are done"""
     start: StartOfRun | None = None
@@ -182,10 +182,10 @@ class Checkpoint:
 
 class Checkpointer:
     """Saves a training at the ends of its epochs, so far as SHARE allows, and brings the next one
-    to where the former was.
+    to where the former was. A comparison of settings that was stopped begins again.
 
     Attributes:
-        tried: the compared settings that are done.
+        compared: the settings, once they are compared.
         members: the weights of the fits of further folds that are done.
         kept: when the run was last saved, in words."""
 
@@ -198,20 +198,25 @@ class Checkpointer:
         """Save to `file`, if given. `checkpoint` is where the run goes on, or says what it was
         asked for; `on_begin` is called when the file of a new run is there."""
         self.file, self.on_begin = file, on_begin
-        self.tried: list[TriedSetting] = [] if checkpoint is None else list(checkpoint.tried)
+        self.compared = [] if checkpoint is None else list(checkpoint.compared)
         self.members = [] if checkpoint is None else list(checkpoint.members)
         self._former = None if checkpoint is None else checkpoint.trainer
         # the former trainer's tensors are not held for as long as the run
         self._asked = None if checkpoint is None else dataclasses.replace(checkpoint, trainer=None)
         self._due, self.kept = 0.0, _when(self._former)
 
-    def begin(self, load: Callable[[TrainerState], None]) -> TrainerState | None:
-        """Let the first trainer load where the former run was, and return that. Raises
-        CheckpointError for a checkpoint that is damaged, or of another device."""
-        former, self._former = self._former, None
-        if former is None:
+    def begin(self) -> None:
+        """Write the file, unless the next fit goes on with a former one."""
+        if self._former is None:
             self._write(None)
             self.on_begin()
+
+    def go_on(self, load: Callable[[TrainerState], None]) -> TrainerState | None:
+        """Let the first trainer load where the former run was, and return that. Raises
+        CheckpointError for a checkpoint that is damaged, or of another device."""
+        self.begin()
+        former, self._former = self._former, None
+        if former is None:
             return None
         with damage_named(self.file or Path("the first process's checkpoint"), "training"):
             load(former)
@@ -228,7 +233,7 @@ class Checkpointer:
     def _write(self, state: TrainerState | None) -> None:
         if self._asked is not None and self.file is not None:
             dataclasses.replace(
-                self._asked, tried=self.tried, members=self.members, trainer=state
+                self._asked, compared=self.compared, members=self.members, trainer=state
             ).save(self.file)
             self.kept = _when(state)
 

@@ -127,7 +127,7 @@ class Trainer:
         then hold the last good state."""
         error: BaseException | None = None
         try:
-            former = self.checkpointer.begin(self.load_state)
+            former = self.checkpointer.go_on(self.load_state)
             # an observer sees the best weights so far
             self.observers.tell(Observer.on_fit_begin, self.config, self.rows)
             if former is not None:

@@ -68,12 +68,6 @@ def mirror_loss(
     return segment_sum((own.probs - best.probs) * logits, offsets) - omega
 
 
-def reward_loss(probs: Tensor, utility: Tensor, batch: BatchTensors) -> Tensor:
-    """⟨φ_α, r⟩ − r(a_t) per event, φ_α fixed."""
-    mean_utility = segment_sum(probs * utility, batch.display_offsets)
-    return mean_utility - logged_utility(utility, batch)
-
-
 def optimality_gap(
     dist: ChoiceDistribution,
     utility: Tensor,

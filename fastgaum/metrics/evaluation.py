@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from fastgaum.metrics.calibration import (
 )
 from fastgaum.metrics.displays import clicks_of_displays, rank_displays
 from fastgaum.metrics.intervals import Interval, bootstrap_means, paired_difference
-from fastgaum.metrics.precision import micro_mean, precision_at_k, user_mean
+from fastgaum.metrics.precision import KS, micro_mean, precision_at_k, user_mean
 
 
 @dataclass(frozen=True)
@@ -154,10 +154,10 @@ class Figure:
         return f"{100 * value if self.unit == 'share' else value:.{self.digits}f}"
 
 
-def figures_of(ks: Collection[int] = (1, 2)) -> list[Figure]:
+def figures_of() -> list[Figure]:
     """The figures of every head, in the order of tables."""
     found = []
-    for k in ks:
+    for k in KS:
         more = f"events with more than {k} candidate{'s' if k > 1 else ''} only"
         own = "mean over users of their own"
         found += [
@@ -166,7 +166,7 @@ def figures_of(ks: Collection[int] = (1, 2)) -> list[Figure]:
             Figure(("prec_per_user", str(k)), f"prec@{k} by user", note=own),
         ]
     clicks = "share of all clicks of a display"
-    found += [Figure(("recall", str(k)), f"recall@{k} of displays", note=clicks) for k in ks]
+    found += [Figure(("recall", str(k)), f"recall@{k} of displays", note=clicks) for k in KS]
     distance = "mean distance of predicted and observed shares, candidates"
     found += [
         Figure(("mrr",), "MRR", "", 3, "1 / rank of a display's best click"),
@@ -252,17 +252,16 @@ def evaluate_heads(
     encoded: EncodedSessions,
     no_click: bool,
     gap: FloatArray | None,
-    ks: tuple[int, ...] = (1, 2),
 ) -> Evaluation:
     """Compute every head's figures; gap: (n_events,). Raises NumericsError for a value that is not
     finite."""
     # where all candidates tie, prec@k is that of a random order
     ties = np.zeros(encoded.display_offsets[-1]), encoded.display_offsets, encoded.choices
     return Evaluation(
-        heads={name: _figures(head, encoded, no_click, ks) for name, head in heads.items()},
+        heads={name: _figures(head, encoded, no_click) for name, head in heads.items()},
         n_events=encoded.n_events,
         n_users=len(np.unique(encoded.users)),
-        random={k: 100 * micro_mean(precision_at_k(*ties, k), encoded.weights) for k in ks},
+        random={k: 100 * micro_mean(precision_at_k(*ties, k), encoded.weights) for k in KS},
         gap=None if gap is None else micro_mean(gap.astype(np.float64), encoded.weights),
         users=encoded.user_of_event,
         choices=encoded.choices,
@@ -271,25 +270,23 @@ def evaluate_heads(
     )
 
 
-def _figures(
-    head: HeadScores, encoded: EncodedSessions, no_click: bool, ks: tuple[int, ...]
-) -> HeadFigures:
+def _figures(head: HeadScores, encoded: EncodedSessions, no_click: bool) -> HeadFigures:
     offsets, choices, users = encoded.display_offsets, encoded.choices, encoded.user_of_event
     unseen, sizes, weights = encoded.holds_unseen, np.diff(offsets), encoded.weights
-    per_event = {k: 100 * precision_at_k(head.scores, offsets, choices, k) for k in ks}
+    per_event = {k: 100 * precision_at_k(head.scores, offsets, choices, k) for k in KS}
     probs = np.exp(head.log_probs)
     no_click_probs = np.exp(head.no_click_log_prob) if no_click else None
     no_click_log_probs = head.no_click_log_prob if no_click else None
     nll = choice_nll(head.log_probs, no_click_log_probs, offsets, choices)
     of_candidates = None if weights is None else np.repeat(weights, sizes)
     apart = per_event[1], nll, users, weights
-    ranked = _rank_displays(head, encoded, ks)
-    names, columns = [*ks, "nll", *ranked], [*per_event.values(), nll, *ranked.values()]
+    ranked = _rank_displays(head, encoded)
+    names, columns = [*KS, "nll", *ranked], [*per_event.values(), nll, *ranked.values()]
     found: dict[Any, Interval] = dict(
         zip(names, bootstrap_means(columns, users, weights), strict=True)
     )
     return HeadFigures(
-        precision={k: found[k] for k in ks},
+        precision={k: found[k] for k in KS},
         per_user={k: user_mean(values, users, weights) for k, values in per_event.items()},
         nontrivial={
             k: micro_mean(np.where(sizes > k, values, np.nan), weights)
@@ -306,7 +303,7 @@ def _figures(
         precision_per_event=per_event,
         nll_per_event=nll,
         displays=DisplayFigures(
-            recall={k: found[f"recall{k}"] for k in ks if f"recall{k}" in ranked},
+            recall={k: found[f"recall{k}"] for k in KS if f"recall{k}" in ranked},
             **{name: found[name] for name in ("mrr", "ndcg", "auc")},
             per_event=ranked,
         ),
@@ -330,13 +327,11 @@ def _of_group(
     return GroupFigures(int(group.sum()), *both)
 
 
-def _rank_displays(
-    head: HeadScores, encoded: EncodedSessions, ks: tuple[int, ...]
-) -> dict[str, Float64Array]:
+def _rank_displays(head: HeadScores, encoded: EncodedSessions) -> dict[str, Float64Array]:
     first = encoded.first_choices
     alone = np.ones(encoded.n_events, np.bool_) if first is None else first
     clicks = clicks_of_displays(encoded.choices, alone)
     ranked = rank_displays(
-        head.scores, encoded.display_offsets, *clicks, () if first is None else ks
+        head.scores, encoded.display_offsets, *clicks, () if first is None else KS
     )
     return {k: 100 * of if k.startswith("recall") else of for k, of in ranked.items()}

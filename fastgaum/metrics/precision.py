@@ -20,6 +20,8 @@ from fastgaum.kernels.ranking import rank_counts
 
 AnyFloats = npt.NDArray[np.floating]
 AnyInts = npt.NDArray[np.integer]
+KS = (1, 2)
+"""of the prec@k that evaluations and tables have"""
 
 
 def require_finite(scores: AnyFloats, display_offsets: AnyInts, what: str = "score") -> None:

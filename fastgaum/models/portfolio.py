@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -85,35 +85,33 @@ class Halving:
             fewer = replace(fewer, names=fewer.names[:-1])
         return fewer
 
-    def run(self, loss_of: LossOf, tried: list[TriedSetting]) -> tuple[TriedSetting, ...]:
-        """Compare; `tried` holds what is done, and receives the rest, an entry for each fit."""
+    def run(self, loss_of: LossOf) -> list[TriedSetting]:
+        """Compare the settings."""
         alive, rung = list(self.names), 0
-        done = {(one.name, one.rung): one for one in tried}
+        fits: dict[str, list[TriedSetting]] = {name: [] for name in self.names}
         while True:
             for name in alive:
-                if (name, rung) not in done:
-                    started = time.perf_counter()
-                    loss = loss_of(name, rung, None if self.folds else self.epochs)
-                    seconds = time.perf_counter() - started
-                    done[name, rung] = TriedSetting(name, loss, seconds, rung)
-                    tried.append(done[name, rung])
+                started = time.perf_counter()
+                loss = loss_of(name, rung, None if self.folds else self.epochs)
+                fits[name].append(TriedSetting(name, loss, time.perf_counter() - started, rung))
             rung += 1
             if rung == min(max(self.folds, 1), LAST_RUNG) or len(alive) == 1:
-                return tuple(self._joined(done, name) for name in self.names)
-            best = sorted(alive, key=lambda name: self._joined(done, name).rank())
+                return [_joined(fits[name]) for name in self.names]
+            best = sorted(alive, key=lambda name: _joined(fits[name]).rank())
             best = best[: self._left(len(alive))]
             alive = [name for name in self.names if name in best]
 
     def _left(self, n: int) -> int:
         return max(-(-n // SHARE_LEFT), min(FEWEST_LEFT, n))
 
-    def _joined(self, done: dict[tuple[str, int], TriedSetting], name: str) -> TriedSetting:
-        fits = [one for (of, _), one in done.items() if of == name]
-        losses = [one.val_loss for one in fits]
-        # a setting that diverged on any fold has diverged
-        loss = max(losses) if max(losses) == sys.float_info.max else fmean(losses)
-        seconds, rung = sum(one.seconds for one in fits), max(one.rung for one in fits)
-        return TriedSetting(name, loss, seconds, rung, losses)
+
+def _joined(fits: Sequence[TriedSetting]) -> TriedSetting:
+    """A setting by its fits, one of each rung."""
+    losses = [one.val_loss for one in fits]
+    # a setting that diverged on any fold has diverged
+    loss = max(losses) if max(losses) == sys.float_info.max else fmean(losses)
+    seconds = sum(one.seconds for one in fits)
+    return TriedSetting(fits[-1].name, loss, seconds, fits[-1].rung, losses)
 
 
 def settings_of(

@@ -183,7 +183,6 @@ def fit_run(
     folder: Path,
     *,
     overwrite: bool = False,
-    progress: object = None,
     origin: LogOrigin | None = None,
 ) -> tuple[pl.DataFrame, HeadFigures]:
     """Fit any model in one go and leave a run folder; returns the table of the fit, and the figures
@@ -193,7 +192,7 @@ def fit_run(
     origin, started = origin or LogOrigin(), time.perf_counter()
     with folder_lock(folder):
         _check_contents(folder, overwrite)
-        table = model.fit(log) if progress is None else model.fit(log, progress)
+        table = model.fit(log)
         head = model.evaluate(log, "validation").heads["reward"]
         writer = _RunWriter(model, name, log, folder, origin)
         writer.clear()

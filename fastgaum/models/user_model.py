@@ -21,8 +21,8 @@ import polars as pl
 import torch
 
 from fastgaum import threads
-from fastgaum.arrays import BoolArray, FloatArray, IntArray
-from fastgaum.config import MOST_SEED, Config
+from fastgaum.arrays import BoolArray, FloatArray
+from fastgaum.config import Config
 from fastgaum.errors import (
     CheckpointError,
     ConfigError,
@@ -32,11 +32,9 @@ from fastgaum.errors import (
     require_type,
 )
 from fastgaum.features.encoder import Encoder
-from fastgaum.features.fields import ids_elsewhere
 from fastgaum.features.sessions import EncodedSessions
-from fastgaum.features.space import FeatureSpace
 from fastgaum.features.training_order import number_of_folds
-from fastgaum.game.checkpoint import TriedSetting
+from fastgaum.game.checkpoint import Checkpointer, TriedSetting
 from fastgaum.game.observers import EpochRow, Observer, Observers
 from fastgaum.game.scoring import ScoredSessions, mean_of, out_of_fold
 from fastgaum.kernels import ahead
@@ -54,6 +52,7 @@ from fastgaum.models.fit_data import (
     in_memory,
     parts_to_choose,
 )
+from fastgaum.models.folds import forget_ids, mean_out_of_fold, member_config
 from fastgaum.models.model_file import (
     OwnCode,
     SavedModel,
@@ -66,6 +65,7 @@ from fastgaum.models.networks_model import NetworksModel
 from fastgaum.models.online import OnlineModel, OnlineUser
 from fastgaum.models.portfolio import Halving, budget_of, settings_of, short_epochs
 from fastgaum.models.space_state import saved_space, space_of
+from fastgaum.models.start import require_same_settings, take_weights
 from fastgaum.nets.examination import Place
 from fastgaum.nets.histories import Encoders, history_encoder
 from fastgaum.nets.networks import Networks, context_sizes, log_rates, require_room
@@ -76,12 +76,10 @@ from fastgaum.nets.regularisers import (
     require_regulariser,
 )
 from fastgaum.nets.tensors import BatchTensors, float32_on
-from fastgaum.presets import TRAINING_KEYS
 from fastgaum.state_file import State, damage_named, state_of
 from fastgaum.threads import seeded
 
 if TYPE_CHECKING:
-    from fastgaum.game.checkpoint import Checkpointer
     from fastgaum.game.processes import Processes
 
 IN_MEMORY_BYTES = 1 << 28
@@ -195,7 +193,6 @@ class UserModel(NetworksModel):
             ConfigError: the networks do not fit memory, or are not those of `start`.
             NumericsError: a loss is not finite; the model then holds the last good state.
         """
-        from fastgaum.game.checkpoint import Checkpointer
         from fastgaum.game.processes import Processes
 
         if threads.get_threads() > 1:
@@ -206,6 +203,7 @@ class UserModel(NetworksModel):
         read = parts_to_choose(given) if isinstance(given, StoredLog) else given
         told = Observers(observers)
         if start is not None:
+            require_type("start", start, UserModel)
             require_same_settings(self.asked, start)
             # it may be this model, which becomes another
             start = copy.copy(start)
@@ -224,7 +222,8 @@ class UserModel(NetworksModel):
         self.config = next(iter(settings.values()))
         begun: Mapping[int, Begun] = {}
         if len(settings) > 1:
-            self.config, begun = self._compare(settings, prepare, checkpointer, processes)
+            checkpointer.begin()
+            begun = self._compare(settings, prepare, checkpointer, processes)
         chosen: Prepared | PreparedParts = (
             prepare(self.config) if parts is None else PreparedParts(parts, self.config, processes)
         )
@@ -260,9 +259,9 @@ class UserModel(NetworksModel):
         prepare: PreparedLog,
         checkpointer: Checkpointer,
         processes: Processes,
-    ) -> tuple[Config, Mapping[int, Begun]]:
-        """The setting of the lowest loss out of fold with exact players, by successive halving, and
-        its fits of each fold, from which the folds' fits go on."""
+    ) -> Mapping[int, Begun]:
+        """Choose the setting of the lowest loss out of fold with exact players, by successive
+        halving; return its fits of the folds that are not done, from which these go on."""
         begun = dict[tuple[str, int], Begun]()
 
         def fit(name: str, fold: int, epochs: int | None = None) -> Begun:
@@ -270,7 +269,7 @@ class UserModel(NetworksModel):
             if epochs is not None:
                 config = config.replace(epochs=epochs)
             trial = self._like(config)
-            rows = trial.train_on(prepare(config), None, checkpointer, processes, fold)
+            rows = trial.train_on(prepare(config), None, Checkpointer(), processes, fold)
             return Begun(rows, trial._networks().state_dict())
 
         def loss_of(name: str, fold: int, epochs: int | None) -> float:
@@ -285,19 +284,23 @@ class UserModel(NetworksModel):
                 begun[name, fold] = found
             return min(row.score for row in found.rows)
 
+        if not checkpointer.compared:
+            checkpointer.compared = self._halving(prepare.log, settings).run(loss_of)
         asked = self.asked.search
         self.trials = tuple(
             replace(one, values={key: getattr(settings[one.name], key) for key in asked})
-            for one in self._halving(prepare.log, settings).run(loss_of, checkpointer.tried)
+            for one in checkpointer.compared
         )
         best = min(self.trials, key=TriedSetting.rank)
+        self.config = settings[best.name]
         of_folds: dict[int, Begun] = {}
         if best.val_loss < sys.float_info.max:
-            for fold in range(prepare.folds):
+            done = range(1, 1 + len(checkpointer.members))
+            for fold in (one for one in range(prepare.folds) if one not in done):
                 # the fold's own fit meets a divergence again, and leaves its last good state
                 with suppress(NumericsError):
                     of_folds[fold] = begun.get((best.name, fold)) or fit(best.name, fold)
-        return settings[best.name], of_folds
+        return of_folds
 
     def _like(self, config: Config) -> UserModel:
         return UserModel(**self._given | {"config": config})
@@ -515,7 +518,7 @@ class UserModel(NetworksModel):
     def utility(self, batch: BatchTensors) -> torch.Tensor:
         """The mean over the members; of users who trained, by the fit that left them out."""
         each = [super().utility(batch), *(one.utility(batch) for one in self.members)]
-        return _mean_out_of_fold(each, batch)
+        return mean_out_of_fold(each, batch)
 
     def examination(self, head: Head = "reward") -> FloatArray | None:
         """As of `ChoiceModel`: as utilities are, the mean over the members in the logarithm."""
@@ -529,8 +532,8 @@ class UserModel(NetworksModel):
         each += [one.choice_distribution(batch, head) for one in self.members]
         if len(each) == 1:
             return each[0]
-        probs = _mean_out_of_fold([one.probs for one in each], batch)
-        no_click = _mean_out_of_fold([one.no_click_prob for one in each], batch)
+        probs = mean_out_of_fold([one.probs for one in each], batch)
+        no_click = mean_out_of_fold([one.no_click_prob for one in each], batch)
         return ChoiceDistribution(probs, no_click, probs.log(), no_click.log())
 
     def _scorer(self, n_candidates: int, at_place: Place = "own") -> ScoreSessions:
@@ -543,21 +546,6 @@ class UserModel(NetworksModel):
             return mean if encoded.held_out is None else out_of_fold(mean, members, encoded)
 
         return score
-
-
-def _mean_out_of_fold(each: Sequence[torch.Tensor], batch: BatchTensors) -> torch.Tensor:
-    """The mean of what each fit says of candidates or events, (n,); of those of users who trained,
-    what the fit that left them out says."""
-    found = torch.stack(list(each))
-    mean, source = found.mean(0), batch.source
-    if source.held_out is None or len(each) == 1:
-        return mean
-    folds = source.held_out
-    if len(mean) > len(folds):
-        folds = np.repeat(folds, np.diff(source.display_offsets))
-    of_fold = torch.from_numpy(folds).to(mean.device)
-    own = found.gather(0, of_fold.clamp(min=0)[None])[0]
-    return torch.where(of_fold >= 0, own, mean)
 
 
 def members_of(model: ChoiceModel) -> tuple[ChoiceModel, ...]:
@@ -591,63 +579,3 @@ def fits_without(model: UserModel, log: SessionLog) -> tuple[UserModel, ...]:
         fit.space, fit._online = space, {}
         fits.append(fit)
     return tuple(fits)
-
-
-def member_config(config: Config, fold: int) -> Config:
-    """The configuration of a fold's fit, with a seed of its own, except the first; runs of
-    neighbouring seeds share none."""
-    if fold == 0:
-        return config
-    state = np.random.SeedSequence([config.seed, fold]).generate_state(1, np.uint64)
-    return config.replace(seed=int(state[0]) % MOST_SEED)
-
-
-@torch.no_grad()
-def forget_ids(networks: Networks, unknown: BoolArray, unknown_of_id: IntArray) -> None:
-    """Give ids that a fit has not met the rows of its fields' unknown values, which it has."""
-    ids = torch.from_numpy(np.flatnonzero(unknown))
-    rows = torch.from_numpy(unknown_of_id.astype(np.int64))[ids]
-    for module in networks.modules():
-        table = getattr(module, "table", None)
-        if isinstance(table, torch.nn.Parameter) and len(table) % len(unknown_of_id) == 0:
-            # position weights have several rows for each id
-            by_id = table.view(len(unknown_of_id), -1)
-            by_id[ids] = by_id[rows]
-
-
-def require_same_settings(asked: Config, start: UserModel) -> None:
-    """Raise ConfigError for a configuration that is not, keys of training aside, that of a fit."""
-    require_type("start", start, UserModel)
-    if start.space is None:
-        raise ConfigError("start has not been trained: fit it, or load a run")
-    was, now = start.config.replace(folds=0, search=()).to_mapping(), asked.to_mapping()
-    free = (*TRAINING_KEYS, "no_click")
-    differ = [f"{k} = {was[k]}, not {now[k]}" for k in was if now[k] != was[k] and k not in free]
-    if differ:
-        raise ConfigError(
-            f"a fit with the weights of start has {', '.join(differ)}: make the model with "
-            "UserModel(start.config.replace(folds=0, search=())), or fit without start"
-        )
-
-
-@torch.no_grad()
-def take_weights(networks: Networks, space: FeatureSpace, start: UserModel) -> None:
-    """Give networks over a space the weights of a fitted model, those of ids by their names; a new
-    id keeps its own. Raises ConfigError for weights of other shapes."""
-    assert start.networks is not None
-    assert start.space is not None
-    n, weights = start.space.n_ids, start.networks.state_dict()
-    ids = torch.from_numpy(ids_elsewhere(space.fields, start.space.fields))
-    try:
-        for name, own in networks.state_dict().items():
-            # position weights have several rows for each id
-            if name.endswith("table") and len(own) % len(ids) == 0:
-                rows = own.view(len(ids), -1).clone()
-                rows[ids >= 0] = weights[name].to(own.device).view(n, -1)[ids[ids >= 0]]
-                weights[name] = rows.view(own.shape)
-        networks.load_state_dict(weights)
-    except (KeyError, RuntimeError) as error:
-        raise ConfigError(
-            f"the networks are not those of start ({str(error).splitlines()[-1].strip()}): fit "
-            "without start"
-        ) from None

@@ -287,22 +287,13 @@ def recommend(
     )
 
 
-def advise(judged: Sequence[Earned], default: str = Greedy.name) -> Recommendation | None:
+def advise(judged: Sequence[Earned]) -> Recommendation | None:
     """`recommend` by what `judge` says of policies, all judged by the same users. Raises
     ConfigError as it does."""
     decoys = {row.policy: float(row.displays["decoys"].mean()) for row in judged}
     returns, one = {row.policy: row.by_user for row in judged}, judged[0]
     barred = None if one.no_click else decoys
-    return recommend(returns, one.members, default, barred, folds=one.folds)
-
-
-def gap_closed(paid: Float64Array, chance: Float64Array, best: Float64Array) -> Float64Array:
-    """The share of the way from random slates to the best that was trained: (paid − chance) / (best
-    − chance) by seed, each (n_seeds,). NaN where chance may be as good as the best, by the interval
-    over seeds."""
-    way = best - chance
-    low = Estimate.of(way).low if len(way) > 1 else way[0]
-    return np.asarray((paid - chance) / way if low > 0 else np.full(len(way), np.nan))
+    return recommend(returns, one.members, decoys=barred, folds=one.folds)
 
 
 def difference(one: Earned, other: Earned) -> Estimate:

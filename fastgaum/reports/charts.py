@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastgaum.errors import ConfigError
 from fastgaum.reports.plots import Chart, colour, panels_in_file, percent, picture_of
 from fastgaum.reports.published_figures import rows_of_others
 from fastgaum.reports.reproduce_table import FLOOR_MODELS, OURS, label_of, rows_by_model
@@ -254,35 +253,6 @@ def draw_precision(result: Json, path: Path) -> None:
         for panel, (name, chart) in zip(panels, standings.items(), strict=False):
             chart.fill(panel)
             panel.set_title(name)
-
-
-def draw_leads(result: Json, path: Path, models: Sequence[str], *, narrow: bool = False) -> None:
-    """Draw how far the prec@1 of some models lies above that of `logit`, in points, with paired
-    95 % intervals and one scale for all data sets, and write it as `panels_in_file`. Raises
-    ConfigError where the object compares a model not with `logit`."""
-    names, rows = list(result["datasets"]), range(len(models))
-    found = {
-        (cell["dataset"], cell["model"]): cell["vs_logit"]
-        for cell in result["cells"]
-        if cell["k"] == 1 and cell["head"] == "reward" and cell.get("vs_logit")
-    }
-    if lacking := [f"{m} ({n})" for n in names for m in models if (n, m) not in found]:
-        raise ConfigError(
-            f"the table does not compare {', '.join(lacking)} with logit: make it with both models"
-        )
-    n, high = len(names), 0.25 * len(models)
-    size = (4.2, 0.8 + n * (0.6 + high)) if narrow else (1.8 + 2.5 * n, 1.1 + high)
-    ends = [end for name in names for model in models for end in found[name, model]["ci"]]
-    with panels_in_file(path, size, n, narrow=narrow) as panels:
-        for place, (panel, name) in enumerate(zip(panels, names, strict=True)):
-            panel.axvline(0, color=colour("floor"), linewidth=1, label="linear model (logit)")
-            for at, model in zip(rows, models, strict=True):
-                own = colour("reward" if model.startswith(OURS[0]) else "muted")
-                panel.hlines(at, *found[name, model]["ci"], color=own, linewidth=2, alpha=0.45)
-                panel.plot(found[name, model]["diff"], at, "o", color=own, markersize=5)
-            panel.set(ylim=(len(models) - 0.4, -0.6), xlim=(min(ends) - 1, max(ends) + 1))
-            panel.set_yticks(rows, models if narrow or place == 0 else [""] * len(models))
-            panel.set(title=name, xlabel="points of prec@1 above the linear model")
 
 
 def draw_fidelity(report: Json, path: Path) -> None:

@@ -22,9 +22,9 @@ from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.machine import machine_facts
 from fastgaum.metrics.evaluation import HeadFigures
 from fastgaum.metrics.intervals import bootstrap_mean, paired_difference
-from fastgaum.metrics.precision import micro_mean, user_mean
+from fastgaum.metrics.precision import KS, micro_mean, user_mean
 from fastgaum.reports.grid import GridPlan, GridRun, RunFigures, RunOutcome, run_all
-from fastgaum.reports.log_facts import FLOOR_KS, PooledEvents, dataset_facts, title_of
+from fastgaum.reports.log_facts import PooledEvents, dataset_facts, title_of
 from fastgaum.reports.published_figures import (
     OtherRow,
     published_mean,
@@ -32,7 +32,12 @@ from fastgaum.reports.published_figures import (
     published_table,
     rows_of_others,
 )
-from fastgaum.reports.reproduce_table import FLOOR_MODELS, OURS, reproduce_blocks
+from fastgaum.reports.reproduce_table import (
+    FLOOR_MODELS,
+    likeliest,
+    reproduce_blocks,
+    rows_by_model,
+)
 from fastgaum.reports.table import Block, Json, blocks_to_markdown
 
 _VERSUS = ("vs_best_other", "nll_vs_best_other", "vs_logit", "nll_vs_logit")
@@ -89,13 +94,13 @@ class Comparison:
 
     def __repr__(self) -> str:
         parts = []
-        for name, summary in self.result["comparison"].items():
-            n_models = len({cell["model"] for cell in self.cells if cell["dataset"] == name})
-            said = f"{n_models} models on '{name}'"
-            if "nll" in summary:
-                lowest, best = summary["nll"], summary["1"]["best"]
+        for name in self.result["datasets"]:
+            cells = [by_k["1"] for by_k in rows_by_model(self.cells, name).values()]
+            said = f"{len({cell['model'] for cell in cells})} models on '{name}'"
+            if cells:
+                best, lowest = cells[0], likeliest(cells)
                 said += (
-                    f", lowest NLL {lowest['mean']:.3f} ({lowest['model']}), highest prec@1 "
+                    f", lowest NLL {lowest['nll']:.3f} ({lowest['model']}), highest prec@1 "
                     f"{best['mean']:.1f} ({best['model']})"
                 )
             parts.append(said)
@@ -207,7 +212,6 @@ def compare_logs(
         **({} if reading is None else {"reading": dict(reading)}),
         "datasets": {},
         "cells": [],
-        "comparison": {},
         "failed": [
             {name: getattr(run, name) for name in ("dataset", "model", "resplit", "seed")}
             | {"reason": outcome}
@@ -232,8 +236,7 @@ def compare_logs(
         facts = dataset_facts(name, log, plan.splits, events, oracle)
         facts["others"] = [msgspec.to_builtins(one) for one in others if one.dataset == name]
         result["datasets"][name] = facts
-        best_others, result["comparison"][name] = compare_rows(rows, events, facts)
-        for row, versus in zip(rows, best_others, strict=True):
+        for row, versus in zip(rows, compare_rows(rows, events, facts), strict=True):
             result["cells"] += cells_of(row, name, plan, events, facts, versus)
     table = published_table()
     if any(name in row for row in table["rows"].values() for name in logs):
@@ -270,30 +273,28 @@ class Row:
 
 
 def _per_event(head: HeadFigures) -> dict[str, Float64Array]:
-    found = {f"prec{k}": head.precision_per_event[k] for k in FLOOR_KS}
+    found = {f"prec{k}": head.precision_per_event[k] for k in KS}
     found["nll"] = head.nll_per_event
     return found | head.displays.per_event
 
 
-def compare_rows(rows: Sequence[Row], events: PooledEvents, facts: Json) -> tuple[list[Json], Json]:
+def compare_rows(rows: Sequence[Row], events: PooledEvents, facts: Json) -> list[Json]:
     """Compare the rows of one data set, of these facts, by prec@1, prec@2 and NLL.
 
     Returns:
         Of each row {vs_best_other, vs_logit, bold} by figure (prec1, prec2, nll): its paired
         difference to the best row of another model and to the linear one, where it is another row,
         and whether it is the best by more than chance, and no row of others is above it: no floor
-        and no published figure; and the summary, {best, ours} of each k, and nll, the lowest.
+        and no published figure.
     """
     parts: list[Json] = [{} for _ in rows]
     linear = next((row for row in rows if row.model == "logit"), None)
-    summary: Json = {}
     for figure in ("prec1", "prec2", "nll") if rows else ():
         sign = 1 if figure == "nll" else -1
         means = [micro_mean(row.pooled(figure), events.weights) for row in rows]
         order = sorted(
             range(len(rows)), key=lambda i: math.inf if math.isnan(means[i]) else sign * means[i]
         )
-        named = []
         found = () if figure == "nll" else rows_of_others(facts)
         rivals = [one["prec"][figure[-1]]["mean"] for one in found]
         for i, row in enumerate(rows):
@@ -309,16 +310,9 @@ def compare_rows(rows: Sequence[Row], events: PooledEvents, facts: Json) -> tupl
             bold = bold and all(_difference(row, o, figure, events)["ci"][0] > 0 for o in others)
             bold = bold and not any(one > means[i] for one in rivals if one is not None)
             parts[i][figure] = {"vs_best_other": versus, "bold": bool(bold)}
-            named.append({"model": row.model, "head": row.head, "mean": means[i]})
-            named[-1] |= parts[i][figure]
             if linear is not None and row is not linear:
                 parts[i][figure]["vs_logit"] = _difference(row, linear, figure, events)
-        if figure == "nll":
-            summary["nll"] = {k: value for k, value in named[order[0]].items() if k != "bold"}
-        else:
-            ours = next((one for one in named if (one["model"], one["head"]) == OURS), None)
-            summary[figure[-1]] = {"best": named[order[0]], "ours": ours}
-    return parts, summary
+    return parts
 
 
 def _difference(row: Row, other: Row, figure: str, events: PooledEvents) -> Json:
@@ -357,7 +351,7 @@ def cells_of(
         **_interval(row, "ndcg", "ndcg", events),
         **_interval(row, "auc", "auc", events),
     }
-    for k in FLOOR_KS:
+    for k in KS:
         values = row.pooled(f"prec{k}")
         interval = bootstrap_mean(row.by_seed[f"prec{k}"], events.users, events.weights)
         way = None

@@ -30,7 +30,8 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.metrics.intervals import Interval, draw_users
 from fastgaum.metrics.precision import sums_by_user
 from fastgaum.models.fit_checks import require_validation
-from fastgaum.models.user_model import UserModel, member_config
+from fastgaum.models.folds import member_config
+from fastgaum.models.user_model import UserModel
 from fastgaum.reports.table import Block, TableColumn, table_of
 
 PARTS = (16, 8, 4, 2, 1)

@@ -16,7 +16,7 @@ from fastgaum.logs.datasets import dataset, names
 from fastgaum.logs.fold import Rows
 from fastgaum.logs.log import SPLITS, SessionLog, SplitName, effective_events
 from fastgaum.logs.synthetic import Truth
-from fastgaum.metrics.precision import micro_mean
+from fastgaum.metrics.precision import KS, micro_mean
 from fastgaum.reports.grid import split_log
 from fastgaum.reports.published_figures import facts_of_others
 from fastgaum.reports.table import Json
@@ -82,9 +82,6 @@ def _split_facts(log: SessionLog, name: str) -> Json:
     }
 
 
-FLOOR_KS = (1, 2)
-
-
 @dataclass(frozen=True)
 class PooledEvents:
     """The test events of a log under each of its splits, split after split."""
@@ -127,7 +124,7 @@ def dataset_facts(
     """Facts of a log under its splits, for JSON; `oracle` holds the scores of the truth."""
     splits = [split_log(log, seed) for seed in resplits]
     audits = [audit(split) for split in splits]
-    floors = [floor_precisions(split, "test", FLOOR_KS) for split in splits]
+    floors = [floor_precisions(split) for split in splits]
     shares: Json = {}
     for parts in zip(*(one.facts for one in audits), strict=True):
         n = [part.n for part in parts]
@@ -148,7 +145,7 @@ def dataset_facts(
                 str(k): micro_mean(
                     np.concatenate([part[floor][k] for part in floors]), events.weights
                 )
-                for k in FLOOR_KS
+                for k in KS
             }
             for floor in floors[0]
         },
@@ -188,10 +185,10 @@ def pooled_oracle(
 ) -> dict[str, float]:
     """Scores of the truth on the test events of all splits: {"1": prec@1, "2": prec@2} in percent,
     "nll" in nats."""
-    scores = [oracle_scores(split_log(log, seed), truth, ks=FLOOR_KS) for seed in resplits]
+    scores = [oracle_scores(split_log(log, seed), truth) for seed in resplits]
     choices, events = [one.n_choices for one in scores], [one.n_events for one in scores]
     precision = {
-        str(k): 100 * weighted_mean([one.precision[k] for one in scores], choices) for k in FLOOR_KS
+        str(k): 100 * weighted_mean([one.precision[k] for one in scores], choices) for k in KS
     }
     return {**precision, "nll": weighted_mean([one.nll for one in scores], events)}
 

@@ -83,7 +83,12 @@ def rows_by_model(cells: Iterable[Json], dataset: str) -> dict[tuple[str, str], 
     for cell in cells:
         if cell["dataset"] == dataset:
             rows.setdefault((cell["model"], cell["head"]), {})[str(cell["k"])] = cell
-    return dict(sorted(rows.items(), key=lambda row: -_rank(row[1]["1"]["mean"])))
+    return dict(sorted(rows.items(), key=lambda row: -_known(row[1]["1"]["mean"], -math.inf)))
+
+
+def likeliest(cells: Iterable[Json]) -> Json:
+    """The cell with the lowest NLL."""
+    return min(cells, key=lambda cell: _known(cell["nll"], math.inf))
 
 
 def label_of(key: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
@@ -161,8 +166,8 @@ def _difference(part: Json, digits: int = 1, *, named: bool = False) -> str:
     return f"{signed(part['diff'], digits)} ({low} to {high}{other})"
 
 
-def _rank(mean: float | None) -> float:
-    return -math.inf if mean is None or math.isnan(mean) else mean
+def _known(figure: float | None, otherwise: float) -> float:
+    return otherwise if figure is None or math.isnan(figure) else figure
 
 
 def notes_of(
@@ -197,29 +202,19 @@ def notes_of(
             "†: reads the identity alone, whatever the protocol: it has no input for what else "
             f"{result['protocol']} says"
         )
-    comparison = result.get("comparison", {}).get(name, {})
-    by_k = {k: comparison[k] for k in KS if k in comparison}
-    if any(part["best"]["vs_best_other"] for part in by_k.values()):
+    cells = [by_k["1"] for by_k in rows.values()]
+    if any(cell.get("vs_best_other") for cell in cells):
         yield (
             "vs best other: paired difference of prec@1 to the best row of another model, with its "
             "95 % interval; bold: the best of its column, floors and published rows included, its "
             "interval above 0 against every other model"
         )
-        ours = {
-            k: one for k, part in by_k.items() if (one := part["ours"]) and one["vs_best_other"]
-        }
-        if ours:
-            texts = [
-                f"prec@{k} {_difference(one['vs_best_other'], named=True)}"
-                for k, one in ours.items()
-            ]
-
-            yield f"{OURS[0]} against the best other model: {', '.join(texts)}"
-    lowest = comparison.get("nll")
-    if lowest is not None and lowest["vs_best_other"] is not None:
-        lead = _difference(lowest["vs_best_other"], 4, named=True)
+        if ours := rows.get(OURS):
+            leads = (f"prec@{k} {_difference(ours[k]['vs_best_other'], named=True)}" for k in KS)
+            yield f"{OURS[0]} against the best other model: {', '.join(leads)}"
+        lowest = likeliest(cells)
+        lead = _difference(lowest["nll_vs_best_other"], 4, named=True)
         yield f"lowest NLL of the models fitted here: {lowest['model']} {lead}"
-    cells = [by_k["1"] for by_k in rows.values()]
     # objects from before folds lack the key
     for is_mean, where in (
         (False, "epoch chosen on validation"),

@@ -108,14 +108,9 @@ def signed(value: float | None, digits: int = 1) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:+.{digits}f}"
 
 
-def spread(mean: float | None, sd: float | None, digits: int = 1) -> str:
+def spread(mean: float | None, sd: float | None) -> str:
     """Mean ± standard deviation; a single seed has none to show."""
-    return f"{num(mean, digits)} ±{num(sd, digits)}" if sd else num(mean, digits)
-
-
-def span(ends: Sequence[float | None], digits: int = 1) -> str:
-    """An interval; empty where an end does not exist."""
-    return TableColumn("", "ends", digits).text({"ends": ends})
+    return f"{num(mean)} ±{num(sd)}" if sd else num(mean)
 
 
 def rows_to_markdown(rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> str:

@@ -75,14 +75,14 @@ class TrainedRun:
         return changed
 
 
-def open_run(folder: Path, device: str = "cpu") -> TrainedRun:
+def open_run(folder: Path) -> TrainedRun:
     """Open a run folder. Raises CheckpointError if it is none, or one of its files is missing or
     damaged."""
     if not folder.is_dir():
         raise CheckpointError(
             f"'{folder}' is no run folder: name a folder written by `fastgaum train`"
         )
-    model = load_model(folder, device=device)
+    model = load_model(folder, device="cpu")
     if isinstance(model, UserModel) and model.config.preset not in PRESETS:
         raise CheckpointError(
             f"'{folder}' was trained from the preset '{model.config.preset}', which this version "

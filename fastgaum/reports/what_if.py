@@ -15,56 +15,28 @@ Choice Methods with Simulation, 2nd edition, 2009, sections 2.5, 2.6, 3.2 and 3.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeGuard
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 from scipy import sparse
-from scipy.special import stdtrit
 
-from fastgaum.arrays import BoolArray, Float64Array
+from fastgaum.arrays import Float64Array
 from fastgaum.baselines.logit import ConditionalLogit
 from fastgaum.baselines.logit_summary import HALF_WIDTH, Coefficients
-from fastgaum.errors import (
-    ConfigError,
-    LogFormatError,
-    as_given,
-    did_you_mean,
-    require_known,
-    require_type,
-    require_whole,
-)
-from fastgaum.features.sessions import event_weights
-from fastgaum.logs.columns import MOST_NUMBER
+from fastgaum.errors import ConfigError, as_given, require_type, require_whole
 from fastgaum.logs.cut import pick_rows
-from fastgaum.logs.log import TEST, TRAIN, Column, Of, SessionLog, SplitName
+from fastgaum.logs.log import TRAIN, SessionLog, SplitName
 from fastgaum.metrics.calibration import choice_nll
-from fastgaum.metrics.intervals import (
-    draw_users,
-    jackknife_error,
-    paired_difference,
-    percentile_interval,
-    ratio,
-)
+from fastgaum.metrics.intervals import paired_difference, ratio
 from fastgaum.metrics.precision import AnyInts
 from fastgaum.models.choice_model import ChoiceModel, Progress
-from fastgaum.models.user_model import members_of
+from fastgaum.reports.changed_displays import Change, Displays, ranks_in_groups
 
-DRAWS = 1000
-NO_WIDTH = 1e-4
-"""width of an interval, as a share of its figure, that is the rounding of single precision"""
 MOST_ITEMS = 50
 """of elasticities at once: each takes two passes over the displays"""
-MOST_CANDIDATES = 1 << 27
-"""of all displays, each with those before it in its session"""
-
-Change = Callable[[Float64Array], Any]
-"""new numbers of a field, (n,) or one for all, from the old ones, (n,)"""
 
 
 def what_if(
@@ -102,7 +74,7 @@ def what_if(
         LogFormatError: the split is empty.
         FeatureMismatchError: the log's fields are not the training log's.
     """
-    displays = _displays(model, log, split, refits, progress)
+    displays = Displays.of(model, log, split, refits, progress)
     require_type("fields", fields or {}, Mapping)
     require_type("items", items, Collection)
     require_type("drop", drop, Collection)
@@ -119,9 +91,7 @@ def what_if(
     sides = (displays, changed)
     *sums, n = displays.drawn(lambda model: [one.shares(model) for one in sides])
     before, after = (ratio(one, n) for one in sums)
-    figures = _figures(
-        {"before": before, "after": after, "difference": after - before}, displays.folds
-    )
+    figures = displays.figures({"before": before, "after": after, "difference": after - before})
     shown = np.append(np.bincount(displays.items, minlength=log.n_items) > 0, model.no_click)
     return pl.DataFrame({"item": displays.names} | figures).filter(pl.Series(shown))
 
@@ -149,7 +119,7 @@ def elasticities(
     Returns: a row for each `changed` item j and `item` i, and one for no click (item null) if that
         is a choice: `elasticity`, `elasticity_low`, `elasticity_high`.
     """
-    displays = _displays(model, log, split, refits, progress)
+    displays = Displays.of(model, log, split, refits, progress)
     shown, codes = displays.rows_of(field, of_items=True), displays.codes("items", items)
     _require_step(step)
     if len(codes) > MOST_ITEMS:
@@ -174,7 +144,7 @@ def elasticities(
     pairs = [(displays.names[j], displays.names[i]) for j in codes for i in kept]
     frame = pl.DataFrame(pairs, {"changed": pl.String, "item": pl.String}, orient="row")
     values = np.hstack([ratio(change, shares) for change in changes])
-    return frame.with_columns(**_figures({"elasticity": values}, displays.folds))
+    return frame.with_columns(**displays.figures({"elasticity": values}))
 
 
 def willingness_to_pay(
@@ -210,7 +180,7 @@ def willingness_to_pay(
         Ends are null where nothing says how sure a figure is. The worth is null unless `by_price`
         and its interval lie below 0; where it has no ends, unless the users of the split agree.
     """
-    displays = _displays(model, log, split, refits, progress)
+    displays = Displays.of(model, log, split, refits, progress)
     _require_step(step)
     codes, steps = displays.codes("items", items), []
     chosen = np.isin(displays.items, codes)
@@ -255,7 +225,7 @@ def willingness_to_pay(
         worth = by_field / by_price
     drawn = {"worth": worth}
     drawn |= {"by_field": ratio(by_field, counts), "by_price": ratio(by_price, counts)}
-    frame = _worth_frame(rows, _figures(drawn, displays.folds))
+    frame = _worth_frame(rows, displays.figures(drawn))
     # users of one model hardly differ in what they pay: their draws say nothing of its error
     return (
         frame
@@ -294,7 +264,7 @@ def response_curve(
     Returns: a row for each number: `value`; `share`, from 0 to 1, of those numbers that are nearest
         to it, each counted once; `log_odds`, `log_odds_low`, `log_odds_high`.
     """
-    displays = _displays(model, log, split, refits, progress)
+    displays = Displays.of(model, log, split, refits, progress)
     require_whole("n", n, 2)
     if sample is not None:
         require_whole("sample", sample, 1)
@@ -309,7 +279,7 @@ def response_curve(
     if sample is not None:
         order = np.random.default_rng(0).permutation(np.flatnonzero(chosen))
         order = order[np.argsort(displays.display[order], kind="stable")]
-        chosen[order[_ranks(displays.display[order]) >= sample]] = False
+        chosen[order[ranks_in_groups(displays.display[order]) >= sample]] = False
 
     def sums_of(model: ChoiceModel) -> list[sparse.csr_array]:
         changes = [partial(np.full_like, fill_value=point) for point in points]
@@ -318,7 +288,7 @@ def response_curve(
         return [one[:, :1] for one in displays.finite_sums(odds, chosen, nothing)]
 
     *tops, counts, _ = displays.drawn(sums_of)
-    figures = _figures({"log_odds": ratio(np.hstack(tops), counts)}, displays.folds)
+    figures = displays.figures({"log_odds": ratio(np.hstack(tops), counts)})
     return pl.DataFrame({"value": points, "share": share} | figures)
 
 
@@ -339,12 +309,12 @@ def importance(
         categories of items are left out.
     """
     require_whole("seed", seed)
-    displays = _displays(model, log, split, (), progress)
+    displays = Displays.of(model, log, split, (), progress)
     choices = log.choices[pick_rows(log.session_offsets, log.sessions_in(split))[1]]
     first = np.flatnonzero(np.diff(displays.display, prepend=-1))
     rng = np.random.default_rng(seed)
 
-    def nll(of: _Displays) -> Float64Array:
+    def nll(of: Displays) -> Float64Array:
         chances, none = of.scores(model)
         with np.errstate(divide="ignore"):
             away = np.log(none[first]) if model.no_click else None
@@ -364,252 +334,6 @@ def importance(
     return pl.DataFrame(rows, schema, orient="row").sort("nll", descending=True)
 
 
-@dataclass(frozen=True)
-class _Displays:
-    """The displays of a split, each the last event of a session of its own."""
-
-    model: ChoiceModel
-    log: SessionLog
-    shown: AnyInts
-    """row of each candidate of the displays in the log, shape (n_shown,)"""
-    refits: Sequence[ChoiceModel]
-    progress: Progress | None
-    folds: int
-    """folds of users whose fits `refits` are; 0: none are"""
-
-    @cached_property
-    def items(self) -> AnyInts:
-        """Item code of each candidate of the displays, shape (n_shown,)."""
-        return self.log.items[self.shown]
-
-    @cached_property
-    def display(self) -> AnyInts:
-        """Display of each of these candidates, shape (n_shown,)."""
-        return self.log.session_of_event[self.log.event_of_candidate()[self.shown]]
-
-    @cached_property
-    def users(self) -> AnyInts:
-        """User of each display, from 0, shape (n_displays,)."""
-        return np.unique(self.log.users, return_inverse=True)[1]
-
-    @cached_property
-    def weights(self) -> Float64Array:
-        """Weight of each display, 1 on average, (n_displays,)."""
-        of_events = event_weights(self.log, self.log.session_offsets[1:] - 1)
-        return np.ones(len(self.users)) if of_events is None else of_events.astype(np.float64)
-
-    @cached_property
-    def names(self) -> list[str | None]:
-        return [*self.log.item_ids.to_list(), None]
-
-    def codes(self, what: str, items: Sequence[object]) -> AnyInts:
-        require_type(what, items, Collection)
-        codes = np.unique(self.items)
-        known = {self.names[code]: code for code in codes.tolist()}
-        names = [str(one) for one in ([items] if isinstance(items, str) else items)]
-        for name in names:
-            if name not in known:
-                raise ConfigError(
-                    f"{what} has '{name}', none of the {len(known)} items that are displayed has "
-                    f"this id: correct it{did_you_mean(name, map(str, known))}"
-                )
-        return np.unique([known[name] for name in names]) if names else codes
-
-    def is_of_items(self, field: str) -> bool:
-        return self.log.columns[field].of in ("candidate", "item")
-
-    def rows_of(self, field: str, of_items: bool = False) -> AnyInts:
-        columns = self.log.columns_of("candidate", "item", "event", "user")
-        if not columns:
-            raise ConfigError(
-                f"field is '{field}', and the log was read without fields: train with it, "
-                "--candidate-field NAME (candidate_fields=['NAME'])"
-            )
-        require_known("field", field, columns)
-        if columns[field].holds != "number":
-            numbers = [name for name, one in columns.items() if one.holds == "number"]
-            raise ConfigError(
-                f"field '{field}' holds categories, a field of numbers is required: "
-                f"{', '.join(numbers) or 'the log has none'}"
-            )
-        if of_items and not self.is_of_items(field):
-            raise ConfigError(
-                f"field '{field}' is of {columns[field].of}s, one of candidates or items is "
-                "required: a number of an event belongs to no single item"
-            )
-        return self.shown if self.is_of_items(field) else self.log.session_offsets[1:] - 1
-
-    def with_numbers(self, field: str, at: AnyInts, change: Change) -> _Displays:
-        old = self.log.values_at(field)[at].astype(np.float64)
-        return self.with_values(field, at, _new_numbers(field, change, old))
-
-    def with_values(self, field: str, at: AnyInts, new: npt.NDArray[Any]) -> _Displays:
-        """The same with new values of a field in some rows; the history keeps its own."""
-        values = np.array(self.log.values_at(field))
-        values[at] = new
-        of: Of = "candidate" if self.is_of_items(field) else "event"
-        column = Column(of, values, self.log.columns[field].texts)
-        log = dataclasses.replace(self.log, columns={**self.log.columns, field: column})
-        return dataclasses.replace(self, log=log)
-
-    def without(self, codes: AnyInts) -> _Displays:
-        log, kept = self.log, np.ones(self.log.n_candidates, np.bool_)
-        kept[self.shown] = ~np.isin(self.items, codes)
-        sizes = np.add.reduceat(kept, log.display_offsets[:-1], dtype=np.int64)
-        if empty := int((sizes == 0).sum()):
-            raise ConfigError(
-                f"{empty} of {log.n_sessions} displays would lose their last item, each must keep "
-                "one: drop fewer items, or leave these displays out of the log"
-            )
-        offsets = np.append(0, np.cumsum(sizes)).astype(np.int32)
-        picked = log.picked(candidate=np.flatnonzero(kept))
-        log = dataclasses.replace(log, display_offsets=offsets, **picked)
-        shown = (np.cumsum(kept) - 1)[self.shown[kept[self.shown]]]
-        return dataclasses.replace(self, log=log, shown=shown)
-
-    def scores(self, model: ChoiceModel) -> tuple[Float64Array, Float64Array]:
-        """Probabilities of the displays' candidates, and of no click there, (n_shown,) each."""
-        parts = model.predict_parts(self.log, "all", self.progress)
-        columns = [part.select("probability", "no_click_probability") for part in parts]
-        chances, none = pl.concat(columns)[self.shown].cast(pl.Float64).to_numpy().T
-        return chances, none
-
-    def log_odds(
-        self, model: ChoiceModel, field: str, chosen: BoolArray, change: Change
-    ) -> Float64Array:
-        """The log-odds of each chosen candidate, one changed at a time, (n_chosen,); infinite
-        for probabilities 0 and 1."""
-        rows, of_items = self.rows_of(field), self.is_of_items(field)
-        if not of_items:
-            chances, none = self.with_numbers(field, rows, change).scores(model)
-        at = np.flatnonzero(chosen)
-        ranks, found = _ranks(self.display[at]), np.empty(len(at))
-        for rank in range(int(ranks.max(initial=-1)) + 1):
-            one = at[ranks == rank]
-            if of_items:
-                chances, none = self.with_numbers(field, rows[one], change).scores(model)
-            others = np.array(chances)
-            others[one] = 0.0
-            others = np.bincount(self.display, others)[self.display[one]]
-            with np.errstate(divide="ignore"):
-                found[ranks == rank] = np.log(chances[one]) - np.log(others + none[one])
-        return found
-
-    def shares(self, model: ChoiceModel) -> sparse.csr_array:
-        """Sums of probabilities, (n_users, n_items + 1), those of no click last."""
-        chances, none = self.scores(model)
-        first = np.flatnonzero(np.diff(self.display, prepend=-1))
-        groups = np.append(self.items, np.full(len(first), self.log.n_items))
-        at = np.append(np.arange(len(chances)), first)
-        return self.sums(np.append(chances, none[first]), groups, at)
-
-    def finite_sums(
-        self, values: Sequence[Float64Array], chosen: BoolArray, groups: AnyInts
-    ) -> list[sparse.csr_array]:
-        """`sums` of values of the chosen candidates, (n_chosen,) each, and their number, where
-        all are finite."""
-        kept = np.isfinite(values).all(axis=0)
-        at = np.flatnonzero(chosen)[kept]
-        return [self.sums(one[kept], groups[at], at) for one in (*values, np.ones(kept.shape))]
-
-    def sums(self, values: Float64Array, groups: AnyInts, at: AnyInts) -> sparse.csr_array:
-        """Sums by user and group, (n_users, n_items + 1), of values (n,) of the candidates `at`,
-        times the weights of their displays."""
-        display = self.display[at]
-        place, values = (self.users[display], groups), values * self.weights[display]
-        shape = self.users.max() + 1, self.log.n_items + 1
-        return sparse.coo_array((values, place), shape).tocsr()
-
-    def drawn(self, sums_of: Callable[[ChoiceModel], list[sparse.csr_array]]) -> list[Float64Array]:
-        """Sums that are made of a model, (n_users, ·), and the number of displays: of all users,
-        then of each draw, (1 + draws, ·)."""
-        counts, rows = np.bincount(self.users, self.weights), []
-        of_each = -(-DRAWS // max(len(self.refits), 1))
-        for number, model in enumerate([self.model, *self.refits]):
-            sums = [*sums_of(model), sparse.csr_array(counts[:, None])]
-            weights = [] if number else [np.ones((1, len(counts)))]
-            if number or not self.refits:
-                weights += draw_users(len(counts), of_each, number)
-            rows += [one @ sparse.hstack(sums, "csr") for one in weights]
-        ends = np.cumsum([part.shape[1] for part in sums[:-1]])
-        return np.split(np.concatenate(rows), ends, axis=1)
-
-
-def _displays(
-    model: ChoiceModel,
-    log: SessionLog,
-    split: SplitName,
-    refits: Sequence[ChoiceModel],
-    progress: Progress | None,
-) -> _Displays:
-    require_type("refits", refits, Sequence)
-    for one in (model, *refits):
-        require_type("model", one, ChoiceModel)
-    seen = model.seen_users(log, split)
-    if seen.n_leaked:
-        # the changed log is another log: nothing would be left out of the counts of training
-        raise ConfigError(
-            f"users that did not train are required, {seen.n_leaked:,} of {seen.n_users:,} users "
-            f"of split '{split}' of log '{log.name}' trained the model: take split 'test' of a log "
-            "that is split as for training"
-        )
-    _, events = pick_rows(log.session_offsets, log.sessions_in(split))
-    lengths = log.event_number[events].astype(np.int64) + 1
-    before = np.append(0, np.cumsum(np.diff(log.display_offsets)))
-    size = int((before[events + 1] - before[events + 1 - lengths]).sum())
-    if not 0 < size <= MOST_CANDIDATES:
-        raise LogFormatError(
-            f"split '{split}' of log '{log.name}' has {size} candidates in its displays, each with "
-            f"those before it in its session, 1 to {MOST_CANDIDATES} are required: choose another "
-            "split, or fewer sessions"
-        )
-    ends = np.cumsum(lengths)
-    rows = np.arange(ends[-1]) + np.repeat(events + 1 - ends, lengths)
-    display_offsets, candidates = pick_rows(log.display_offsets, rows)
-    session = log.session_of_event[events]
-    picked = log.picked(session=session, event=rows, candidate=candidates)
-    picked["split"][:] = TEST
-    picked["choices"][ends - 1] = 0
-    own = dataclasses.replace(
-        log,
-        session_offsets=np.append(0, ends).astype(np.int32),
-        display_offsets=display_offsets,
-        actions=log.actions and log.actions.picked(*pick_rows(log.actions.offsets, rows)),
-        **picked,
-    )
-    _, shown = pick_rows(display_offsets, ends.astype(np.int32) - 1)
-    folds = len(members_of(model)) if not refits else 0
-    return _Displays(model, own, shown, refits or members_of(model), progress, folds)
-
-
-def _new_numbers(field: str, change: Change, old: Float64Array) -> Float64Array:
-    if not callable(change):
-        raise ConfigError(
-            f"the change of field '{field}' is {as_given(change)}, a function of its values is "
-            "required: lambda x: .9 * x"
-        )
-    try:
-        new = np.broadcast_to(np.asarray(change(old), np.float64), old.shape)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"the change of field '{field}' does not make numbers of its {len(old)} values "
-            f"({error}): give a function of an array, lambda x: .9 * x"
-        ) from error
-    wrong = ~(np.abs(new) <= MOST_NUMBER)
-    if wrong.any():
-        raise ConfigError(
-            f"the change of field '{field}' makes {new[wrong][0]:g} of {old[wrong][0]:g} (one of "
-            f"{wrong.sum()} such values), a finite number is required: correct the function (the "
-            f"largest number is {MOST_NUMBER:g})"
-        )
-    return new
-
-
-def _ranks(groups: AnyInts) -> AnyInts:
-    """Place of each entry among those of its group, from 0; groups ascend."""
-    return np.arange(len(groups)) - np.searchsorted(groups, groups)
-
-
 def _require_step(step: float) -> None:
     if isinstance(step, bool) or not (isinstance(step, int | float) and 0 < step < 1):
         raise ConfigError(f"step is {as_given(step)}, a number between 0 and 1 is required: try .1")
@@ -621,7 +345,7 @@ def is_own_logit(model: ChoiceModel, log: SessionLog) -> TypeGuard[ConditionalLo
 
 
 def _delta_figures(
-    found: Coefficients, displays: _Displays, codes: AnyInts, fields: tuple[str, str]
+    found: Coefficients, displays: Displays, codes: AnyInts, fields: tuple[str, str]
 ) -> dict[str, Any]:
     """The marginal utilities of a field and a price and their ratio, with 95 % intervals by the
     delta method, over all candidates of `codes`, then by code."""
@@ -659,30 +383,3 @@ def _worth_frame(items: list[str | None], figures: Mapping[str, Any]) -> pl.Data
     paid = (pl.col("by_price") < 0) & (pl.col("by_price_high") < 0).fill_null(True)
     worth = pl.when(paid).then(pl.col("^worth.*$"))
     return frame.with_columns(worth.name.keep())
-
-
-def _widened(draws: Float64Array, folds: int) -> Float64Array:
-    """The draws of each fold's fit about the mean of all, with the model's error drawn anew, from
-    Student's t of the `jackknife_error`."""
-    if not folds:
-        return draws
-    by_fold = draws.reshape(folds, -1, *draws.shape[1:])
-    centres = by_fold.mean(1, keepdims=True)
-    error = jackknife_error(centres, folds)
-    n = len(draws)
-    # equally likely values of t, in an order that knows no fold
-    equally = stdtrit(folds - 1, (np.arange(n) + 0.5) / n)
-    drawn = equally[np.random.default_rng(0).permutation(n)].reshape(n, *[1] * (draws.ndim - 1))
-    return np.asarray((by_fold - centres).reshape(draws.shape) + centres.mean(0) + error * drawn)
-
-
-def _figures(drawn: Mapping[str, Float64Array], folds: int = 0) -> dict[str, Any]:
-    """Figures, the first rows, and the ends of their intervals by the others; null where these do
-    not differ. folds: of whose fits the draws are, in this order; 0: of other refits."""
-    columns = dict[str, Any]()
-    for name, values in drawn.items():
-        low, high = percentile_interval(_widened(values[1:], folds))
-        alike = high - low <= NO_WIDTH * np.abs(values[0])
-        ends = [pl.Series(np.where(alike, np.nan, end)).fill_nan(None) for end in (low, high)]
-        columns |= {name: values[0], f"{name}_low": ends[0], f"{name}_high": ends[1]}
-    return columns

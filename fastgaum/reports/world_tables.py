@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from fastgaum.policies.evaluation import Recommendation
 from fastgaum.reports.table import (
@@ -24,10 +24,10 @@ def fidelity_block(report: Json) -> Block:
         "the log"
     )
     rows = tuple(
-        (one["name"], one["unit"], *(column.text(one) for column in _sides(one["unit"])))
+        (one["name"], one["unit"], *(column.text(one) for column in sides_of(one["unit"])))
         for one in report["statistics"]
     )
-    heads = ("statistic", "unit", *(column.title for column in _sides("%")))
+    heads = ("statistic", "unit", *(column.title for column in sides_of("%")))
     bold = frozenset((i, 6) for i, one in enumerate(report["statistics"]) if differs(one))
     return Block(title, heads, rows, tuple(_fidelity_notes(report)), bold)
 
@@ -37,47 +37,14 @@ def fidelity_markdown(report: Json) -> str:
     return block_to_markdown(fidelity_block(report))
 
 
-def fidelity_summary(reports: Sequence[Json]) -> str:
-    """Several reports as a markdown table, a column by log."""
-    by_log = [{one["name"]: one for one in report["statistics"]} for report in reports]
-    # the longest names all, in their order
-    names = list(dict.fromkeys(name for one in sorted(by_log, key=len)[::-1] for name in one))
-
-    def cell(one: Json) -> str:
-        logged, _, simulated, _, _, ends = (column.text(one) for column in _sides(one["unit"]))
-        return f"{logged} → {simulated} ({ends})"
-
-    rows = [(name, *(cell(one[name]) if name in one else "" for one in by_log)) for name in names]
-    bold = frozenset(
-        (i, j + 1)
-        for i, name in enumerate(names)
-        for j, one in enumerate(by_log)
-        if name in one and differs(one[name])
-    )
-    rows.append(
-        ("calibration error, % (world's own)", *(_ece(report["calibration"]) for report in reports))
-    )
-    notes = [
-        "logged → simulated (95 % interval of the difference); bold: it leaves out 0",
-        *(
-            f"{report['log']['name']}, {report['split']} split: {report['events']} events of "
-            f"{report['users']} users, each session replayed {report['replicas']} times"
-            for report in reports
-        ),
-    ]
-    logs = (report["log"]["name"] for report in reports)
-    return block_to_markdown(
-        Block("Log → world", ("statistic", *logs), tuple(rows), tuple(notes), bold)
-    )
-
-
 def differs(one: Json) -> bool:
     """Whether the interval of a statistic's difference leaves out 0."""
     low, high = one["difference_ci"]
     return low is not None and high is not None and not low <= 0 <= high
 
 
-def _sides(unit: str) -> tuple[TableColumn, ...]:
+def sides_of(unit: str) -> tuple[TableColumn, ...]:
+    """Columns of a statistic: logged, simulated and their difference, each with its interval."""
     digits, factor = DIGITS[unit], 100 if unit == "%" else 1
     return tuple(
         TableColumn(title, key, digits, factor, signed=side == "difference", none="-")
@@ -86,7 +53,8 @@ def _sides(unit: str) -> tuple[TableColumn, ...]:
     )
 
 
-def _ece(calibration: Json) -> str:
+def ece_text(calibration: Json) -> str:
+    """The model's calibration error, and in brackets that of the world's own sessions."""
     low, middle, high = calibration["ece_simulated"]
     return (
         f"{100 * calibration['ece']:.1f} ({100 * middle:.1f}, {100 * low:.1f} to {100 * high:.1f})"
@@ -123,7 +91,7 @@ def _fidelity_notes(report: Json) -> Iterator[str]:
     yield (
         "on logged histories the model's distribution has a mean entropy of "
         f"{num(calibration['entropy'], 3)} nats, which is what"
-        f" surprise is where it is calibrated; calibration error {_ece(calibration)} %, in "
+        f" surprise is where it is calibrated; calibration error {ece_text(calibration)} %, in "
         "brackets that of the world's own sessions"
     )
     if report["new_items"]:

@@ -282,43 +282,42 @@ def test_saves_take_their_share_of_the_time_at_most(
 
 
 @pytest.mark.parametrize("folds", [0, 2])
-def test_the_comparison_goes_on_where_it_was(
+def test_a_run_that_compares_settings_goes_on(
     folds: int, log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run keeps what it compared, and a setting that was left behind is not fitted again. Trials
-    show no batch to the observer: the signal comes in the middle of their epochs."""
+    """Stopped in its comparison, which begins again, and in the rounds of each fit, before which it
+    does not. Only the last fit shows its batches to an observer: the signal comes in an epoch."""
     three = {f"dropout {rate}": LogSetting({"dropout": rate}) for rate in (0.1, 0.3, 0.5)}
     monkeypatch.setattr("fastgaum.models.portfolio.PORTFOLIO", three)
     monkeypatch.setattr("fastgaum.models.portfolio.SHORT_VISITS", 0)
     monkeypatch.setattr("fastgaum.models.portfolio.FEWEST_EPOCHS", 2)
+    monkeypatch.setattr(checkpoint, "SHARE", 1e9)
     changes = {"search": ["dropout"], "folds": folds, "batch_sessions": 32}
-    config = config_of("fastgaum", epochs=1, **changes)
+    config = config_of("fastgaum", epochs=2, **changes)
+    epoch, epochs = Trainer._epoch, list[str]()
+    stop_in = 0
+
+    def counted(trainer: Trainer, step: Any) -> Any:
+        epochs.append(trainer.at.phase)
+        if len(epochs) == stop_in:
+            raise Interrupted(signal.SIGINT)
+        return epoch(trainer, step)
+
+    monkeypatch.setattr(Trainer, "_epoch", counted)
     run(config, log, tmp_path / "whole")
     compared = open_run(tmp_path / "whole").machine["compared"]
     assert [one["name"] for one in compared] == list(three)
     assert sorted(one["rung"] for one in compared) == ([0, 1, 1] if folds else [0, 0, 0])
     assert [one["rung"] for one in compared if one["chosen"]] == [max(folds - 1, 0)]
-    epoch = Trainer._epoch
-    # three settings of two epochs each, with folds two of them once more
-    for stop_in, done in ((1, 0), (5, 2), (8 if folds else 7, 3)):
-        epochs: list[int] = []
-
-        def counted(
-            trainer: Trainer, step: Any, epochs: list[int] = epochs, n: int = stop_in
-        ) -> Any:
-            epochs.append(1)
-            if len(epochs) == n:
-                raise Interrupted(signal.SIGINT)
-            return epoch(trainer, step)
-
-        monkeypatch.setattr(Trainer, "_epoch", counted)
-        folder = tmp_path / f"{stop_in}"
+    rounds = [place for place, phase in enumerate(epochs, start=1) if phase == "rounds"]
+    assert len(rounds) == 2 * max(folds, 1)
+    for stop_in in (1, 5, *rounds):
+        folder, epochs[:] = tmp_path / f"{stop_in}", []
         with pytest.raises(Interrupted):
             train_run(UserModel(config, device="cpu"), log, folder)
-        monkeypatch.setattr(Trainer, "_epoch", epoch)
-        assert [path.name for path in folder.iterdir()] == ["resume.safetensors"]
         kept = run_checkpoint(folder)
         assert kept is not None
-        assert len(kept.tried) == done
+        in_rounds, stop_in = stop_in in rounds, 0
+        assert len(kept.compared) == (3 if in_rounds else 0)
         resume(config, log, folder)
         check_same(tmp_path / "whole", folder)

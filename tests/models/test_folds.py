@@ -31,8 +31,9 @@ from fastgaum.logs.log import TEST, TRAIN, VALIDATION, SessionLog
 from fastgaum.logs.splits import resplit
 from fastgaum.models import choice_model, model_file
 from fastgaum.models.fit_data import PreparedLog
+from fastgaum.models.folds import member_config
 from fastgaum.models.run_folder import run_checkpoint, train_run
-from fastgaum.models.user_model import UserModel, member_config, members_of
+from fastgaum.models.user_model import UserModel, members_of
 from fastgaum.nets.regularisers import ChoiceDistribution, sample_candidates
 from fastgaum.state_file import State, load_state, save_state
 from tests.builders import log_of, put, random_log, with_fields

@@ -28,8 +28,9 @@ from fastgaum.game.processes import Processes
 from fastgaum.logs.log import SessionLog
 from fastgaum.models import portfolio
 from fastgaum.models.fit_data import PreparedLog
+from fastgaum.models.folds import member_config
 from fastgaum.models.portfolio import Halving, budget_of, settings_of, short_epochs
-from fastgaum.models.user_model import IN_MEMORY_BYTES, UserModel, member_config
+from fastgaum.models.user_model import IN_MEMORY_BYTES, UserModel
 from fastgaum.presets import FOLDS_BELOW, LARGE_DISPLAYS, MANY_CANDIDATES, PORTFOLIO, LogSetting
 from tests.builders import log_of, put, random_log
 from tests.models.test_folds import nll_of, sessions_of
@@ -49,11 +50,9 @@ class Losses:
         return self.of[name] - fold / 1000
 
 
-def compared(
-    losses: Losses, folds: int, tried: list[TriedSetting] | None = None
-) -> dict[str, TriedSetting]:
+def compared(losses: Losses, folds: int) -> dict[str, TriedSetting]:
     """What a comparison finds, by name; without folds short fits have 4 epochs."""
-    found = Halving(tuple(losses.of), folds, 4).run(losses, [] if tried is None else tried)
+    found = Halving(tuple(losses.of), folds, 4).run(losses)
     assert [one.name for one in found] == list(losses.of)
     return {one.name: one for one in found}
 
@@ -106,24 +105,6 @@ def test_the_first_of_equals_is_taken(folds: int) -> None:
     assert [name for name, one in found.items() if one.rung] == list("abc" if folds else "")
 
 
-@pytest.mark.parametrize("folds", [0, 3])
-def test_a_comparison_goes_on_from_what_was_tried(folds: int) -> None:
-    """Wherever it was stopped, no fit comes twice."""
-    losses, tried = Losses(FIVE), list[TriedSetting]()
-    wanted = compared(losses, folds, tried)
-    assert [(one.name, one.rung) for one in tried] == [
-        (name, fold) for name, fold, _ in losses.calls
-    ]
-    for done in range(len(tried) + 1):
-        again, kept = Losses(FIVE), tried[:done]
-        found = compared(again, folds, kept)
-        assert again.calls == losses.calls[done:]
-        facts = [(one.name, one.val_loss, one.rung) for one in kept]
-        assert facts == [(one.name, one.val_loss, one.rung) for one in tried]
-        for name, one in found.items():
-            assert (one.val_loss, one.rung) == (wanted[name].val_loss, wanted[name].rung)
-
-
 @pytest.mark.parametrize("folds", [0, 2, 5])
 def test_a_setting_that_diverged_is_last_and_has_no_loss(folds: int) -> None:
     """On the first fold, or on a later one."""
@@ -135,7 +116,7 @@ def test_a_setting_that_diverged_is_last_and_has_no_loss(folds: int) -> None:
     def later(name: str, fold: int, epochs: int | None) -> float:
         return worst if name == "a" and fold == max(min(folds, 3) - 1, 0) else 0.5
 
-    ends = Halving(("a", "b"), folds, 4).run(later, [])
+    ends = Halving(("a", "b"), folds, 4).run(later)
     facts = trials_as_facts(ends)
     assert [one["val_loss"] for one in facts] == [None, 0.5]
     assert [one["chosen"] for one in facts] == [False, True]
@@ -151,7 +132,7 @@ def test_a_budget_says_how_many_settings_are_compared(folds: int) -> None:
     for n in range(1, len(names) + 1):
         losses = Losses(dict.fromkeys(names[:n], 0.5))
         halving = Halving(names[:n], folds, 4)
-        halving.run(losses, [])
+        halving.run(losses)
         assert halving.cost() == pytest.approx(len(losses.calls) / folds if n > 1 else 0)
         assert Halving(names, folds, 4).within(halving.cost() + 1e-9).names == names[:n]
     assert Halving(names, folds, 4).within(1e-9).names == ("a",)

@@ -18,7 +18,8 @@ from fastgaum.errors import ConfigError, FeatureMismatchError
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import Column, SessionLog
-from fastgaum.models.user_model import UserModel, take_weights
+from fastgaum.models.start import take_weights
+from fastgaum.models.user_model import UserModel
 from fastgaum.nets.networks import Networks, context_sizes, log_rates
 from tests.builders import put, random_log
 from tests.logs.test_context import navigation

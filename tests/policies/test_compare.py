@@ -13,7 +13,6 @@ from fastgaum.policies.evaluation import (
     ComparisonPlan,
     Earned,
     compare_policies,
-    gap_closed,
     lower_bound_of,
     recommend,
 )
@@ -97,13 +96,3 @@ def test_a_plan_is_recommended_where_its_lead_is_sure_in_all_members() -> None:
     assert recommend({"greedy": greedy, "sure": sure}, 0 * members) is None
     with pytest.raises(ConfigError, match="judge greedy too"):
         recommend({"sure": sure}, members)
-
-
-def test_the_gap_closed_is_0_for_chance_and_1_for_the_best() -> None:
-    chance, best = np.array([8.0, 8.2, 7.9]), np.array([12.0, 12.4, 11.9])
-    assert gap_closed(chance, chance, best).tolist() == [0, 0, 0]
-    assert gap_closed(best, chance, best).tolist() == [1, 1, 1]
-    assert gap_closed(chance - 1, chance, best) == pytest.approx([-1 / 4, -1 / 4.2, -1 / 4])
-    # the best may be no better than chance
-    assert np.isnan(gap_closed(best, chance, chance + np.array([1.0, -0.5, 0.2]))).all()
-    assert np.isnan(gap_closed(best[:1], chance[:1], chance[:1])).all()

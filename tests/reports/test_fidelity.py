@@ -14,6 +14,7 @@ import pytest
 
 from fastgaum.arrays import IntArray
 from fastgaum.baselines.registry import make_model
+from fastgaum.bench.excerpts import fidelity_summary
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.features.training_order import folds_of, with_fold
 from fastgaum.logs.cut import slice_sessions
@@ -30,7 +31,6 @@ from fastgaum.reports.world_tables import (
     differs,
     fidelity_block,
     fidelity_markdown,
-    fidelity_summary,
 )
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.replay import replay

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fastgaum.bench.excerpts import draw_leads
 from fastgaum.errors import ConfigError, OutputError
 from fastgaum.reports import charts, plots
 from fastgaum.reports.plots import COLOURS
@@ -63,8 +64,8 @@ def test_leads_over_the_linear_model_share_a_scale(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="figures: install fastgaum[plots]")
     result, models = table(4), ["model-1", "model-3"]
     with pytest.raises(ConfigError, match=r"does not compare model-0 \(yelp\), .* with logit"):
-        charts.draw_leads(result, tmp_path / "t.svg", ["model-0"])
-    charts.draw_leads(result, tmp_path / "t.svg", models)
+        draw_leads(result, tmp_path / "t.svg", ["model-0"])
+    draw_leads(result, tmp_path / "t.svg", models)
     shown = texts_of(tmp_path / "t.svg")
     assert {*models, "yelp", "sample", "linear model (logit)"} <= shown
     assert "model-2" not in shown

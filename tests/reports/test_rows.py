@@ -69,9 +69,7 @@ def cell_of(
     plan = GridPlan(["logit"], len(runs[0]), resplits=range(1, len(runs) + 1))
     events = events_of(users, weights)
     about = {"floors": {"random": RANDOM}, **facts}
-    return next(
-        cells_of(row, "world", plan, events, about, compare_rows([row], events, about)[0][0])
-    )
+    return next(cells_of(row, "world", plan, events, about, compare_rows([row], events, about)[0]))
 
 
 def compared(
@@ -79,13 +77,12 @@ def compared(
     floor: float = 50.0,
     others: tuple[float | None, ...] = (),
     published: tuple[float, ...] = (),
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """What is said of prec@1 of each row, and of the data set."""
+) -> list[dict[str, Any]]:
+    """What is said of prec@1 of each row."""
     rivals = [{"model": "theirs", "prec1": one, "prec2": one, "nll": None} for one in others]
     facts = {"floors": {"random": {"1": floor, "2": floor}}, "others": rivals}
     facts["published_models"] = [{"model": "XGBoost", "mean": one, "nll": 0.5} for one in published]
-    parts, summary = compare_rows(rows, EVENTS, facts)
-    return [part["prec1"] for part in parts], summary["1"]
+    return [part["prec1"] for part in compare_rows(rows, EVENTS, facts)]
 
 
 def test_pooled_interval_is_a_bootstrap_over_seeds_and_users_with_their_events_of_all_splits() -> (
@@ -193,11 +190,10 @@ HALF = np.where(np.arange(40) % 2, 100.0, 0.0)
 
 
 def test_the_best_is_compared_with_the_runner_up_and_others_with_the_best() -> None:
-    parts, column = compared([*row("logit", HALF), *row("dfm", GOOD), *row("iknn", BAD)])
+    parts = compared([*row("logit", HALF), *row("dfm", GOOD), *row("iknn", BAD)])
     assert [part["vs_best_other"]["model"] for part in parts] == ["dfm", "logit", "dfm"]
     assert [part["vs_best_other"]["diff"] for part in parts] == [-50, 50, -100]
     assert [part["bold"] for part in parts] == [False, True, False]
-    assert (column["best"]["model"], column["best"]["bold"], column["ours"]) == ("dfm", True, None)
     expected = paired_difference(GOOD, HALF, np.array(USERS))
     assert parts[1]["vs_best_other"]["ci"] == [expected.low, expected.high]
     assert [part.get("vs_logit", {}).get("diff") for part in parts] == [None, 50, -50]
@@ -207,7 +203,7 @@ def test_the_interval_must_exclude_zero() -> None:
     """One event in forty better is no more than chance."""
     better = HALF.copy()
     better[0] = 100.0
-    parts, _ = compared([*row("logit", HALF), *row("dfm", better)])
+    parts = compared([*row("logit", HALF), *row("dfm", better)])
     assert parts[1]["vs_best_other"]["diff"] == pytest.approx(2.5)
     assert parts[1]["vs_best_other"]["ci"][0] <= 0
     assert not any(part["bold"] for part in parts)
@@ -218,7 +214,7 @@ def test_the_best_must_be_ahead_of_the_third_too() -> None:
     best = np.where(np.arange(40) < 24, 100.0, 0.0)
     second = np.where((np.arange(40) < 24) & (np.arange(40) % 4 > 0), 100.0, 0.0)
     third = np.where(np.arange(40) >= 23, 100.0, 0.0)
-    parts, _ = compared([*row("a", best), *row("b", second), *row("c", third)])
+    parts = compared([*row("a", best), *row("b", second), *row("c", third)])
     assert parts[0]["vs_best_other"]["model"] == "b"
     assert parts[0]["vs_best_other"]["ci"][0] > 0
     assert not parts[0]["bold"]
@@ -227,23 +223,20 @@ def test_the_best_must_be_ahead_of_the_third_too() -> None:
 def test_what_is_below_another_figure_of_its_column_is_not_bold() -> None:
     rows = [*row("logit", HALF), *row("dfm", BAD)]
     for floor, others, bold in ((np.nan, (None, 50.0), True), (51.0, (), False), (0, (51,), False)):
-        assert compared(rows, floor, others)[0][0]["bold"] == bold
+        assert compared(rows, floor, others)[0]["bold"] == bold
     for mean, bold in ((50.0, True), (50.1, False)):
-        assert compared(rows, published=(mean,))[0][0]["bold"] == bold
+        assert compared(rows, published=(mean,))[0]["bold"] == bold
 
 
 def test_floors_are_never_bold() -> None:
-    parts, column = compared([*row("click-rate", GOOD), *row("logit", BAD)])
+    parts = compared([*row("click-rate", GOOD), *row("logit", BAD)])
     assert parts[0]["vs_best_other"]["ci"] == [100, 100]
     assert not any(part["bold"] for part in parts)
-    assert column["best"]["model"] == "click-rate"
 
 
 def test_the_other_head_of_a_model_is_no_rival_and_other_presets_are() -> None:
     heads = ("reward", "generator")
-    parts, column = compared(
-        [*row("fastgaum", GOOD, heads), *row("report", HALF), *row("logit", BAD)]
-    )
+    parts = compared([*row("fastgaum", GOOD, heads), *row("report", HALF), *row("logit", BAD)])
     assert [part["vs_best_other"]["model"] for part in parts] == [
         "report",
         "report",
@@ -251,22 +244,15 @@ def test_the_other_head_of_a_model_is_no_rival_and_other_presets_are() -> None:
         "fastgaum",
     ]
     assert parts[2]["vs_best_other"]["head"] == "reward"
-    assert column["ours"]["vs_best_other"] == parts[0]["vs_best_other"]
-    assert (column["ours"]["model"], column["ours"]["head"], column["ours"]["mean"]) == (
-        "fastgaum",
-        "reward",
-        100,
-    )
     assert [part["bold"] for part in parts] == [True, False, False, False]
 
 
 def test_a_model_alone() -> None:
-    parts, column = compared(row("fastgaum", GOOD, ("reward", "generator")))
+    parts = compared(row("fastgaum", GOOD, ("reward", "generator")))
     assert all(part == {"vs_best_other": None, "bold": False} for part in parts)
-    assert column["ours"]["vs_best_other"] is None
 
 
 def test_a_log_without_choices_has_no_best() -> None:
     nothing = np.full(40, np.nan)
-    parts, _ = compared([*row("a", nothing), *row("b", nothing)])
+    parts = compared([*row("a", nothing), *row("b", nothing)])
     assert not any(part["bold"] for part in parts)

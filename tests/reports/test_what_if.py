@@ -20,7 +20,7 @@ from fastgaum.logs.cut import slice_sessions
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.fit_data import bootstrap_of
 from fastgaum.models.user_model import members_of
-from fastgaum.reports.what_if import _widened
+from fastgaum.reports.changed_displays import _widened
 from tests.builders import put
 
 MODES = ("drive", "pt", "walk")
