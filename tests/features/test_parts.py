@@ -20,7 +20,7 @@ from fastgaum.logs.parts import slices_by_user
 from fastgaum.logs.store import StoredLog, save_parts
 from tests.logs.test_saved_log import rich_log
 
-CHOICES = SpaceChoices("bags", True, True, False, 4, True)
+CHOICES = SpaceChoices("bags", True, True, False, 4, True, True)
 
 
 def stored_log(folder: Path, log: SessionLog, parts: int) -> StoredLog:
