@@ -84,6 +84,14 @@ class TrainingValues:
         self.longest = max(self.longest, int(sizes[training].max(initial=0)))
         self.no_click |= bool((log.choices[training] == NO_CLICK).any())
 
+    def combine(self, other: TrainingValues) -> None:
+        """Note what another has noted."""
+        self.displays += other.displays
+        for name, named in self.named.items():
+            named |= other.named[name]
+        self.longest = max(self.longest, other.longest)
+        self.no_click |= other.no_click
+
     @property
     def items(self) -> LongArray:
         """Codes of the items that training displays."""

@@ -161,6 +161,11 @@ class ContextNumbers:
             self.moments.add(raw)
             self.kept.append(raw[:most])
 
+    def combine(self, other: ContextNumbers) -> None:
+        """Count and keep what another has."""
+        self.moments.combine(other.moments)
+        self.kept += other.kept
+
     def code(self, pieces: int, robust: bool) -> NumberCode:
         """How networks read them."""
         n = len(self.names)

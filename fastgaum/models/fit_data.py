@@ -153,7 +153,7 @@ class PreparedParts:
             robust=True,
             shared_rows=True,
         )
-        self.log, self.parts = stored, PartsOfLog(stored, choices, config.examination)
+        self.log, self.parts = stored, PartsOfLog(stored, choices, config.examination, processes)
         self.space = self.parts.space
         self._of_process = config.seed, processes.rank, processes.size
 
