@@ -9,7 +9,7 @@ import numpy as np
 
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import FeatureMismatchError
-from fastgaum.features.fields import ids_of_items, ids_of_places
+from fastgaum.features.fields import ids_of_context, ids_of_items, ids_of_places
 from fastgaum.features.item_vectors import VectorReader
 from fastgaum.features.number_columns import require_moderate
 from fastgaum.features.sessions import ActionBags, Selection
@@ -68,11 +68,11 @@ class CodedLog:
         """Write the ids of candidates, whose items have these space rows, (n_candidates,
         n_categorical)."""
         fields = self.space.categorical
-        ids[:, 0] = rows + np.int32(fields[0].start + 1)
+        ids[:, 0] = fields[0].ids(rows)
         for column, field in enumerate(fields):
             if field.is_column:
                 codes = self.log.values_at(field.name, part.candidates)
-                ids[:, column] = self.rows_of_codes[field.name][codes] + np.int32(field.start + 1)
+                ids[:, column] = field.ids(self.rows_of_codes[field.name][codes])
         columns, of_places = ids_of_places(fields, self.space.grid)
         if columns.stop:
             ids[:, columns] = of_places.take(part.places, 0, mode="clip")
@@ -87,8 +87,7 @@ class CodedLog:
 
     def context_ids(self, events: IntArray) -> IntArray:
         """Feature ids of the same fields; items have their own ids."""
-        starts = np.array([part.start + 1 for part in self.space.context], np.int32)
-        return self.context_rows(events) + starts
+        return ids_of_context(self.space.context, self.context_rows(events))
 
     def context_items(self, events: IntArray) -> IntArray:
         """Item codes of the fields that hold items, -1 for none, (n_events, ·)."""
@@ -129,7 +128,7 @@ class CodedLog:
         for part in space.categorical:
             if part.source == "item_field":
                 codes = self.log.columns[part.name].values[actions.items]
-                columns.append(self.rows_of_codes[part.name][codes] + np.int32(part.start + 1))
+                columns.append(part.ids(self.rows_of_codes[part.name][codes]))
         of_kind = Vocabulary(kinds.values).codes(actions.kind_names) + kinds.start + 1
         columns.append(of_kind[actions.kinds])
         return ActionBags(np.asarray(actions.offsets), np.stack(columns, 1).astype(np.int32))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +12,19 @@ import polars as pl
 
 from fastgaum.arrays import BoolArray, IntArray, LongArray
 from fastgaum.logs.context import ContextField, training_events
+from fastgaum.logs.hashes import hash_texts
 from fastgaum.logs.log import NO_CLICK, SessionLog
 from fastgaum.logs.vocabulary import MISSING, NO_CODE, Vocabulary
+
+OWN_ROWS, SHARED_ROWS = 1 << 18, 1 << 16
+"""items that have a row of tables of weights each, those displayed most, and rows that all other
+items share by hash (Weinberger et al., "Feature hashing", ICML 2009)"""
 
 
 @dataclass(frozen=True)
 class CategoricalField:
-    """A family of ids: `start` is its unknown row, `start + 1 + i` the i-th value."""
+    """A family of ids: `start` is its unknown row, `start + 1 + i` the i-th value, unless values
+    share rows."""
 
     name: str
     source: str
@@ -25,11 +32,26 @@ class CategoricalField:
     context_item, whose ids are the items' own; of an action action, or acted_item"""
     start: int
     values: pl.Series
+    rows: IntArray | None = None
+    """row of each value behind the unknown one, from 0, (n_values,); None: one each"""
 
-    @property
+    @cached_property
     def stop(self) -> int:
         """One past the field's last id."""
-        return self.start + 1 + len(self.values)
+        n_rows = len(self.values) if self.rows is None else int(self.rows.max(initial=-1)) + 1
+        return self.start + 1 + n_rows
+
+    def ids(self, codes: npt.NDArray[np.integer]) -> IntArray:
+        """Feature id of each value by its number, -1 for an unknown one; same shape."""
+        if self.rows is None:
+            return codes.astype(np.int32, copy=False) + np.int32(self.start + 1)
+        ids: IntArray = self._id_of_code[codes]
+        return ids
+
+    @cached_property
+    def _id_of_code(self) -> IntArray:
+        rows = np.arange(len(self.values)) if self.rows is None else self.rows
+        return (np.append(rows, -1) + self.start + 1).astype(np.int32)
 
     @property
     def is_column(self) -> bool:
@@ -62,6 +84,14 @@ class TrainingValues:
         self.longest = max(self.longest, int(sizes[training].max(initial=0)))
         self.no_click |= bool((log.choices[training] == NO_CLICK).any())
 
+    def combine(self, other: TrainingValues) -> None:
+        """Note what another has noted."""
+        self.displays += other.displays
+        for name, named in self.named.items():
+            named |= other.named[name]
+        self.longest = max(self.longest, other.longest)
+        self.no_click |= other.no_click
+
     @property
     def items(self) -> LongArray:
         """Codes of the items that training displays."""
@@ -69,12 +99,15 @@ class TrainingValues:
 
 
 def categorical_fields(
-    log: SessionLog, values: TrainingValues, places: bool
+    log: SessionLog, values: TrainingValues, places: bool, shared_rows: bool
 ) -> tuple[CategoricalField, ...]:
-    """The candidates' fields of ids. places: whether the place is a field."""
+    """The candidates' fields of ids. places: whether the place is a field; shared_rows: whether
+    items may share rows."""
     known_items = values.items
     every = len(known_items) == log.n_items
-    found = [("item", "item", log.item_ids if every else log.item_ids.gather(known_items))]
+    items = log.item_ids if every else log.item_ids.gather(known_items)
+    rows = share_rows(items, values.displays[known_items]) if shared_rows else None
+    found = [("item", "item", items)]
     for name, column in sorted(log.columns_of("item").items()):
         if column.texts is not None:
             of_items = _values_at(column.texts, column.values[known_items])
@@ -88,17 +121,33 @@ def categorical_fields(
         of_grid = (-(-longest // log.grid), min(longest, log.grid)) if log.grid else ()
         for name, n in zip(OF_PLACE, (longest, *of_grid), strict=False):
             found.append((name, name, pl.int_range(n, eager=True).cast(pl.String)))
-    return _numbered(found, 1)
+    return _numbered(found, 1, rows)
+
+
+def share_rows(items: pl.Series, displays: LongArray) -> IntArray | None:
+    """Row of each item in tables of weights, (n_items,), where they are more than OWN_ROWS +
+    SHARED_ROWS: the others share rows by hashes of their ids. None: one each."""
+    n_items = len(items)
+    if n_items <= OWN_ROWS + SHARED_ROWS:
+        return None
+    order = np.argsort(-displays, kind="stable")
+    rows = np.empty(n_items, np.int32)
+    rows[order[:OWN_ROWS]] = np.arange(OWN_ROWS)
+    others = order[OWN_ROWS:]
+    hashes = hash_texts(items.gather(others).cast(pl.String)) % np.uint64(SHARED_ROWS)
+    rows[others] = OWN_ROWS + hashes.astype(np.int32)
+    return rows
 
 
 def _numbered(
-    found: Sequence[tuple[str, str, pl.Series]], start: int
+    found: Sequence[tuple[str, str, pl.Series]], start: int, rows: IntArray | None = None
 ) -> tuple[CategoricalField, ...]:
-    """Fields of these names, sources and values, with ids from `start` on."""
+    """Fields of these names, sources and values, with ids from `start` on; rows: those of the
+    first."""
     fields = list[CategoricalField]()
     for name, source, values in found:
-        fields.append(CategoricalField(name, source, start, values))
-        start = fields[-1].stop
+        fields.append(CategoricalField(name, source, start, values, rows))
+        start, rows = fields[-1].stop, None
     return tuple(fields)
 
 
@@ -135,8 +184,17 @@ def context_fields(
     fields = {field.name: field for field in _numbered(own, categorical[-1].stop)}
     for one in found:
         if one.holds == "items":
-            fields[one.name] = CategoricalField(one.name, "context_item", items.start, items.values)
+            fields[one.name] = replace(items, name=one.name, source="context_item")
     return tuple(fields[one.name] for one in found if one.name in fields)
+
+
+def ids_of_context(fields: Sequence[CategoricalField], rows: IntArray) -> IntArray:
+    """Feature ids of the values of context fields by their numbers, -1 for an unknown one,
+    (n_events, n_fields)."""
+    ids = np.empty_like(rows)
+    for column, field in enumerate(fields):
+        ids[:, column] = field.ids(rows[:, column])
+    return ids
 
 
 def ids_elsewhere(
@@ -147,9 +205,9 @@ def ids_elsewhere(
     ids[0] = 0
     for field, other in zip(fields, others, strict=True):
         codes = Vocabulary(other.values).codes(field.values)
-        ids[field.start : field.stop] = np.append(
-            other.start, np.where(codes < 0, -1, codes + other.start + 1)
-        )
+        ids[field.start] = other.start
+        known = np.flatnonzero(codes >= 0)
+        ids[field.ids(known)] = other.ids(codes[known])
     return ids
 
 
@@ -185,5 +243,4 @@ def action_fields(
 def ids_of_items(items: CategoricalField, others: CategoricalField, texts: pl.Series) -> IntArray:
     """Feature id of each item, displayed or of actions alone; shape (n,)."""
     displayed, acted = (Vocabulary(part.values).codes(texts) for part in (items, others))
-    ids = np.where(displayed >= 0, displayed + items.start + 1, acted + others.start + 1)
-    return ids.astype(np.int32)
+    return np.where(displayed >= 0, items.ids(displayed), others.ids(acted))

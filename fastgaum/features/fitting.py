@@ -77,6 +77,7 @@ def fit_training(
     order: TrainingOrder | None = None,
     folds: int = 0,
     robust: bool = False,
+    shared_rows: bool = False,
 ) -> tuple[FeatureSpace, EncodedSessions]:
     """Count the training split of a log; return its space, and its training sessions as they are
     read.
@@ -94,6 +95,7 @@ def fit_training(
             counted and read; 0: none.
         robust: whether the log's own numbers are centred, scaled and bent by
             `number_code.made_robust`.
+        shared_rows: whether the items of a very large log share rows (`fields.share_rows`).
 
     Raises:
         ConfigError: protocol `views` on a log without view counts.
@@ -105,7 +107,9 @@ def fit_training(
     values.add(log)
     of_context.add(log)
     rates = place_rates(log) if examination else np.zeros(0, np.float32)
-    choices = SpaceChoices(protocol, relative_numbers, relations, towers, pieces, robust)
+    choices = SpaceChoices(
+        protocol, relative_numbers, relations, towers, pieces, robust, shared_rows
+    )
     blank = blank_space(log, values, choices, rates, of_context)
     counts = protocol != "identity"
     if order is None:
@@ -137,6 +141,7 @@ class SpaceChoices(NamedTuple):
     towers: bool
     pieces: int
     robust: bool
+    shared_rows: bool
 
 
 class ContextNumbers:
@@ -155,6 +160,11 @@ class ContextNumbers:
             raw = np.stack([log.values_at(name, training) for name in self.names], 1)
             self.moments.add(raw)
             self.kept.append(raw[:most])
+
+    def combine(self, other: ContextNumbers) -> None:
+        """Count and keep what another has."""
+        self.moments.combine(other.moments)
+        self.kept += other.kept
 
     def code(self, pieces: int, robust: bool) -> NumberCode:
         """How networks read them."""
@@ -183,7 +193,8 @@ def blank_space(
     if choices.relations and (why := left_out(log)):
         raise ConfigError(f"{why}: train with relations = false, or leave the setting out")
     no_user, none = np.zeros(0, np.uint64), np.zeros(0, np.float32)
-    categorical = categorical_fields(log, values, log.ordered and not len(rates))
+    places = log.ordered and not len(rates)
+    categorical = categorical_fields(log, values, places, choices.shared_rows)
     return FeatureSpace(
         protocol=choices.protocol,
         relative_numbers=choices.relative_numbers,

@@ -76,11 +76,20 @@ class PlaceCounts:
         training = training_events(log)
         choices = log.choices[training]
         found = (np.diff(log.display_offsets)[training], choices[choices >= 0])
-        n = max(int(found[0].max(initial=0)) + 1, len(self.sizes))
-        self.sizes, self.choices = (
-            np.append(former, np.zeros(n - len(former), np.int64)) + np.bincount(own, minlength=n)
-            for former, own in zip((self.sizes, self.choices), found, strict=True)
-        )
+        n = int(found[0].max(initial=0)) + 1
+        self._add(*(np.bincount(one, minlength=n) for one in found))
+
+    def combine(self, other: PlaceCounts) -> None:
+        """Count what another has counted."""
+        self._add(other.sizes, other.choices)
+
+    def _add(self, sizes: LongArray, choices: LongArray) -> None:
+        n = max(len(sizes), len(self.sizes))
+
+        def add(former: LongArray, more: LongArray) -> LongArray:
+            return np.pad(former, (0, n - len(former))) + np.pad(more, (0, n - len(more)))
+
+        self.sizes, self.choices = add(self.sizes, sizes), add(self.choices, choices)
 
     def rates(self) -> FloatArray:
         """As `place_rates`."""

@@ -8,13 +8,14 @@ size of the whole log: no user reads its own choices, as in blocks of a log in m
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from fastgaum.errors import LogFormatError
+from fastgaum.errors import FastgaumError, LogFormatError
 from fastgaum.features.coded_log import CodedLog
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fields import TrainingValues
@@ -49,26 +50,69 @@ CONTEXT_EVENTS = 200_000
 """training events whose numbers of context say where these are cut"""
 
 
+_T = TypeVar("_T")
+
+
+class Peers(Protocol):
+    """Processes that count a log together."""
+
+    @property
+    def rank(self) -> int:
+        """Number of this one, from 0."""
+
+    @property
+    def size(self) -> int:
+        """How many they are."""
+
+    def gather(self, value: _T) -> list[_T]:
+        """Every process's value, in order of rank; the same in all of them."""
+
+
+class _Noted:
+    """What a first pass notes of parts."""
+
+    def __init__(self, log: SessionLog) -> None:
+        """Begin with nothing. log: any part."""
+        self.values, self.of_context, self.places = (
+            TrainingValues(log),
+            ContextNumbers(log),
+            PlaceCounts(),
+        )
+        self.users, self.trained = dict[int, Hashes](), list[Hashes]()
+
+    def add(self, number: int, part: SessionLog, n_kept: int, places: bool) -> None:
+        self.values.add(part)
+        self.of_context.add(part, n_kept)
+        self.users[number] = np.unique(part.user_hashes)
+        self.trained.append(np.unique(part.user_hashes[part.sessions_in("train")]))
+        if places:
+            self.places.add(part)
+
+    def combine(self, other: _Noted) -> None:
+        self.values.combine(other.values)
+        self.of_context.combine(other.of_context)
+        self.places.combine(other.places)
+        self.users |= other.users
+        self.trained += other.trained
+
+
 class PartsOfLog:
     """A log in parts under one feature space."""
 
-    def __init__(self, stored: StoredLog, choices: SpaceChoices, examination: bool) -> None:
-        """Count the training split: two passes over the parts. Raises LogFormatError for a damaged
-        part, and as `fit_training`."""
-        self.stored, self.choices = stored, choices
-        numbers = range(stored.n_parts)
+    def __init__(
+        self, stored: StoredLog, choices: SpaceChoices, examination: bool, peers: Peers
+    ) -> None:
+        """Count the training split: two passes over the parts, of which each process reads whole
+        groups. Raises LogFormatError for a damaged part, in all processes, and as
+        `fit_training`."""
+        self.stored, self.choices, self._peers = stored, choices, peers
+        self.n_groups = min(GROUPS, stored.n_parts)
         first = stored.first
-        values, of_context, places = TrainingValues(first), ContextNumbers(first), PlaceCounts()
-        users, trained = list[Hashes](), list[Hashes]()
-        n_kept = -(-CONTEXT_EVENTS // stored.n_parts)
-        for part in map(self._read, numbers):
-            values.add(part)
-            of_context.add(part, n_kept)
-            users.append(np.unique(part.user_hashes))
-            trained.append(np.unique(part.user_hashes[part.sessions_in("train")]))
-            if examination and stored.ordered:
-                places.add(part)
-        blank = blank_space(first, values, choices, places.rates(), of_context)
+        noted, *others = self._gathered(lambda: self._noted(examination and stored.ordered))
+        for other in others:
+            noted.combine(other)
+        blank = blank_space(first, noted.values, choices, noted.places.rates(), noted.of_context)
+        users = [noted.users[number] for number in range(stored.n_parts)]
         if (shared := find_shared(users)) is not None:
             raise LogFormatError(
                 f"parts {shared[0]} and {shared[1]} of the log hold the same user, a part holds "
@@ -77,25 +121,60 @@ class PartsOfLog:
         blank = dataclasses.replace(
             blank,
             fingerprint=stored.fingerprint,
-            trained=TrainedUsers(np.unique(np.concatenate(trained)), np.zeros(0, np.uint64)),
+            trained=TrainedUsers(np.unique(np.concatenate(noted.trained)), np.zeros(0, np.uint64)),
         )
         self.coded = CodedLog(blank, first)
-        space = with_displays(blank, self.coded, values)
-        relations, counts = choices.relations, choices.protocol != "identity"
-        n_groups = min(GROUPS, stored.n_parts)
-        each = [
-            StatisticsCounter(self.coded, space, relations, counts, n_groups)
-            for _ in range(n_groups)
+        space = with_displays(blank, self.coded, noted.values)
+        counted: dict[int, dict[str, Any]] = {}
+        for found in self._gathered(lambda: self._counted(space)):
+            counted |= found
+        self._of_groups = [
+            dataclasses.replace(space, **counted[group]) for group in range(self.n_groups)
         ]
-        for number in numbers:
-            part = self._read(number)
-            each[number % GROUPS].add(part.sessions_in("train"), self.coded.of_part(part))
-        self._of_groups = [counter.counted() for counter in each]
         self.space = with_names(add_counts(self._of_groups), first)
         self.sample = self._sample()
         self.space = with_code(self.space, self.sample, self._moments, choices)
         self.sample = dataclasses.replace(self.sample, code=self.space.code)
         self.coded.space = self.space
+
+    def _gathered(self, read: Callable[[], _T]) -> list[_T]:
+        """What each process reads, in all of them. Raises the first process's error."""
+        own: _T | FastgaumError
+        try:
+            own = read()
+        except FastgaumError as error:
+            own = error
+        gathered = self._peers.gather(own)
+        for one in gathered:
+            if isinstance(one, FastgaumError):
+                raise one
+        return [one for one in gathered if not isinstance(one, FastgaumError)]
+
+    def _own_parts(self) -> Iterator[int]:
+        """The parts of this process's groups."""
+        for group in range(self._peers.rank, self.n_groups, self._peers.size):
+            yield from range(group, self.stored.n_parts, GROUPS)
+
+    def _noted(self, places: bool) -> _Noted:
+        noted = _Noted(self.stored.first)
+        for number in self._own_parts():
+            noted.add(number, self._read(number), -(-CONTEXT_EVENTS // self.stored.n_parts), places)
+        return noted
+
+    def _counted(self, space: FeatureSpace) -> dict[int, dict[str, Any]]:
+        """The counts of this process's groups, as fields of a space."""
+        relations, counts = self.choices.relations, self.choices.protocol != "identity"
+        each: dict[int, StatisticsCounter] = {}
+        for number in self._own_parts():
+            if (group := number % GROUPS) not in each:
+                each[group] = StatisticsCounter(self.coded, space, relations, counts, self.n_groups)
+            part = self._read(number)
+            each[group].add(part.sessions_in("train"), self.coded.of_part(part))
+        names = ("item_counts", "relations", "crossed")
+        return {
+            group: {name: getattr(found, name) for name in names}
+            for group, found in ((group, one.counted()) for group, one in each.items())
+        }
 
     def _read(self, number: int) -> SessionLog:
         return self.stored.read([number])

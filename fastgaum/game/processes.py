@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -24,6 +24,7 @@ from fastgaum.errors import LostPeerError, NumericsError
 from fastgaum.game.game import Game
 from fastgaum.untrusted import parse_json
 
+_T = TypeVar("_T")
 CPU = torch.device("cpu")
 MOVED = 1e-6
 """a weight has moved by more than this share of itself, beside its decay"""
@@ -91,6 +92,15 @@ class Processes:
         data = data if rank == self.rank else data.new_empty(int(length))
         dist.broadcast(data, rank)
         return data.cpu().numpy().tobytes()
+
+    @_lost_peer_named()
+    def gather(self, value: _T) -> list[_T]:
+        """Every process's value, which pickle can hold, in order of rank; in all of them."""
+        if self.size == 1:
+            return [value]
+        found: list[_T] = [value] * self.size
+        dist.all_gather_object(found, value)
+        return found
 
     @_lost_peer_named()
     def add(self, values: Tensor) -> None:

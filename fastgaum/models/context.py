@@ -12,6 +12,7 @@ import numpy.typing as npt
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.features.coded_log import CodedLog
+from fastgaum.features.fields import ids_of_context
 from fastgaum.logs.columns import BOOLEANS, MOST_NUMBER
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import MISSING, Vocabulary
@@ -97,7 +98,8 @@ class ContextRows:
         numbers = np.empty((n, len(space.context_number_names)), np.float32)
         for at, name in enumerate(space.context_number_names):
             numbers[:, at] = [_context_number(value, name) for value in columns[name]]
-        return EncodedContext(rows + (self.starts + 1), items, space.encode_context(numbers))
+        ids = ids_of_context(space.context, rows)
+        return EncodedContext(ids, items, space.encode_context(numbers))
 
     def number_of_further(self, item: str, further: dict[str, int]) -> int:
         """The number of an item that the catalogue does not hold, behind its rows."""

@@ -129,7 +129,9 @@ class PreparedLog:
         log, switches = self.log, (config.relative_numbers, config.relations, config.examination)
         made_of = (_protocol_of(config), *switches, config.tower_dim > 0, config.pieces)
         if made_of not in self._made:
-            space, train = fit_training(log, *made_of, folds=self.folds, robust=True)
+            space, train = fit_training(
+                log, *made_of, folds=self.folds, robust=True, shared_rows=True
+            )
             require_validation(log)
             found = Prepared(with_all_training(log, self.folds), space, train)
             self._made[made_of] = found if self.start is None else found.scaled_as(self.start)
@@ -149,8 +151,9 @@ class PreparedParts:
             towers=config.tower_dim > 0,
             pieces=config.pieces,
             robust=True,
+            shared_rows=True,
         )
-        self.log, self.parts = stored, PartsOfLog(stored, choices, config.examination)
+        self.log, self.parts = stored, PartsOfLog(stored, choices, config.examination, processes)
         self.space = self.parts.space
         self._of_process = config.seed, processes.rank, processes.size
 

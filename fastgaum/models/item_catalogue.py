@@ -161,7 +161,8 @@ class Catalogue:
         for column, part in enumerate(space.categorical):
             codes = rows if part.source == "item" else values.get(part.name)
             if part.source not in OF_PLACE and codes is not None:
-                ids[:, column] = np.where(codes == NO_VALUE, 0, codes + np.int32(part.start + 1))
+                no_value = codes == NO_VALUE
+                ids[:, column] = np.where(no_value, 0, part.ids(np.where(no_value, -1, codes)))
         return cls(space, item_ids, ids, fixed, vectors)
 
 

@@ -153,7 +153,7 @@ class OnlineModel:
                 if of_field is None:
                     numbers[:, column] = values
                 else:
-                    ids[:, column] = values + np.int32(self.space.categorical[column].start + 1)
+                    ids[:, column] = self.space.categorical[column].ids(values)
                 continue
             missing = np.isnan(numbers[:, column]) if of_field is None else ids[:, column] == 0
             if missing.any() and name not in component_names(self.space.vectors):

@@ -65,7 +65,9 @@ def saved_space(space: FeatureSpace) -> SavedSpace:
 
     relations = space.relations
     context = [
-        dataclasses.replace(one, values=one.values[:0]) if one.source == "context_item" else one
+        dataclasses.replace(one, values=one.values[:0], rows=None)
+        if one.source == "context_item"
+        else one
         for one in space.context
     ]
     return SavedSpace(
@@ -85,7 +87,9 @@ def space_of(saved: SavedSpace) -> FeatureSpace:
         raise ValueError("the first field of ids must be the items")
     items = space.categorical[0]
     context = [
-        dataclasses.replace(one, values=items.values) if one.source == "context_item" else one
+        dataclasses.replace(one, values=items.values, rows=items.rows)
+        if one.source == "context_item"
+        else one
         for one in space.context
     ]
     space = dataclasses.replace(space, context=tuple(context))
@@ -121,6 +125,11 @@ def _faulty_fields(space: FeatureSpace) -> Iterator[str]:
             yield f"the ids of field '{one.name}' start at {one.start}, {wanted} is required"
         if one.values.n_unique() != len(one.values):
             yield f"field '{one.name}' holds a value twice"
+        if one.rows is not None and (
+            one.rows.shape != (len(one.values),)
+            or not (0 <= one.rows.min(initial=0) <= one.rows.max(initial=0) < len(one.values))
+        ):
+            yield f"the rows of field '{one.name}' are not those of its values"
         start = start if one.source == "context_item" else one.stop
     of_candidates = ("item_field", "candidate_field", *OF_PLACE)
     if any(one.source not in of_candidates for one in space.categorical[1:]):

@@ -82,6 +82,7 @@ class FixedNetworks:
         self.fields_of_items = [
             at for at, part in enumerate(space.context) if part.source == "context_item"
         ]
+        self.n_trained = len(space.item_counts.displays)
         self.context_starts = np.array([part.start + 1 for part in space.context], np.int32)
         self.place_columns, self.ids_of_places = ids_of_places(space.categorical, space.grid)
 
@@ -368,7 +369,11 @@ class Users:
         for member in self.members:
             member.give_context(users, context)
         self.counts.context_items[users] = context.items
-        self.counts.context_rows[users] = context.ids - self.networks.context_starts
+        rows = context.ids - self.networks.context_starts
+        # items may share ids
+        trained = context.items < self.networks.n_trained
+        rows[:, self.networks.fields_of_items] = np.where(trained, context.items, -1)
+        self.counts.context_rows[users] = rows
 
     def _ranges(self, users: IntArray) -> Iterator[tuple[int, int, int]]:
         """Each fit that some of these users have, its first user, and the one after its last."""

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from fastgaum.arrays import BoolArray, IntArray, KeyArray, LongArray
 from fastgaum.errors import ConfigError, LogFormatError
-from fastgaum.features.encoder import N_RESERVED, Encoder
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.sessions import select_sessions
 from fastgaum.kernels.draws import uniforms
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog, SplitName
@@ -112,7 +113,8 @@ class LoggedStarts:
             raise LogFormatError(
                 f"log '{log.name}' has no session in split '{split}' to start users from"
             )
-        encoded = Encoder(catalogue.space, log).encode(rows)
+        encoder = Encoder(catalogue.space, log)
+        encoded = encoder.encode(rows)
         if not no_click and (encoded.choices < 0).any():
             raise LogFormatError(
                 f"log '{log.name}' has events without a choice, and the model's users always "
@@ -121,9 +123,10 @@ class LoggedStarts:
         self.session_offsets = encoded.session_offsets
         self.display_offsets = encoded.display_offsets
         self.choices, self.ids, self.numbers = encoded.choices, encoded.ids, encoded.numbers
-        # a further item is unknown here: ids do not tell one from another
-        self.n_known, rows = catalogue.n_items, encoded.ids[:, 0] - np.int32(N_RESERVED)
-        self.items = np.where(rows < 0, np.int32(self.n_known), rows)
+        # a further item is unknown here: space rows do not tell one from another
+        self.n_known = catalogue.n_items
+        known = encoder.known_rows(select_sessions(log, encoded.rows))
+        self.items = np.where(known < 0, np.int32(self.n_known), known)
         self.actions = encoded.actions
 
     def past(self, keys: KeyArray) -> Iterator[Past]:

@@ -4,23 +4,30 @@ groups of parts alone."""
 from __future__ import annotations
 
 import dataclasses
+import pickle
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
+from typing import Any
 
 import numpy as np
 import pytest
 
+from fastgaum.errors import LogFormatError
 from fastgaum.features import parts as parts_of_log
 from fastgaum.features.fitting import SpaceChoices, fit_space
 from fastgaum.features.parts import PartsOfLog, Windows
 from fastgaum.features.space import FeatureSpace
 from fastgaum.features.training_counts import add_counts
+from fastgaum.game.processes import Processes
 from fastgaum.logs.cut import join_sessions, slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.parts import slices_by_user
 from fastgaum.logs.store import StoredLog, save_parts
 from tests.logs.test_saved_log import rich_log
 
-CHOICES = SpaceChoices("bags", True, True, False, 4, True)
+CHOICES = SpaceChoices("bags", True, True, False, 4, True, True)
 
 
 def stored_log(folder: Path, log: SessionLog, parts: int) -> StoredLog:
@@ -50,7 +57,9 @@ def assert_same_counts(one: FeatureSpace, other: FeatureSpace) -> None:
 
 
 def test_parts_are_counted_as_the_whole_log(tmp_path: Path, log: SessionLog) -> None:
-    of_parts = PartsOfLog(stored_log(tmp_path / "log", log, 5), CHOICES, examination=False).space
+    of_parts = PartsOfLog(
+        stored_log(tmp_path / "log", log, 5), CHOICES, examination=False, peers=Processes()
+    ).space
     whole = fit_space(log, "bags", True, relations=True)
     assert_same_counts(of_parts, whole)
     for name in ("field_names", "number_names", "context_number_names", "no_click", "grid"):
@@ -65,7 +74,9 @@ def test_parts_are_counted_as_the_whole_log(tmp_path: Path, log: SessionLog) -> 
 
 
 def test_places_are_counted_as_in_the_whole_log(tmp_path: Path, log: SessionLog) -> None:
-    found = PartsOfLog(stored_log(tmp_path / "log", log, 4), CHOICES, examination=True).space
+    found = PartsOfLog(
+        stored_log(tmp_path / "log", log, 4), CHOICES, examination=True, peers=Processes()
+    ).space
     whole = fit_space(log, "bags", True, relations=True, examination=True)
     np.testing.assert_allclose(found.place_rates, whole.place_rates)
 
@@ -73,7 +84,9 @@ def test_places_are_counted_as_in_the_whole_log(tmp_path: Path, log: SessionLog)
 def test_the_counts_without_a_group_are_those_of_the_others(
     tmp_path: Path, log: SessionLog
 ) -> None:
-    parts = PartsOfLog(stored_log(tmp_path / "log", log, 4), CHOICES, examination=False)
+    parts = PartsOfLog(
+        stored_log(tmp_path / "log", log, 4), CHOICES, examination=False, peers=Processes()
+    )
     for group in range(4):
         others = [one for number, one in enumerate(parts._of_groups) if number != group]
         wanted = add_counts(others)
@@ -94,7 +107,7 @@ def test_no_training_session_reads_choices_of_its_own_group(
     numbers = []
     for name, parts in (("one", slices), ("other", changed)):
         stored = StoredLog(save_parts(parts, tmp_path / name))
-        read = PartsOfLog(stored, CHOICES, examination=False)
+        read = PartsOfLog(stored, CHOICES, examination=False, peers=Processes())
         encoded = read.encode_training([1])
         first = encoded.event_number == 0
         numbers.append(encoded.base[np.repeat(first, np.diff(encoded.display_offsets))])
@@ -108,7 +121,7 @@ def test_a_pass_of_windows_reads_each_part_once(
 ) -> None:
     stored = stored_log(tmp_path / "log", log, 20)
     monkeypatch.setattr(parts_of_log, "WINDOW_CANDIDATES", stored.count("candidates", "train") / 10)
-    parts = PartsOfLog(stored, CHOICES, examination=False)
+    parts = PartsOfLog(stored, CHOICES, examination=False, peers=Processes())
     orders = []
     for epoch in range(2):
         read = []
@@ -133,7 +146,7 @@ def test_a_long_log_has_epochs_of_some_windows(
     stored = stored_log(tmp_path / "log", log, 16)
     monkeypatch.setattr(parts_of_log, "WINDOW_CANDIDATES", 1)
     monkeypatch.setattr(parts_of_log, "EPOCH_EVENTS", stored.count("events", "train") / 4)
-    windows = Windows(PartsOfLog(stored, CHOICES, examination=False), 0)
+    windows = Windows(PartsOfLog(stored, CHOICES, examination=False, peers=Processes()), 0)
     assert windows.of_epoch == windows.of_pass // 4
     read = [number for epoch in range(4) for one in windows.numbers(epoch) for number in one]
     assert sorted(read) == list(range(stored.n_parts))
@@ -157,3 +170,65 @@ def test_validation_is_drawn_by_users(
     assert len(np.intersect1d(left, few.user_hashes)) == 0
     kept = np.isin(whole.user_hashes, few.user_hashes)
     assert kept.sum() == few.n_sessions
+
+
+class Threads:
+    """A process of two, which are threads."""
+
+    def __init__(self, rank: int, meet: Barrier, values: list[Any]) -> None:
+        self.rank, self.size, self.meet, self.values = rank, 2, meet, values
+
+    def gather(self, value: Any) -> list[Any]:
+        self.values[self.rank] = value
+        self.meet.wait(60)
+        found: list[Any] = pickle.loads(pickle.dumps(self.values))
+        self.meet.wait(60)
+        return found
+
+
+def of_two(make: Callable[[Threads], Any]) -> list[Any]:
+    meet, values = Barrier(2), [None, None]
+    with ThreadPoolExecutor(2) as pool:
+        made = [pool.submit(make, Threads(rank, meet, values)) for rank in range(2)]
+    return [one.exception() or one.result() for one in made]
+
+
+def test_two_processes_count_half_of_the_parts_each(tmp_path: Path, log: SessionLog) -> None:
+    stored_log(tmp_path / "log", log, 20)
+    read: dict[int, list[int]] = {0: [], 1: []}
+
+    def make(peers: Threads) -> FeatureSpace:
+        stored = StoredLog(tmp_path / "log")
+        whole = stored.read
+
+        def noted(numbers: Any, *more: Any) -> SessionLog:
+            read[peers.rank] += list(numbers)
+            return whole(numbers, *more)
+
+        stored.read = noted  # type: ignore[method-assign]
+        return PartsOfLog(stored, CHOICES, examination=True, peers=peers).space
+
+    one, other = of_two(make)
+    whole = PartsOfLog(
+        StoredLog(tmp_path / "log"), CHOICES, examination=True, peers=Processes()
+    ).space
+    for space in (one, other):
+        assert_same_counts(space, whole)
+        np.testing.assert_array_equal(space.place_rates, whole.place_rates)
+        np.testing.assert_array_equal(space.trained.users, whole.trained.users)
+        np.testing.assert_allclose(space.code.start, whole.code.start, rtol=1e-5)
+    np.testing.assert_array_equal(one.code.start, other.code.start)
+    for rank, numbers in read.items():
+        own = [n for n in range(20) if n % parts_of_log.GROUPS % 2 == rank]
+        # each twice, and the first part once more for its columns, and for the sample
+        assert sorted(numbers) == sorted([*own, *own, 0, 0])
+
+
+def test_a_damaged_part_is_named_in_all_processes(tmp_path: Path, log: SessionLog) -> None:
+    stored_log(tmp_path / "log", log, 20)
+    (damaged,) = (tmp_path / "log").glob("events-3.*")
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    errors = of_two(lambda peers: PartsOfLog(StoredLog(tmp_path / "log"), CHOICES, True, peers))
+    for error in errors:
+        assert isinstance(error, LogFormatError)
+        assert "events-3" in str(error)
