@@ -108,6 +108,8 @@ READ: dict[str, Attack] = {
     # files
     "an empty file": raw("log.csv", b"", "0 bytes"),
     "a header alone": raw("log.csv", b"session,event,item,chosen\n", "the log is empty"),
+    "a name twice": raw("log.csv", b"session,event,item,item,chosen\n1,1,1,1,1\n", "two columns 'item': rename or drop one"),
+    "columns divided by other signs": raw("log.csv", b"session;event|item\n1\n", "name what divides columns, --delimiter"),
     "not UTF-8": raw("log.csv", b"session,event,item,chosen\nu,1,\xff,1\n", "UTF-8"),
     "a NUL in a name": raw("log.csv", b"session,event,it\0em,chosen\nu,1,a,1\n", "no item column"),
     "UTF-16": raw("log.csv", "session,event".encode("utf-16"), "is UTF-16, UTF-8 is required"),
