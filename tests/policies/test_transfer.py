@@ -15,7 +15,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.models.user_model import UserModel
-from fastgaum.policies.base import Observation, Transition
+from fastgaum.policies.base import Transition
 from fastgaum.policies.evaluation import judge
 from fastgaum.policies.explore import Explore
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
@@ -25,7 +25,7 @@ from fastgaum.worlds.env_options import StepReward
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import POOL, Pool
 from fastgaum.worlds.true_world import Bait, TrueWorld
-from fastgaum.worlds.world import NO_ITEM, Past, Response
+from fastgaum.worlds.world import Past, Response
 from tests.builders import random_log, with_drawn_actions
 from tests.policies.small_world import TiringPopulation, TiringWorld, keys_at
 
@@ -218,20 +218,6 @@ def reversed_world(own: LearnedWorld) -> TiringWorld:
     return other
 
 
-def test_an_empty_place_stays_empty(learned: LearnedWorld) -> None:
-    class Half(Greedy):
-        def act(self, observation: Observation, k: int) -> IntArray:
-            slates = super().act(observation, k)
-            slates[:, 1] = NO_ITEM
-            return slates
-
-    other = reversed_world(learned)
-    setting = Setting(3, 2, Pool(items=shared_items(learned, other)))
-    for step in rollout(other, TransferPolicy(Half(), learned, other), setting, 9, seed=1):
-        assert (step.slates[:, 1] == NO_ITEM).all()
-        assert (step.slates[:, [0, 2]] >= 0).all()
-
-
 def test_a_policy_plays_in_the_world_it_was_brought_to(learned: LearnedWorld) -> None:
     other = reversed_world(learned)
     away = TransferPolicy(Greedy(), learned, other)
@@ -259,12 +245,6 @@ def test_a_function_is_told_the_numbers_of_the_items_that_are_met(learned: Learn
     setting = Setting(3, 4, Pool(items=shared_items(learned, other)), price)
     paid = [step.rewards for step in rollout(other, follower, setting, 30, seed=1)]
     np.testing.assert_array_equal(told, paid)
-
-
-def test_a_world_of_unlearned_users_cannot_follow(learned: LearnedWorld) -> None:
-    world = TiringWorld(4)
-    with pytest.raises(ConfigError, match="cannot follow"):
-        play(world, TransferPolicy(RandomPolicy(), world, world), Setting(2, 2), 5, seed=1)
 
 
 def test_a_world_is_known_by_its_items_and_states(
