@@ -10,13 +10,12 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from scipy import sparse
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 from torch import Tensor
 
 from fastgaum.baselines.logit import ConditionalLogit
-from fastgaum.baselines.logit_summary import Coefficients, find_undecided, fit_coefficients
+from fastgaum.baselines.logit_summary import Coefficients, fit_coefficients
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import Batch, assemble
 from fastgaum.features.encoder import N_RESERVED
@@ -327,46 +326,6 @@ def test_what_constants_decide_leaves_the_fit() -> None:
             with pytest.warns(UserWarning, match=says):
                 found.append(model.summary(log).row(0)[1:])
     assert found[1] == pytest.approx(found[0], rel=1e-6)
-
-
-@pytest.mark.parametrize("no_click", [False, True])
-def test_limits_of_endless_constants(no_click: bool) -> None:
-    """Three constants: a is never chosen, b wherever it is shown, c now and then."""
-    held = sparse.csr_matrix(
-        np.array([[1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0], [0, 0, 1]])
-    )
-    # displays: a c -, b c, - c
-    found = find_undecided(
-        held.astype(float), np.array([0, 3, 5, 7]), np.array([1, 0, 0]), no_click
-    )
-    assert found.endless.tolist() == [True, True, False]
-    assert found.events.tolist() == [0, 2]
-    assert found.candidates.tolist() == [1, 2, 5, 6]
-    assert found.chosen.tolist() == [0, 2]
-    assert found.no_click.tolist() == [no_click] * 2
-
-
-def test_hundreds_of_constants_in_a_chain() -> None:
-    """Each display shows an item and the next one: conjugate gradients have far to go."""
-    rng, n = np.random.default_rng(0), 2_500
-    first = np.arange(n) % 300
-    item = np.column_stack([first, first + 1])
-    price = rng.uniform(0, 4, (n, 2)).astype(np.float32)
-    constant = rng.normal(0, 1, 301)
-    chosen = (constant[item] + TRUTH * price + rng.gumbel(size=(n, 2))).argmax(1)
-    log = read_log(
-        pl.DataFrame(
-            {
-                "session": np.repeat(np.arange(n), 2),
-                "event": 0,
-                "item": item.ravel(),
-                "price": price.ravel(),
-                "chosen": (np.arange(2) == chosen[:, None]).astype(int).ravel(),
-            }
-        ),
-        candidate_fields=["price"],
-    )
-    assert summary_of(log)["coefficient"] == pytest.approx(likeliest(log), abs=1e-3)
 
 
 def test_crosses_of_many_contexts_are_left_out_and_said() -> None:
