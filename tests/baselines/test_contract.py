@@ -148,14 +148,10 @@ def test_trees_read_place_and_category_together() -> None:
 @pytest.mark.parametrize(
     ("name", "setting"),
     [
-        ("wd-lr", {"dim": 0}),
         ("dfm", {"loss": "hinge"}),
-        ("iknn", {"neighbours": 0}),
-        ("iknn", {"shrinkage": "many"}),
         ("iknn", {"decay": 1.5}),
         ("iknn", {"repeat": float("nan")}),
         ("iknn", {"popularity": "fame"}),
-        ("xgboost", {"depth": 0}),
         ("xgboost-rank", {"eta": 2.0}),
         ("logit", {"penalty": 0.0}),
         ("logit", {"rate": 0.1}),

@@ -113,11 +113,6 @@ def test_a_share_of_the_slates_is_random() -> None:
         assert abs(random.mean() - share) < 0.04
 
 
-def test_an_impossible_share_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"a share from 0 to 1 is explored, got 1\.5"):
-        Explore(Greedy(), 1.5)
-
-
 def test_states_of_another_world_are_refused() -> None:
     one = Popular(np.zeros(12))
     one.made_in = "another"

@@ -89,32 +89,6 @@ def test_a_row_by_folds_is_the_mean_of_the_fits_that_leave_one_out() -> None:
     assert single.test.to_dict() == alone.evaluate(log).to_dict()
 
 
-@pytest.mark.parametrize(
-    ("models", "settings", "seeds", "says"),
-    [
-        (["fastgaum"], {}, 0, "--seeds must be at least 1, got 0"),
-        (["fastgam"], {}, 1, "no model is called 'fastgam'; did you mean 'fastgaum'"),
-        (
-            ["fastgaum", "logit"],
-            {"epocs": 3},
-            1,
-            r"key 'epocs': no model of the grid \(fastgaum, logit\) has it; did you mean",
-        ),
-        (["random"], {"epochs": 3}, 1, "unknown configuration key 'epochs'"),
-        (["fastgaum"], {"preset": "paper-pw"}, 1, "use --models"),
-        (["fastgaum"], {"protocol": "views"}, 1, "use --protocol"),
-        (["fastgaum"], {"eta": 0}, 1, "eta must be a number greater than 0"),
-        (["logit"], {"seed": "x"}, 1, "seed must be a whole number"),
-        (["logit"], {"folds": 1}, 1, "folds must be 0, or at least 2, got 1"),
-        (["logit"], {"folds": "all"}, 1, "folds must be"),
-        (["logit"], {"fold": 5}, 1, "did you mean 'folds'"),
-    ],
-)
-def test_mistakes(models: list[str], settings: dict[str, object], seeds: int, says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
-        GridPlan(models, seeds, settings=settings).runs(["a"])
-
-
 def test_resplits() -> None:
     for text, seeds in ((" 0 , 2..3", [0, 2, 3]), ("5..5", [5]), ("3,1..4", [3, 1, 2, 4])):
         assert parse_resplits(text) == seeds
