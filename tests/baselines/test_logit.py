@@ -10,12 +10,13 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from scipy import sparse
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 from torch import Tensor
 
 from fastgaum.baselines.logit import ConditionalLogit
-from fastgaum.baselines.logit_summary import Coefficients, fit_coefficients
+from fastgaum.baselines.logit_summary import Coefficients, find_undecided, fit_coefficients
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import Batch, assemble
 from fastgaum.features.encoder import N_RESERVED
@@ -326,6 +327,23 @@ def test_what_constants_decide_leaves_the_fit() -> None:
             with pytest.warns(UserWarning, match=says):
                 found.append(model.summary(log).row(0)[1:])
     assert found[1] == pytest.approx(found[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("no_click", [False, True])
+def test_limits_of_endless_constants(no_click: bool) -> None:
+    """Three constants: a is never chosen, b wherever it is shown, c now and then."""
+    held = sparse.csr_matrix(
+        np.array([[1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0], [0, 0, 1]])
+    )
+    # displays: a c -, b c, - c
+    found = find_undecided(
+        held.astype(float), np.array([0, 3, 5, 7]), np.array([1, 0, 0]), no_click
+    )
+    assert found.endless.tolist() == [True, True, False]
+    assert found.events.tolist() == [0, 2]
+    assert found.candidates.tolist() == [1, 2, 5, 6]
+    assert found.chosen.tolist() == [0, 2]
+    assert found.no_click.tolist() == [no_click] * 2
 
 
 def test_crosses_of_many_contexts_are_left_out_and_said() -> None:
