@@ -41,6 +41,22 @@ def test_only_users_of_the_mask_move() -> None:
         np.testing.assert_array_equal(first_truncated | second_truncated, truncated)
 
 
+def test_a_cascade_shows_the_slate_that_was_picked() -> None:
+    cascade, plain = (UserVectorEnv(50, world=WORLD, slate_size=3) for _ in range(2))
+    env = VectorCascadeWrapper(cascade, observe_taken=False)
+    env.reset(seed=0)
+    plain.reset(seed=0)
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        slates = rng.permuted(np.tile(np.arange(12), (50, 1)), axis=1)[:, :3]
+        for place in range(3):
+            observation, rewards, _, _, info = env.step(slates[:, place])
+        states, expected, _, _, other = plain.step(slates)
+        np.testing.assert_array_equal(rewards, expected)
+        np.testing.assert_array_equal(observation[:, : WORLD.state_dim], states)
+        np.testing.assert_array_equal(info["item"], other["item"])
+
+
 def test_what_is_no_mask_or_has_no_cascade_is_refused() -> None:
     env = UserVectorEnv(3, world=WORLD, slate_size=1)
     env.reset()
