@@ -3,9 +3,12 @@ never stale in form."""
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,14 +16,24 @@ from fastgaum.baselines.registry import MODELS
 from fastgaum.bench.excerpts import (
     ENDED,
     NUMBER,
+    PUBLISHED,
+    SHOWN,
+    SPEED,
     made_at,
+    paper_to_markdown,
+    results_to_markdown,
     set_numbers,
+    speed_to_markdown,
+    which_model_to_markdown,
 )
 from fastgaum.bench.readme import (
+    FIDELITY,
     FIGURES,
     GRIDS,
     NOT_RUN,
     OTHER_LOGS,
+    POLICIES,
+    RACES,
     ROOT,
     SECTIONS,
     Section,
@@ -30,6 +43,7 @@ from fastgaum.bench.readme import (
     path_of,
     read,
 )
+from fastgaum.policies.registry import POLICIES as POLICY_NAMES
 from fastgaum.reports.grid import parse_resplits
 from fastgaum.reports.plots import COLOURS, colour
 
@@ -144,6 +158,34 @@ def test_numbers_in_prose_are_those_of_their_objects() -> None:
     assert comments == sum(len(NUMBER.findall(text)) for text in texts.values()) > 10
 
 
+def test_numbers_of_races_are_of_the_newest_object() -> None:
+    """No mark names a group of races or figures that a newer object also has."""
+    with_races = {path.stem for path in path_of("bench").parent.glob("*.json")}
+    assert set(RACES) == {name for name in with_races if "races" in read(name)}
+    groups = {
+        name: {one["group"] for part in ("races", "figures") for one in read(name)[part]}
+        for name in RACES
+    }
+    stale = []
+    for page in pages():
+        for name, steps, _ in NUMBER.findall(page.read_text(encoding="utf-8")):
+            found = re.search(r"group=([^ >]+)", steps)
+            newer = RACES[: RACES.index(name)] if name in RACES else ()
+            if found and any(found[1] in groups[one] for one in newer):
+                stale.append(f"{page.name}: {name} > {steps}")
+    assert stale == [], f"quote the newer of {', '.join(RACES)}"
+
+
+def test_race_objects_are_in_the_order_of_their_commits() -> None:
+    commits = [read(name)["machine"]["commit"] for name in RACES]
+    for newer, older in itertools.pairwise(commits):
+        order = ["git", "merge-base", "--is-ancestor", older, newer]
+        code = subprocess.run(order, cwd=ROOT, capture_output=True, check=False).returncode
+        if code > 1:
+            pytest.skip("the history of these commits is not here")
+        assert code == 0
+
+
 def test_the_site_begins_with_the_readme() -> None:
     text = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     assert text == index_of((ROOT / "README.md").read_text(encoding="utf-8")), (
@@ -218,6 +260,44 @@ def test_a_table_says_which_commit_made_it() -> None:
     assert made_at({}) == UNNAMED == made_at({"machine": {"commit": None}})
 
 
+def test_fidelity_reports_are_of_these_splits() -> None:
+    reports = [read(f"fidelity/{name}") for name in FIDELITY]
+    splits = ["test", "test", "test", "validation"]
+    assert [(one["log"]["name"], one["split"]) for one in reports] == list(
+        zip(FIDELITY, splits, strict=True)
+    )
+    assert {report["preset"] for report in reports} == {"fastgaum"}
+
+
+def test_policies_are_judged_by_users_that_training_did_not_fit() -> None:
+    """Every policy is there at every size. The sizes, reward and pools of the first object are those
+    that the page's command asks for."""
+    for of in POLICIES:
+        name, result = of.removesuffix("-own"), read(f"policies/{of}")
+        assert result["notes"] == []
+        if of.endswith("-own"):
+            assert result["world"] == f"runs/{name}-half"
+            continue
+        for k in {row["k"] for row in result["rows"]}:
+            assert {row["policy"] for row in result["rows"] if row["k"] == k} >= set(POLICY_NAMES)
+        assert result["world"] == f"runs/{name}-other-half, policies of runs/{name}-half"
+        assert result["seeds"] >= 5
+    (command,) = re.findall(
+        rf"^fastgaum rl evaluate .*--json docs/tables/policies/{POLICIES[0]}.json$",
+        page_of("docs/guide/transfer.md"),
+        re.MULTILINE,
+    )
+    options = dict(re.findall(r"(-k|--\S+) +([^- ]\S*)", command))
+    result = read(f"policies/{POLICIES[0]}")
+    assert options["-k"].split(",") == [
+        str(k) for k in dict.fromkeys(row["k"] for row in result["rows"])
+    ]
+    assert (options["--reward"], int(options["--horizon"])) == (result["reward"], result["horizon"])
+    assert f"{options['--pool']} of {options['--pool-size']}" == result["pool"]
+    changed = dict(setting.split("=") for setting in re.findall(r"--set (\S+)", command))
+    assert {key: str(result["config"][key]) for key in changed} == changed
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_have_colours_for_dark_pages(name: str) -> None:
     file = ROOT / "docs" / f"{name}.svg"
@@ -228,3 +308,88 @@ def test_figures_have_colours_for_dark_pages(name: str) -> None:
     assert "prefers-color-scheme: dark" in head, "run python bench/readme.py"
     used = set(re.findall(r"#[0-9a-f]{6}\b", rest))
     assert {colour("card"), colour("ink")} <= used <= {light for light, _ in COLOURS.values()}
+
+
+def test_short_tables_are_of_their_objects() -> None:
+    """Every model and log of them, also where it loses; a row that a table lacks is a dash."""
+    objects = [read(name) for name in ("bags", "logs/wikispeedia", "logs/lpmc")]
+    table = [row for row in results_to_markdown(*objects).splitlines() if row.startswith("|")]
+    lines = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table]
+    rows = {label: cells for label, *cells in lines}
+    for place, (result, log) in enumerate((one, log) for one in objects for log in one["datasets"]):
+        cells = [c for c in result["cells"] if (c["dataset"], c["k"]) == (log, 1)]
+        by_model = {cell["model"]: cell for cell in cells if cell["head"] == "reward"}
+        for model, called in SHOWN.items():
+            found = rows[f"{called} (`{model}`)"][place].replace("**", "")
+            one = by_model.get(model)
+            assert found == ("–" if one is None else f"{one['mean']:.1f} / {one['nll']:.3f}")
+        for one in result["datasets"][log].get("published_models", []):
+            found = rows[f"{one['model']}, published"][place]
+            assert found == f"{one['mean']:.1f} / {one['nll']:.3f}"
+    assert "XGBoost, published" in rows
+    paper = paper_to_markdown(read("identity"), read("identity-game"))
+    for model, own in PUBLISHED.items():
+        for row in ("{0}, published", "`{1}` here, likelihood alone", "`{1}` here, with the game"):
+            assert f"| {row.format(model, own)} |" in paper
+    text = speed_to_markdown(read("bench-short"))
+    assert all(f"| {what} |" in text for what in SPEED.values())
+
+
+def test_a_row_below_a_published_one_is_not_bold() -> None:
+    cell = {"dataset": "lpmc", "model": "fastgaum", "head": "reward", "k": 1, "mean": 74.6}
+    cell |= {"nll": 0.6569, "bold": True, "selection": "loss"}
+    others = {"model": "XGBoost", "mean": 74.5, "nll": 0.6568, "source": "someone, 2023"}
+
+    def table(mean: float) -> str:
+        facts = {
+            "n_test_events": 9,
+            "n_test_users": 3,
+            "published_models": [others | {"mean": mean}],
+        }
+        return results_to_markdown({"seeds": 3, "datasets": {"lpmc": facts}, "cells": [cell]})
+
+    assert "| **74.6** / 0.657 |" in table(74.5)
+    assert "A bold prec@1 is the highest of its log, published rows included" in table(74.5)
+    assert "| 74.6 / 0.657 |" in table(74.72)
+    assert "| XGBoost, published | 74.7 / 0.657 |" in table(74.72)
+    assert "Published for lpmc: someone, 2023." in table(74.72)
+
+
+def test_which_model_takes_the_cheapest_that_no_other_beats() -> None:
+    def cell(model: str, nll: float, low: float, seconds: float) -> dict[str, Any]:
+        versus = {"model": "pool", "diff": low + 0.1, "ci": [low, low + 0.2]}
+        figures = {"nll": nll, "mean": -nll, "seconds": seconds, "vs_best_other": versus}
+        named = {"dataset": "mine", "model": model, "head": "reward", "k": 1}
+        return {**named, **figures, "nll_vs_best_other": versus}
+
+    cells = [
+        *(cell("pool", 0.4, -0.1, 9.0), cell("fastgaum", 0.5, -0.05, 3.0)),
+        *(cell("logit", 0.6, 0.0, 2.0), cell("click-rate", 0.7, 0.1, 0.1)),
+    ]
+    facts: dict[str, Any] = {"yelp": {"holds": ["order"]}, "mine": {}}
+    facts["movielens-small"] = {"simulated": {}}
+    everywhere = [{**one, "dataset": log} for log in facts for one in cells]
+    table = which_model_to_markdown({"datasets": facts, "cells": everywhere})
+    best = "`fastgaum` 0.500 (3.0 s) | +0.050 (-0.050 to +0.150, `pool`)"
+    assert f"| yelp | 1,725 | 3.9 | order | {best} |" in table
+    assert "| `logit` (2.0 s) |" in table
+    assert UNNAMED in table
+    assert "| movielens-small | 100,004 | 10.0 | ?, displays made up |" in table
+    assert "| mine | ? | ? | ? |" in table
+    # by events, and a log that the registry does not have comes last
+    logs = re.findall(r"^\| ([a-z-]+) \|", table, re.MULTILINE)
+    assert [log for log in logs if log in facts] == ["yelp", "movielens-small", "mine"]
+    *_, row = (line for line in table.splitlines() if line.startswith("| movielens-small"))
+    assert row.endswith("| – |")
+
+
+def test_an_excerpt_says_that_ours_never_reached_a_loss() -> None:
+    races, group = read("bench-short"), "quality-wikispeedia"
+    late = [
+        {**figure, "value": 0.0, "holds": False} if figure["group"] == group else figure
+        for figure in races["figures"]
+    ]
+    rows = speed_to_markdown({**races, "figures": late}).splitlines()
+    (row,) = (row for row in rows if SPEED[group] in row)
+    assert "| ours never reached it |" in row
+    assert "0 ×" not in row

@@ -346,6 +346,29 @@ def test_limits_of_endless_constants(no_click: bool) -> None:
     assert found.no_click.tolist() == [no_click] * 2
 
 
+def test_hundreds_of_constants_in_a_chain() -> None:
+    """Each display shows an item and the next one: conjugate gradients have far to go."""
+    rng, n = np.random.default_rng(0), 2_500
+    first = np.arange(n) % 300
+    item = np.column_stack([first, first + 1])
+    price = rng.uniform(0, 4, (n, 2)).astype(np.float32)
+    constant = rng.normal(0, 1, 301)
+    chosen = (constant[item] + TRUTH * price + rng.gumbel(size=(n, 2))).argmax(1)
+    log = read_log(
+        pl.DataFrame(
+            {
+                "session": np.repeat(np.arange(n), 2),
+                "event": 0,
+                "item": item.ravel(),
+                "price": price.ravel(),
+                "chosen": (np.arange(2) == chosen[:, None]).astype(int).ravel(),
+            }
+        ),
+        candidate_fields=["price"],
+    )
+    assert summary_of(log)["coefficient"] == pytest.approx(likeliest(log), abs=1e-3)
+
+
 def test_crosses_of_many_contexts_are_left_out_and_said() -> None:
     log, rng = priced(0, 1000, n_items=4, n_shown=3), np.random.default_rng(0)
     for n_values in (20, 21):

@@ -269,3 +269,13 @@ def test_many_ids_are_no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(xgboost_trees, "MOST_IDS", 10)
     assert set(XgboostSoftmax(**ONE).fit(log)["reads"]) == {"relations", "counts"}
     assert set(XgboostSoftmax(protocol="identity", **ONE).fit(log)["reads"]) == {"ids"}
+
+
+def test_settings_are_tried_in_turn() -> None:
+    """Depth first, up to 6; each further setting with the best of those before it."""
+    table = XgboostSoftmax(rounds=3, relations=False).fit(random_log(3))
+    assert table.height == 2 + 2 + 2 + 1 + 2 + 1
+    assert set(table["depth"]) == {2, 4, 6}
+    rows = table.to_dicts()
+    best = rows[int(np.argmin(table["val_loss"][:4]))]["depth"]
+    assert {row["depth"] for row in rows[4:]} == {best}

@@ -8,12 +8,37 @@ import pytest
 from fastgaum.bench.made_up_laws import (
     ITEMS,
     LAWS,
+    SHOWN,
+    TEST_EVENTS,
     LawName,
     compare,
     fit_right_form,
     make_law,
     to_markdown,
 )
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_a_log_is_what_its_law_drew(law: LawName) -> None:
+    made = make_law(law, 400, 1)
+    log = made.log
+    assert [log.count("events", part) for part in ("train", "validation", "test")] == [
+        *(400, 200, TEST_EVENTS)
+    ]
+    assert log.ordered == (law == "places")
+    assert log.has_no_click == (law == "no_click")
+    np.testing.assert_allclose(np.exp(made.log_probs).sum(1), 1)
+    # a log without an order keeps none: displays are compared as sets
+    shown = made.form[:, :SHOWN, :ITEMS].argmax(2)
+    items = log.items.reshape(-1, SHOWN)
+    assert [log.item_ids[item] for item in range(ITEMS)] == [f"i{n:02d}" for n in range(ITEMS)]
+    np.testing.assert_array_equal(np.sort(items), np.sort(shown))
+    assert all(len(set(one)) == SHOWN for one in shown.tolist())
+    clicked = np.flatnonzero(made.choices < SHOWN)
+    np.testing.assert_array_equal(np.flatnonzero(log.choices >= 0), clicked)
+    np.testing.assert_array_equal(
+        items[clicked, log.choices[clicked]], shown[clicked, made.choices[clicked]]
+    )
 
 
 @pytest.mark.parametrize("law", LAWS)

@@ -133,6 +133,34 @@ def test_a_table_without_a_read_is_refused_until_it_is_counted() -> None:
     assert reads_before(reads, [table, again]) == line.replace("2 times", "3 times")
 
 
+def test_one_line_for_all_logs_and_splits() -> None:
+    reads: Reads = {}
+    own, drawn = a_table(), a_table(resplit=[1, 2])
+    other = a_table("news", 0.7)
+    count_reads(reads, {"own": own, "drawn": drawn, "other": other}, "2026-12-01")
+    assert [one["evaluations"] for one in reads["shop"]] == [6, 12]
+    assert (
+        reads_before(reads, [own]) == "No read of the test split before this table is written down."
+    )
+    drawn_again, own_again = a_table(nll=0.6, resplit=[3]), a_table(nll=0.6)
+    count_reads(reads, {"drawn": drawn_again, "own": own_again}, "2026-12-02")
+    assert reads_before(reads, [own_again, other, drawn_again]) == (
+        "The test split was read before this table: shop at least 1 time. A test split that seeds "
+        "drew was read before this table: shop at least 1 time (its own test split 1 time)."
+    )
+
+
+def test_validation_figures_are_no_read() -> None:
+    of_lists = read("click-models")
+    validation = [row for row in of_lists["rows"] if row["split"] == "validation"]
+    assert figures_of_test({**of_lists, "rows": validation}) == []
+    (found,) = figures_of_test(of_lists)
+    # two fits of the linear model, CLAX's four with as many seeds as its rows say
+    assert found.evaluations == sum(row["seeds"] for row in of_lists["rows"]) / 2 > len(validation)
+    assert figures_of_test({**read("fidelity/yelp"), "split": "validation"}) == []
+    assert reads_before({}, [read("learning-curve")]) == ""
+
+
 def test_the_script_counts_what_lies_in_docs_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

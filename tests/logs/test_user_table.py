@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,22 @@ def test_a_log_of_few_users_has_the_columns_of_a_log_of_all(tmp_path: Path) -> N
         }
     # of u9 alone the log has no age: the mean of the table's
     assert log.columns["age"].values.tolist() == [1.75, 1.75]
+
+
+def test_the_form_of_the_table_says_nothing(table: Path, tmp_path: Path) -> None:
+    """Its order, its format, and how the log calls its users."""
+    log = read_log(LOG, user_table=table)
+    USERS[::-1].rename({"user": "visitor"}).write_csv(tmp_path / "users.csv.gz", compression="gzip")
+    renamed = LOG.rename({"user": "visitor"})
+    options = {"columns": {"user": "visitor"}, "user_table": tmp_path / "users.csv.gz"}
+    again = read_log(renamed, **options)
+    # a csv has no type of its own for flags: they are text
+    assert again.columns["member"].categories.to_list() == ["true"]
+    others = [
+        dataclasses.replace(one, columns={k: v for k, v in one.columns.items() if k != "member"})
+        for one in (log, again)
+    ]
+    assert others[0].fingerprint == others[1].fingerprint
 
 
 @pytest.mark.parametrize("key", ["session", "user"])

@@ -15,7 +15,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.models.user_model import UserModel
-from fastgaum.policies.base import Transition
+from fastgaum.policies.base import Observation, Transition
 from fastgaum.policies.evaluation import judge
 from fastgaum.policies.explore import Explore
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
@@ -25,7 +25,7 @@ from fastgaum.worlds.env_options import StepReward
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import POOL, Pool
 from fastgaum.worlds.true_world import Bait, TrueWorld
-from fastgaum.worlds.world import Past, Response
+from fastgaum.worlds.world import NO_ITEM, Past, Response
 from tests.builders import random_log, with_drawn_actions
 from tests.policies.small_world import TiringPopulation, TiringWorld, keys_at
 
@@ -216,6 +216,20 @@ def reversed_world(own: LearnedWorld) -> TiringWorld:
     other = TiringWorld(own.n_items + 1)
     other.item_ids = pl.concat([own.item_ids.reverse(), pl.Series(["new"])])
     return other
+
+
+def test_an_empty_place_stays_empty(learned: LearnedWorld) -> None:
+    class Half(Greedy):
+        def act(self, observation: Observation, k: int) -> IntArray:
+            slates = super().act(observation, k)
+            slates[:, 1] = NO_ITEM
+            return slates
+
+    other = reversed_world(learned)
+    setting = Setting(3, 2, Pool(items=shared_items(learned, other)))
+    for step in rollout(other, TransferPolicy(Half(), learned, other), setting, 9, seed=1):
+        assert (step.slates[:, 1] == NO_ITEM).all()
+        assert (step.slates[:, [0, 2]] >= 0).all()
 
 
 def test_a_policy_plays_in_the_world_it_was_brought_to(learned: LearnedWorld) -> None:
