@@ -10,6 +10,7 @@ import pytest
 
 from fastgaum.baselines.base import Baseline
 from fastgaum.baselines.registry import BASELINES, baseline_class
+from fastgaum.baselines.s_rnn import SessionRnn
 from fastgaum.errors import ConfigError
 from tests.baselines import deciding_logs
 from tests.baselines.contract import (
@@ -34,6 +35,9 @@ ONE: dict[str, object] = {
     "repeat": 0.0,
     "unknown": 0.5,
     "shrinkage": 1.0,
+    "penalty": 1.0,
+    "number_penalty": 1.0,
+    "cross_penalty": 1.0,
 }
 """one setting each, instead of the best of a grid"""
 CO_CHOICE = ("iknn", "scknnc", "scknnv")
@@ -49,6 +53,12 @@ def made(name: str, protocol: str, **settings: object) -> Baseline:
         return cls.from_mapping({"protocol": protocol} | {key: settings[key] for key in keys})
     except ConfigError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(autouse=True)
+def _few_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the cascade, whose network compares the settings of s-rnn by itself; its file says which."""
+    monkeypatch.setattr(SessionRnn, "grids", {"dim": (16, 32), "dropout": (0.5,)})
 
 
 CASES = [
