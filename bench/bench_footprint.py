@@ -36,6 +36,8 @@ def printed(script: str, *arguments: str) -> dict[str, Any]:
 
 def memory(race: Race) -> None:
     stage, name, unit, at_most = MEMORY[race.group]
+    if not race.full and stage == "training":
+        raise SkippedError("its growth trains too, and is enough for a smoke test")
     sizes = () if race.full else ("--events=2000", "--items=100", "--epochs=1")
     race.record(printed("memory.py", stage, *sizes)[name], unit, bar=8, at_most=at_most)
 

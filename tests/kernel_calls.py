@@ -3,8 +3,9 @@ their calls can be seen.
 
     NUMBA_DISABLE_JIT=1 python -m pytest -p tests.kernel_calls tests/kernels tests/…
 
-Outside tests/kernels property tests alone are run: others would take minutes so. The run fails, and
-names them, if kernels were called by no test of hypothesis: a test whose shapes are drawn."""
+Property tests alone are run: others, as those of a million draws, would take minutes so. The run
+fails, and names them, if kernels were called by no test of hypothesis: a test whose shapes are
+drawn."""
 
 from __future__ import annotations
 
@@ -47,9 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    away = [
-        item for item in items if item.path.parent.name != "kernels" and not is_property_test(item)
-    ]
+    away = [item for item in items if not is_property_test(item)]
     config.hook.pytest_deselected(items=away)
     items[:] = [item for item in items if item not in away]
 

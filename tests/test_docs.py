@@ -28,7 +28,7 @@ from fastgaum.threads import one_thread
 ROOT = Path(__file__).resolve().parents[1]
 # docs/index.md is the README (tests/test_tables.py)
 FILES = sorted({ROOT / "README.md", *(ROOT / "docs").rglob("*.md")} - {ROOT / "docs" / "index.md"})
-SHORT = {"epochs": 2, "warm_start": 2, "catch_up": 2, "search": (), "folds": 0}
+SHORT = {"epochs": 1, "warm_start": 1, "catch_up": 1, "search": (), "folds": 0}
 """of every preset"""
 
 FENCE = re.compile(
@@ -61,11 +61,16 @@ def shortened(argv: list[str]) -> list[str]:
         return [*_without(argv, "--seeds"), "--seeds", "1", "--jobs", "1"]
     if argv[0] != "rl":
         return argv
-    few = {"episodes=4": "episodes=1", "users=64": "users=16", "warm_up=64": "warm_up=16"}
-    argv = [few.get(word, word) for word in argv]
+    few = {"episodes": 1, "users": 16, "warm_up": 16}
+    argv = [re.sub(r"^(\w+)=\d+$", lambda one: _at_most(one, few), word) for word in argv]
     if argv[1] == "evaluate":
         argv = [*_without(argv, "--users"), "--users", "30"]
     return [*argv, "--set", "evaluations=1"]
+
+
+def _at_most(setting: re.Match[str], few: dict[str, int]) -> str:
+    name = setting[1]
+    return f"{name}={few[name]}" if name in few else setting[0]
 
 
 def undrawn(chart: Chart, others: Sequence[Chart] = ()) -> dict[str, str]:

@@ -21,7 +21,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "no_click": {"n_events": 1500, **TRAINED},
     "compare_models": {"logit": {"penalty": 1.0}, "fastgaum": QUICK},
     "what_if": {"n": 2000, **TRAINED},
-    "train_policy": {"episodes": 4, "n_users": 200, **QUICK},
+    "train_policy": {"episodes": 4, "n_users": 80, **QUICK},
     "custom_regulariser": {"n_events": 400, "epochs": 4, "search": (), "folds": 0},
     "custom_encoder": {"n_events": 400, **QUICK},
     "online_service": QUICK,
@@ -77,6 +77,7 @@ def test_an_example_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FASTGAUM_DATA_DIR", raising=False)
+    monkeypatch.setattr("fastgaum.policies.training.EVALUATED_USERS", 20)
     result = module_of(name).main(**SIZES[name])
     assert RIGHT.get(name, lambda _: True)(result)
     printed = capsys.readouterr().out

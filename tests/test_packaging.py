@@ -242,7 +242,7 @@ def test_a_first_line_works_beside_the_clone_and_in_it(installed: Path, place: s
     block = re.findall(
         r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.M | re.S
     )
-    first = [*block[0].splitlines()[:3], "model = fg.UserModel", "print(fg.__file__, log.n_events)"]
+    first = [*block[0].splitlines()[:3], "print(fg.__file__, log.n_events)"]
     folder = installed / place
     folder.mkdir(exist_ok=True)
     (folder / "script.py").write_text("\n".join(first), encoding="utf-8")

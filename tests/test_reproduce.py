@@ -168,7 +168,7 @@ def test_error_ends_the_other_runs_at_once() -> None:
     with pytest.raises(StopError):
         compare_logs(
             {"world": log},
-            GridPlan(["fastgaum"], 50, settings=QUICK),
+            GridPlan(["random"], 200),
             jobs=2,
             device="cpu",
             on_done=stop,

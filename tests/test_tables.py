@@ -28,7 +28,6 @@ from fastgaum.bench.excerpts import (
 )
 from fastgaum.bench.readme import (
     FIDELITY,
-    FIGURE_ROWS,
     FIGURES,
     GRIDS,
     NOT_RUN,
@@ -47,7 +46,6 @@ from fastgaum.bench.readme import (
 from fastgaum.policies.registry import POLICIES as POLICY_NAMES
 from fastgaum.reports.grid import parse_resplits
 from fastgaum.reports.plots import COLOURS, colour
-from fastgaum.reports.published_figures import rows_of_others
 
 DATA = ("published", "verdicts")
 """blocks of published figures, and of a comparison with them, whose own tables say it"""
@@ -64,11 +62,6 @@ def test_page_is_what_its_objects_give(section: Section) -> None:
     """Also before a command of the page has run: then its table says so."""
     text = (ROOT / section.page).read_text(encoding="utf-8")
     assert insert(text, section.text(), section.marker) == text, "run python bench/readme.py"
-
-
-def test_a_page_without_a_place_is_refused() -> None:
-    with pytest.raises(ValueError, match="no place for 'speed'"):
-        insert("a page", "a table", "speed")
 
 
 def test_every_object_is_of_a_run_that_ended_well() -> None:
@@ -305,21 +298,6 @@ def test_policies_are_judged_by_users_that_training_did_not_fit() -> None:
     assert {key: str(result["config"][key]) for key in changed} == changed
 
 
-def test_other_studies_are_of_the_commands_of_their_pages() -> None:
-    runs = "runs/yelp-half runs/yelp-other-half docs/tables/policies/yelp-agents.json\n"
-    assert f"python docs/examples/sb3_table.py {runs}" in page_of("docs/guide/environment.md")
-    if path_of("policies/yelp-agents").is_file():
-        result = read("policies/yelp-agents")
-        assert {"slateq", "ppo", "maskableppo"} < {row["policy"] for row in result["rows"]}
-        assert result["world"] == "runs/yelp-other-half, policies of runs/yelp-half"
-        assert result["seeds"] >= 3
-
-
-def test_figure_names_the_rows_of_its_object() -> None:
-    texts = set(re.findall(r">([^<>\n]+)</text>", page_of("docs/leads.svg")))
-    assert {*read(FIGURES["leads"][0])["datasets"], *FIGURE_ROWS} <= texts
-
-
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_have_colours_for_dark_pages(name: str) -> None:
     file = ROOT / "docs" / f"{name}.svg"
@@ -375,16 +353,6 @@ def test_a_row_below_a_published_one_is_not_bold() -> None:
     assert "| 74.6 / 0.657 |" in table(74.72)
     assert "| XGBoost, published | 74.7 / 0.657 |" in table(74.72)
     assert "Published for lpmc: someone, 2023." in table(74.72)
-
-
-def test_no_committed_row_is_bold_below_a_row_of_others() -> None:
-    for name in [*GRIDS, *(f"logs/{one}" for one in OTHER_LOGS)]:
-        result = read(name)
-        for cell in result["cells"]:
-            others = rows_of_others(result["datasets"][cell["dataset"]])
-            found = [one["prec"][str(cell["k"])]["mean"] for one in others]
-            above = [mean for mean in found if mean is not None and mean > cell["mean"]]
-            assert not (cell["bold"] and above), (name, cell["model"])
 
 
 def test_which_model_takes_the_cheapest_that_no_other_beats() -> None:

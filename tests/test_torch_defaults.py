@@ -35,7 +35,7 @@ from tests.builders import put, random_log
 from tests.models.test_user_model import SMALL
 from tests.policies.test_q_learning import TINY
 
-DEFAULTS = ["float64", "bfloat16", "meta"]
+DEFAULTS = ["float64", "meta"]
 
 
 @contextmanager
@@ -75,14 +75,13 @@ MODELS: dict[str, Callable[[], ChoiceModel]] = {
     "fastgaum": small(),
     "folds": small(search=["relations", "counts"], folds=2),
     "towers": small(tower_dim=4, relations=False, relative_numbers=False),
-    "exact": small("fastgaum-exact"),
     "paper-lstm": small("paper-lstm"),
     "paper-pw": small("paper-pw", epochs=1),
     "by autograd": small(regulariser="tsallis", history="pw"),
     "own encoder": small(history=OwnEncoder),
     **{
         name: lambda name=name: make_model(name, {"epochs": 2}, "cpu")  # type: ignore[misc]
-        for name in ("wd-lr", "wd-ccf", "dfm", "s-rnn")
+        for name in ("wd-ccf", "dfm", "s-rnn")
     },
     "logit": lambda: make_model("logit", {}, "cpu"),
 }

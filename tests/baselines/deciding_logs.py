@@ -39,11 +39,6 @@ class DecidingLog:
         return float(best - ours)
 
 
-def category_of_candidate(n_sessions: int = 1600) -> DecidingLog:
-    """Eleven kinds of candidate, far apart, in no order."""
-    return _of_category(n_sessions, _kinds(11), by_item=False)
-
-
 def category_of_item(n_sessions: int = 1600) -> DecidingLog:
     """Eleven kinds of item."""
     return _of_category(n_sessions, _kinds(11), by_item=True)

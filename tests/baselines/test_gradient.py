@@ -110,7 +110,7 @@ def test_the_network_is_the_papers_with_every_field_built(protocol: str) -> None
 def test_contract_with_drawn_negatives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s_rnn, "ALL_ITEMS", 2)
     monkeypatch.setattr(s_rnn, "NEGATIVES", 8)
-    check_baseline(SessionRnn(epochs=10))
+    check_baseline(SessionRnn(epochs=3))
 
 
 def fitted(**settings: object) -> tuple[SessionRnn, BatchTensors]:

@@ -162,7 +162,8 @@ def test_a_given_setting_is_kept_and_every_combination_has_a_row() -> None:
 
 def test_the_neighbours_come_first_and_the_network_ranks_among_equals() -> None:
     log = co_choice_log()
-    model = CascadeSessionKnn(cascade=1000.0, repeat=-1.0, popularity_weight=0.0)
+    fixed = {"shrinkage": 1.0, "unknown": 0.5, "repeat": -1.0, "popularity_weight": 0.0}
+    model = CascadeSessionKnn(cascade=1000.0, **fixed)
     model.fit(log)
     rows = log.sessions_in("test")[:1]
     ours, network = scores_of(model, log, rows), scores_of(model.rnn, log, rows)

@@ -147,42 +147,6 @@ def encoded_with(model: Baseline, log: SessionLog, split: Any = "test") -> Encod
     return model._encoder(log, split).encode(log.sessions_in(split))
 
 
-def test_alternatives_are_columns() -> None:
-    """Against a loop over displays: each mode's price, missing where the mode is."""
-    log, model = survey(), XgboostSoftmax(**ONE)
-    table = model.fit(log)
-    assert set(table["reads"]) == {"relations", "counts", "ids", "alternatives"}
-    assert model.inputs == "alternatives"
-    encoded = encoded_with(model, log)
-    assert model.space is not None
-    ids = np.array(model.space.categorical[0].values)
-    price = log.columns["price"].values
-    expected = np.full((encoded.n_events, 3), np.nan, np.float32)
-    events = np.concatenate(
-        [np.arange(*log.session_offsets[[row, row + 1]]) for row in encoded.rows]
-    )
-    for row, event in enumerate(events):
-        for candidate in range(log.display_offsets[event], log.display_offsets[event + 1]):
-            (at,) = np.flatnonzero(ids == log.item_ids[int(log.items[candidate])])
-            expected[row, at] = price[candidate]
-    batch = to_tensors(assemble(encoded))
-    columns, types = model._columns(batch, "alternatives")
-    found = [
-        np.asarray(columns)[:, at]
-        for at, kind in enumerate(types)
-        if kind == "q" and np.nanstd(np.asarray(columns)[:, at]) > 0
-    ]
-    event_of = encoded.event_of_candidate()
-    places = [model.space.number_names.index("price")]
-    mean, scale = model.space.code.start[places], model.space.code.scale[places]
-    wanted = ((expected - mean) / scale)[event_of]
-    assert len(found) >= 3
-    for column in wanted.T:
-        assert any(np.allclose(column, one, atol=1e-5, equal_nan=True) for one in found)
-    items = np.asarray(columns)[:, types.index("c")]
-    np.testing.assert_array_equal(items, encoded.ids[:, 0] - 2)
-
-
 def test_alternatives_are_read_where_another_price_decides() -> None:
     """The price of mode 1 says whether 0 or 2 is chosen, which the other rows' numbers do not."""
     log = survey()

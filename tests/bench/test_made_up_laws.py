@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from fastgaum.bench.made_up_laws import (
-    EVENTS,
     ITEMS,
     LAWS,
     SHOWN,
@@ -40,34 +39,6 @@ def test_a_log_is_what_its_law_drew(law: LawName) -> None:
     np.testing.assert_array_equal(
         items[clicked, log.choices[clicked]], shown[clicked, made.choices[clicked]]
     )
-
-
-@pytest.mark.parametrize("law", ["boredom", "repeats"])
-def test_what_was_chosen_before_is_counted_within_the_session(law: LawName) -> None:
-    made = make_law(law, 80, 2)
-    items = made.form[:, :SHOWN, :ITEMS].argmax(2).reshape(-1, EVENTS, SHOWN)
-    choices, own = (
-        made.choices.reshape(-1, EVENTS),
-        made.form[..., -1].reshape(-1, EVENTS, SHOWN + 1),
-    )
-    for session in range(len(items)):
-        chosen: list[int] = []
-        for event in range(EVENTS):
-            times = [chosen.count(item) for item in items[session, event].tolist()]
-            wanted = times if law == "boredom" else [float(n > 0) for n in times]
-            assert own[session, event, :SHOWN].tolist() == wanted
-            chosen.append(int(items[session, event, choices[session, event]]))
-
-
-@pytest.mark.parametrize("law", LAWS)
-def test_choices_have_the_probabilities_of_the_law(law: LawName) -> None:
-    """The log probability of what was chosen is minus the entropy, in the mean."""
-    made = make_law(law, 8000, 3)
-    drawn = made.log_probs[np.arange(len(made.choices)), made.choices]
-    probs = np.exp(made.log_probs)
-    entropy = -(probs * np.where(probs > 0, made.log_probs, 0)).sum(1)
-    error = np.std(drawn + entropy) / np.sqrt(len(drawn))
-    assert abs(np.mean(drawn + entropy)) < 4 * error
 
 
 @pytest.mark.parametrize("law", LAWS)

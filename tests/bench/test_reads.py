@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,10 @@ from typing import Any
 import pytest
 
 from fastgaum.bench import readme
-from fastgaum.bench.readme import SECTIONS, objects, path_of, read, read_counts
+from fastgaum.bench.readme import objects, path_of, read, read_counts
 from fastgaum.bench.reads import (
     DRAWN,
     OWN,
-    SAME_USERS,
     TEST_READS,
     Reads,
     count_reads,
@@ -74,14 +72,6 @@ def test_every_committed_table_of_test_figures_is_counted(name: str) -> None:
         assert [r for r in reads[one.log] if one.is_of(r)], "run python bench/readme.py"
 
 
-def test_each_log_of_a_comparison_is_read() -> None:
-    """By the names that the object itself has; a log has one name for the same test users."""
-    for name, result in objects().items():
-        if "cells" in result:
-            logs = {SAME_USERS.get(log, log) for log in result["datasets"]}
-            assert {one.log for one in figures_of_test(result)} == logs, name
-
-
 def test_the_file_is_as_it_is_written() -> None:
     text, reads = path_of(TEST_READS).read_text(encoding="utf-8"), read_counts()
     assert reads_to_text(reads) == text
@@ -109,14 +99,6 @@ def test_a_page_says_what_the_file_says(log: str, table: str, split: str) -> Non
     page = (path_of(table).parents[2] / "other-logs.md").read_text(encoding="utf-8")
     block = page.partition(f"<!-- {log}:begin -->")[2].partition(f"<!-- {log}:end -->")[0]
     assert f"was read before this table: {log} at least {n} times." in block
-
-
-def test_every_section_of_test_figures_says_it() -> None:
-    for section in SECTIONS:
-        shown = any(figures_of_test(read(n)) for n in section.objects if path_of(n).is_file())
-        said = re.search("before this table(:| is written down)", section.text())
-        assert bool(said) == (shown and section.of_test), (section.page, section.marker)
-    assert [s.marker for s in SECTIONS if not s.of_test] == ["published"], "others' figures alone"
 
 
 def test_a_table_without_a_read_is_refused_until_it_is_counted() -> None:
@@ -166,15 +148,6 @@ def test_one_line_for_all_logs_and_splits() -> None:
         "The test split was read before this table: shop at least 1 time. A test split that seeds "
         "drew was read before this table: shop at least 1 time (its own test split 1 time)."
     )
-
-
-def test_persons_of_london_are_the_test_users_of_london() -> None:
-    reads: Reads = {}
-    tables = {"logs/lpmc": a_table("lpmc"), "logs/lpmc-persons": a_table("lpmc-persons", 0.4)}
-    count_reads(reads, tables, "2026-12-01")
-    assert [one["table"] for one in reads["lpmc"]] == list(tables)
-    line = "The test split was read before this table: lpmc at least 1 time."
-    assert reads_before(reads, [tables["logs/lpmc-persons"]]) == line
 
 
 def test_validation_figures_are_no_read() -> None:

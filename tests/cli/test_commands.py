@@ -19,6 +19,7 @@ from fastgaum.cli.app import main
 from fastgaum.models.run_folder import MADE_FILES
 from fastgaum.presets import PORTFOLIO
 from tests.cli.good_files import QUICK
+from tests.test_docs import undrawn
 
 
 def test_train_leaves_a_run_folder(trained: Path) -> None:
@@ -72,9 +73,13 @@ def test_a_model_file_brings_the_reading_of_its_run(tmp_path: Path) -> None:
 
 
 def test_one_heavy_event_is_said_to_be_all(
-    log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    log_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By a training, an evaluation, an audit and the page; equal weights are not worth a word."""
+    monkeypatch.setattr("fastgaum.reports.charts.picture_of", undrawn)
     frame = pl.read_parquet(log_file)
     heavy = (pl.struct("session", "event") == pl.struct("session", "event").first()).over("split")
     weight = pl.when(heavy).then(1e12).otherwise(1.0)

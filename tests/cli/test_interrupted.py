@@ -23,7 +23,6 @@ from fastgaum.game import checkpoint
 from fastgaum.game.loop import Trainer
 from fastgaum.interrupts import Interrupted
 from fastgaum.locks import folder_lock
-from tests.cli.good_files import QUICK
 from tests.crash.zygote import Zygote
 from tests.game.interrupted import check_same
 
@@ -85,21 +84,6 @@ def wait_for_more(run: Path, epochs: int) -> None:
     raise AssertionError("no further epoch came")
 
 
-def test_before_the_first_batch_nothing_is_left(
-    log_file: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def interrupted(*_: object) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr("fastgaum.cli.reading.Reading.load_with_rows", interrupted)
-    assert main(["train", str(log_file), "-o", str(tmp_path / "run")]) == 143
-    assert capsys.readouterr().err == "fastgaum: interrupted\n"
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.fixture(scope="module")
 def stopped(log_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that a signal has stopped in its third epoch of six."""
@@ -136,27 +120,6 @@ def test_resume_takes_the_run_s_options_and_repeated_ones(
     for again in (argv[:2], [*argv, *SHORT]):
         assert main([*again, "-o", str(whole), "--resume"]) == 0
         assert f"{epochs_of(whole)} epochs, finished before" in capsys.readouterr().out
-
-
-def test_an_ended_run_takes_repeated_options_alone(
-    log_file: Path, trained: Path, tmp_path: Path
-) -> None:
-    """What the fit chose itself, `relations` and `counts`, was not asked for."""
-    run = shutil.copytree(trained, tmp_path / "run")
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
-    argv = ["train", str(log_file), "-o", str(run), "--resume", "--quiet"]
-    for repeated in ([], QUICK, QUICK[:2], [*QUICK, "--preset", "fastgaum", "--seed", "0"]):
-        assert main([*argv, *repeated]) == 0
-    for other, says in (
-        (["--set", "epochs=9"], "has ended and has epochs = 1, not 9: leave the options out"),
-        ([*QUICK, "--preset", "fastgaum", "--seed", "5"], "has ended and has seed = 0, not 5: "),
-    ):
-        assert says in failing([*argv, *other])
-    (run / "machine.json").write_text("{}")
-    assert main(argv) == 0
-    assert "machine.json' is damaged or not a record" in failing([*argv, *QUICK])
-    (run / "machine.json").write_bytes(before["machine.json"])
-    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,17 @@ import pytest
 
 from fastgaum.cli.app import main
 from tests.cli.good_files import QUICK
+from tests.test_docs import undrawn as without_picture
 
 pytest.importorskip("matplotlib", reason="charts: install fastgaum[plots]")
 
 Fails = Callable[[list[str]], str]
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of a page that nobody draws: the printed commands' page has drawn ones."""
+    monkeypatch.setattr("fastgaum.reports.charts.picture_of", without_picture)
 
 
 def test_the_printed_commands_repeat_the_run(
@@ -50,6 +57,7 @@ def test_runs_of_two_logs_and_of_one_log_read_in_two_ways(
     frame: pl.DataFrame,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    undrawn: None,
 ) -> None:
     other, page = tmp_path / "other.parquet", tmp_path / "page.html"
     dropped = frame.filter(pl.col("split") == "validation")["session"][0]
@@ -69,7 +77,12 @@ def test_runs_of_two_logs_and_of_one_log_read_in_two_ways(
 
 
 def test_a_log_that_is_not_found_is_named(
-    fails: Fails, trained: Path, log_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fails: Fails,
+    trained: Path,
+    log_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    undrawn: None,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(trained, "run")

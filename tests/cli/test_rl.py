@@ -41,7 +41,7 @@ def test_a_plan_of_decoys_is_not_recommended(
     run, out, facts = tmp_path / "run", tmp_path / "policy", tmp_path / "facts.json"
     assert main(["train", "sample", "-o", str(run), *QUICK]) == 0
     train = f"rl train {run} -o {out} -k 3 --json {facts} --horizon 5 --reward contrast "
-    train += "--set episodes=12 --set users=64 --set warm_up=64"
+    train += "--set episodes=8 --set users=64 --set warm_up=64"
     assert main(train.split()) == 0
     share = json.loads(facts.read_text())["last"]["decoys"]
     assert share > MOST_DECOYS

@@ -12,7 +12,6 @@ import pytest
 
 import fastgaum as fg
 from fastgaum.cli.app import main
-from fastgaum.errors import ConfigError
 from fastgaum.logs.read import read_log
 from tests.cli.good_files import QUICK
 
@@ -72,17 +71,6 @@ def test_what_goes_on_with_a_run_reads_its_sample(
     assert main(["train", str(log_file), "-o", str(folder), *start]) == 0
     assert "sample_users" not in json.loads((folder / "reading.json").read_text())
     fails(["train", str(log_file), "-o", str(tmp_path / "no"), "--sample-users", "1e-9"])
-
-
-@pytest.mark.parametrize("share", ["0", "1.01", "-0.5", "nan", "half"])
-def test_a_share_out_of_range_is_refused(
-    share: str, log_file: Path, tmp_path: Path, fails: Callable[[list[str]], str]
-) -> None:
-    out = str(tmp_path / "out.csv")
-    fails(["data", "convert", str(log_file), "-o", out, f"--sample-users={share}"])
-    if share != "half":
-        with pytest.raises(ConfigError, match="a share of the users above 0 and at most 1"):
-            read_log(log_file, sample_users=float(share))
 
 
 def test_a_converted_sample_is_the_sample(log_file: Path, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,23 +48,3 @@ def test_a_worth_of_a_logit_says_whose_error_it_holds(
 
 
 LOGIT = ["--preset", "logit", "--candidate-field", "price", "--quiet"]
-
-
-@pytest.mark.parametrize(
-    ("asked", "says"),
-    [
-        ("", "nothing is asked: give --scale, --drop, --elasticity or --worth"),
-        ("--scale price", "'price' is not FIELD=VALUE"),
-        ("--scale price=half", "--scale price=half: a number is required"),
-        ("--scale price=nan", "makes nan of"),
-        ("--scale price=.9 --scale price=.1", "--scale names each field once"),
-        ("--worth price", "time=cost for --worth"),
-        ("--worth prize=price", "did you mean 'price'"),
-        ("--elasticity prize", "did you mean 'price'"),
-        ("--drop i11 --split train", "take split 'test'"),
-    ],
-)
-def test_a_wrong_question(
-    asked: str, says: str, trained: Path, log_file: Path, fails: Callable[[list[str]], str]
-) -> None:
-    assert says in fails(["what-if", str(trained), str(log_file), *asked.split()])

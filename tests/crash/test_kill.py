@@ -45,7 +45,7 @@ class Train:
         self.run = self.folder / f"run{self.n}"
 
     def command(self) -> list[str]:
-        sets = ["epochs=5", "warm_start=5", "batch_sessions=16", "catch_up=4", "patience=3"]
+        sets = ["epochs=3", "warm_start=3", "batch_sessions=16", "catch_up=2", "patience=3"]
         sets += ["search=[]", "folds=2"]
         argv = ["train", str(self.folder / "log.parquet"), "-o", str(self.run), "--resume"]
         return [*argv, *(word for one in sets for word in ("--set", one))]
@@ -130,7 +130,7 @@ def read_beside(job: Train | Convert, done: threading.Event, wrong: list[str]) -
         wrong.append("the reader read nothing")
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", [Train, Convert])
 def test_killed_jobs_end_as_if_they_never_were(
     kind: type[Train] | type[Convert], kills: int, tmp_path: Path

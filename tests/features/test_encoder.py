@@ -72,7 +72,7 @@ def small_chunks(most: int, n_threads: int = 1) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@settings(max_examples=7, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     protocol=st.sampled_from(["identity", "bags", "views"]),
     split=st.sampled_from(["train", "test", "all"]),

@@ -142,14 +142,6 @@ def test_numbers_of_trips_tell_no_more_in_training(shared_data: Callable[[str], 
     assert_tells_no_more(in_any, test)
 
 
-def test_numbers_of_a_search_tell_no_more_in_training(shared_data: Callable[[str], Path]) -> None:
-    log = fastgaum.read_log(
-        shared_data("clara2/displays.parquet"), ordered=True, context_fields=["query"]
-    )
-    in_block, _, test = told_of_choices(log)
-    assert_tells_no_more(in_block, test)
-
-
 def raw_numbers(
     log: SessionLog, order: TrainingOrder
 ) -> Iterator[tuple[Encoder, Selection, FloatArray]]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,15 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.baselines.registry import make_model
-from fastgaum.cli.app import main
-from fastgaum.errors import ConfigError
 from fastgaum.features import relations
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
 from fastgaum.features.relations import Relations, left_out, mean_display
 from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.store import save_log
 from fastgaum.models.space_state import saved_space, space_of
 from fastgaum.models.user_model import UserModel
 from fastgaum.presets import LARGE_DISPLAYS
@@ -181,11 +177,11 @@ def test_large_displays_have_no_relations_and_a_fit_says_so() -> None:
         settings = model.settings_for(log)
         assert any(one.relations for one in settings.values()) == (not left)
         assert all(name.endswith(left) for name in settings)
-        model.fit(log)
-        assert [one.name for one in model.trials] == list(settings)
+    model.fit(above)
+    assert [one.name for one in model.trials] == list(settings)
     assert not model.config.relations
     logit = make_model("logit")
-    for log, reads in ((above, False), (at, True), (above, False)):
+    for log, reads in ((at, True), (above, False)):
         logit.fit(log)
         assert logit.space is not None
         assert (logit.space.relations is not None, logit.settings.relations) == (reads, reads)
@@ -196,37 +192,6 @@ def test_large_displays_have_no_relations_and_a_fit_says_so() -> None:
     )
     assert left_out(few) == ""
     assert "among 878 in the mean" in left_out(mixed)
-
-
-def test_the_terminal_says_what_is_left_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    save_log(large_log(LARGE_DISPLAYS + 1, 4), tmp_path / "log")
-    short = [
-        "--preset",
-        "fastgaum-exact",
-        "--set",
-        "warm_start=1",
-        "--set",
-        "epochs=1",
-        "--set",
-        "hidden=[4]",
-    ]
-    assert main(["train", str(tmp_path / "log"), "-o", str(tmp_path / "run"), *short]) == 0
-    said = capsys.readouterr().err
-    assert "models leave relations out: a training candidate of log" in said
-    assert said.count(" (displays of 301: no relations) · validation loss ") >= 2
-
-
-@pytest.mark.parametrize("changes", [{"relations": True}, {"search": [], "folds": 0}], ids=str)
-def test_relations_of_large_displays_that_are_asked_for_are_refused(
-    changes: dict[str, object],
-) -> None:
-    log = large_log(LARGE_DISPLAYS + 1, 4)
-    with pytest.raises(ConfigError, match=r"among 301 in the mean.* with relations = false, or"):
-        UserModel.from_preset(**changes).fit(log)
-    with pytest.raises(ConfigError, match="relations = false"):
-        make_model("logit", {"relations": True}).fit(log)
 
 
 def test_which_pairs_are_kept_does_not_depend_on_choices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,13 +12,11 @@ from unittest.mock import Mock
 import pytest
 
 from fastgaum.config import Config
-from fastgaum.errors import ConfigError
 from fastgaum.game.observers import EpochRow, MlflowObserver, Observer, TensorBoardObserver
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.run_folder import train_run
 from fastgaum.models.user_model import UserModel
 from tests.builders import random_log
-from tests.game.interrupted import start_and_stop
 
 TINY: dict[str, Any] = {
     **{"epochs": 1, "warm_start": 2, "hidden": [4], "history_dim": 3, "search": [], "folds": 0},
@@ -104,31 +102,6 @@ def test_one_that_must_not_fail_ends_the_fit(log: SessionLog) -> None:
     assert strict.calls[-1] == notes.calls[-1] == ("fit ends", 2, OSError)
 
 
-def test_one_that_fails_when_a_run_goes_on_is_no_damage_of_the_run(
-    log: SessionLog, tmp_path: Path
-) -> None:
-    class Strict(Notes):
-        may_fail = False
-
-        def on_fit_begin(self, config: Config, rows: Sequence[EpochRow]) -> None:
-            super().on_fit_begin(config, rows)
-            raise ValueError("no tracker")
-
-    config, folder, strict = Config.from_preset("fastgaum", **TINY), tmp_path / "run", Strict()
-    start_and_stop(config, log, folder, 5)
-    with pytest.raises(ValueError, match=r"^no tracker$"):
-        train_run(UserModel(config, device="cpu"), log, folder, resume=True, observers=[strict])
-    assert strict.calls[0] == ("fit begins", 1, 2)
-    assert train_run(UserModel(config, device="cpu"), log, folder, resume=True).height == 3
-
-
-def test_what_is_no_observer_is_refused(log: SessionLog) -> None:
-    with pytest.raises(ConfigError, match="one is a function: write observers="):
-        UserModel.from_preset(**TINY).fit(log, [lambda row: None])  # type: ignore[list-item]
-    with pytest.raises(ConfigError, match=r"observers are a list .* one alone is given"):
-        UserModel.from_preset(**TINY).fit(log, Notes())  # type: ignore[arg-type]
-
-
 def test_tensorboard_has_each_figure_of_each_epoch(log: SessionLog) -> None:
     writer = Mock()
     table = UserModel.from_preset(**TINY).fit(log, [TensorBoardObserver(writer=writer)])
@@ -176,14 +149,3 @@ def test_mlflow_has_a_run_of_each_fit(
     assert "val_loss" in mlflow.log_metrics.call_args.args[0]
     if active is None:
         mlflow.end_run.assert_called_once_with("FAILED" if fails else "FINISHED")
-
-
-def test_an_extra_that_is_absent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("mlflow", "tensorboardX"):
-        monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ConfigError, match=r"pip install '\.\[mlflow\]' in the clone"):
-        MlflowObserver()
-    with pytest.raises(ConfigError, match=r"pip install '\.\[tensorboard\]' in the clone"):
-        TensorBoardObserver("events")
-    with pytest.raises(ConfigError, match="needs a folder"):
-        TensorBoardObserver()

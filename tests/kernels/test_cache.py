@@ -166,12 +166,11 @@ def test_numba_s_own_settings_are_kept(install: Install) -> None:
 
 def test_processes_may_start_at_once_on_an_empty_cache(install: Install) -> None:
     go = install.home / "go"
-    started = [
-        install.start(dtypes, str(go)) for dtypes in 2 * ("float32 float64", "float64 float32")
-    ]
+    orders = "float32 float64", "float64 float32"
+    started = [install.start(dtypes, str(go)) for dtypes in orders]
     time.sleep(1)
     go.touch()
-    assert [finished(process).split()[:2] for process in started] == 4 * [["20", "20"]]
+    assert [finished(process).split()[:2] for process in started] == 2 * [["20", "20"]]
     assert len(install.entries()) == 2
     assert install.call("float32 float64") == "20 20 loaded"
     assert not list(install.cache.rglob("*.tmp.*"))
@@ -181,11 +180,10 @@ def test_a_damaged_entry_is_compiled_anew(install: Install) -> None:
     install.call()
     (entry,) = install.entries()
     entry.write_bytes(entry.read_bytes()[:1000])
-    assert install.call("float32 float64") == "20 20 compiled"
+    assert install.call() == "20 compiled"
     (index,) = install.cache.rglob("*.nbi")
     index.write_bytes(b"")
     assert install.call() == "20 compiled"
-    assert install.call() == "20 loaded"
 
 
 @pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="compiles: NUMBA_DISABLE_JIT is set")

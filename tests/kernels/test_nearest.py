@@ -16,7 +16,7 @@ ROWS = st.tuples(st.integers(0, 9), st.integers(0, 3), st.integers(0, 7))
 """time, user and item: most distances are ties, and some items are of one user alone"""
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(ROWS, min_size=2, max_size=24), st.integers(2, 9), st.integers(0, 99))
 def test_displays_hold_the_nearest_of_others(
     rows: list[tuple[int, int, int]], displayed: int, seed: int

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -178,7 +177,7 @@ CASES = st.builds(
 RATES = st.sampled_from([0.0, 0.3])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(case=CASES, rate=RATES)
 def test_scores_are_added_to_what_stands_there(case: Case, rate: float) -> None:
     expected = (case.base + case.scores(rate)).detach().numpy()
@@ -187,7 +186,7 @@ def test_scores_are_added_to_what_stands_there(case: Case, rate: float) -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     case=CASES,
     rate=RATES,
@@ -243,8 +242,7 @@ def _exp(x: Array) -> Array:
 
 
 def test_exp_keeps_its_stated_error() -> None:
-    # a million in plain Python takes as long as all other kernels
-    x = -np.linspace(0, 87, 20_001 if numba.config.DISABLE_JIT else 1_000_001).astype(np.float32)
+    x = -np.linspace(0, 87, 1_000_001).astype(np.float32)
     exact = np.exp(x.astype(np.float64))
     assert np.abs(_exp(x) / exact - 1).max() < 4e-7
     assert _exp(np.array([0.0], np.float32))[0] == 1.0
@@ -262,7 +260,7 @@ def _dropped(n: int, key: Any, threshold: Any) -> Array:
 
 
 def test_dropout_is_fair_and_depends_on_the_key() -> None:
-    n = 40_000 if numba.config.DISABLE_JIT else 200_000
+    n = 200_000
     first, again, other = (
         _dropped(n, np.uint32(key), np.uint32(0.25 * 2**32)) for key in (1, 1, 2)
     )

@@ -21,24 +21,6 @@ def test_a_byte_order_mark_works(tmp_path) -> None:
     assert read_log(tmp_path / "bom.csv").item_ids.to_list() == ["é"]
 
 
-def test_parquet_with_a_damaged_page(tmp_path) -> None:
-    path = tmp_path / "log.parquet"
-    rng = np.random.default_rng(0)
-    n = 20_000
-    pl.DataFrame(
-        {
-            "session": rng.integers(0, 2**60, n),
-            "event": np.zeros(n, int),
-            "item": rng.integers(0, 2**60, n),
-            "chosen": [1] * n,
-        }
-    ).write_parquet(path)
-    data = bytearray(path.read_bytes())
-    data[4:200] = bytes(196)
-    path.write_bytes(data)
-    refused(path, "'log.parquet' is no readable parquet file")
-
-
 def test_directory_with_one_bad_shard(tmp_path) -> None:
     long().write_parquet(tmp_path / "part-0.parquet")
     long().drop("item").write_parquet(tmp_path / "part-1.parquet")
@@ -52,31 +34,6 @@ def test_directory_with_one_bad_shard(tmp_path) -> None:
     long().write_parquet(tmp_path / "part-0.parquet")
     long(item=[[1], [2], [3], [4]]).write_parquet(tmp_path / "part-1.parquet")
     refused(tmp_path, "the shards' columns differ in type")
-
-
-def test_nonexistent_path(tmp_path) -> None:
-    (tmp_path / "yelp.csv").write_text("x")
-    refused(tmp_path / "yelq.csv", "no such file or folder: '.*yelq.csv'; did you mean 'yelp.csv'")
-    refused(tmp_path / "none" / "x.csv", "no such file or folder")
-
-
-@pytest.mark.parametrize(
-    ("header", "says"),
-    [
-        ("session,event,item,item,chosen", r"has two columns 'item': rename or drop one"),
-        (
-            "session;event|item",
-            r"one column, 'session;event|item': name what divides columns, --delimiter",
-        ),
-    ],
-)
-def test_a_header_is_divided_by_one_sign_and_has_each_name_once(
-    header: str, says: str, tmp_path: Path
-) -> None:
-    values = ",".join("1" * len(header.split(",")))
-    (tmp_path / "log.csv").write_text(f"{header}\n{values}\n")
-    with pytest.raises(LogFormatError, match=says):
-        read_log(tmp_path / "log.csv")
 
 
 def changed_footer(path: Path, was: int, now: int, at: int) -> None:

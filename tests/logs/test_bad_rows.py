@@ -240,13 +240,6 @@ def test_numbers_that_single_precision_cannot_tell_apart_are_refused(tmp_path: P
     assert read_log(frame, options=of_run).n_events == 200
 
 
-def test_names_with_digits_are_categories(tmp_path: Path) -> None:
-    frame = long(price=["12a", "12b", "7", "x"])
-    frame.write_csv(tmp_path / "log.csv")
-    log = read_log(tmp_path / "log.csv", candidate_fields=["price"])
-    assert log.columns["price"].categories.to_list() == ["12a", "12b", "7", "x"]
-
-
 RANGES = {
     pl.Int8: (-(2**7), 2**7 - 1),
     pl.UInt8: (0, 2**8 - 1),

@@ -3,8 +3,6 @@ hold."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.audit import audit
-from fastgaum.logs.context import ContextField, context_of
+from fastgaum.logs.context import context_of
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_log
 from fastgaum.logs.store import load_log, save_log
@@ -119,12 +116,6 @@ def test_what_is_no_context_is_refused(frame: pl.DataFrame, says: str) -> None:
     refused(frame, says, context_fields=["query"])
 
 
-@pytest.mark.parametrize("name", ["chosen", "Clicked", "choice_index", "is_click"])
-def test_what_says_the_choice_is_no_context(name: str) -> None:
-    frame = long() if name == "chosen" else long(**{name: [1, 1, 0, 1]})
-    refused(frame, f"column '{name}' says what was chosen", context_fields=[name])
-
-
 def navigation(
     n_sessions: int = 300, n_items: int = 200, seed: int = 0, fixed: bool = False
 ) -> SessionLog:
@@ -221,19 +212,6 @@ def test_values_displayed_in_their_own_session_are_counted(seed: int) -> None:
         assert found.by_chance == pytest.approx(np.mean(chance) / len(every))
     else:
         assert (found.holds, found.displayed) == ("categories", None)
-
-
-def test_an_audit_names_the_context() -> None:
-    log = navigation()
-    report = audit(log)
-    assert [field.name for field in report.context] == sorted(log.columns_of("event"))
-    text = report.to_text()
-    assert "context of the events:" in text
-    assert "  hour (numbers)" in text
-    assert "  target (items: 100.0 % are displayed in their own session, " in text
-    found = json.loads(json.dumps(report.to_dict()))["context"][0]
-    assert found == dataclasses.asdict(ContextField("hour", "numbers"))
-    assert "context" not in audit(put(log, event={})).to_text()
 
 
 def test_a_saved_log_asked_for_its_context(tmp_path: Path) -> None:

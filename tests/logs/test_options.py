@@ -126,12 +126,3 @@ def test_an_item_table_is_found_from_another_folder(
 def test_unknown_options_are_refused(values: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         ReadOptions.of(**values)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [[], 3, {"candidate_field": "price"}, {"ordered": 1}, {"split_seed": True}, {"column": [1]}],
-)
-def test_json_of_another_type_is_refused(values: Any) -> None:
-    with pytest.raises((ValueError, ConfigError)):
-        ReadOptions.from_json(values)

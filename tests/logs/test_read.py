@@ -86,15 +86,6 @@ NESTED = pl.DataFrame(
 )
 
 
-def test_nested_by_item() -> None:
-    log = read_log(NESTED)
-    assert log.event_ids.to_list() == [dt.datetime(2024, 1, day) for day in (1, 2, 1)]
-    assert log.item_ids.to_list() == ["10", "8", "9"]
-    assert log.items.tolist() == [2, 0, 1, 2, 0, 1]
-    assert log.choices.tolist() == [-1, 2, 0]
-    assert log.views is None
-
-
 @pytest.mark.parametrize("missing", [None, -1, float("nan")])
 def test_nested_by_index(missing) -> None:
     frame = NESTED.drop("chosen").with_columns(

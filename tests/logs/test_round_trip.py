@@ -47,7 +47,7 @@ def nested(log: SessionLog, by_index: bool) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(SESSIONS, st.booleans())
 def test_a_long_file_is_its_log(suffix: str, sessions: Any, ordered: bool) -> None:
     log = read_log(rows_of(sessions), **OPTIONS, ordered=ordered)

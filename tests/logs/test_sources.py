@@ -56,25 +56,21 @@ def fingerprints(folder: Path, rows: pl.DataFrame, **options: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
-@pytest.mark.parametrize("role", ["candidate_fields", "context_fields"])
-def test_text_is_read_alike_in_every_source(tmp_path: Path, role: str, values: list[Any]) -> None:
-    if role == "context_fields":
-        values = [values[0], values[0], values[1], values[1]]
-    rows = ROWS.with_columns(field=pl.Series(values))
-    found = fingerprints(tmp_path, rows, **{role: ["field"]}, columns={"user": "user"})
-    assert len(found) == 1
+def test_text_is_read_alike_in_every_source(tmp_path: Path, values: list[Any]) -> None:
+    of_event = pl.Series([values[0], values[0], values[1], values[1]])
+    rows = ROWS.with_columns(field=pl.Series(values), context=of_event)
+    fields: dict[str, Any] = {"candidate_fields": ["field"], "context_fields": ["context"]}
+    assert len(fingerprints(tmp_path, rows, **fields, columns={"user": "user"})) == 1
 
 
 @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
-@pytest.mark.parametrize("role", ["item", "user"])
-def test_a_table_is_read_alike_in_every_source(
-    tmp_path: Path, role: str, values: list[Any]
-) -> None:
-    ids = ["7", "007"] if role == "item" else ["01", "1"]
+def test_a_table_is_read_alike_in_every_source(tmp_path: Path, values: list[Any]) -> None:
     found = set()
     for kind, write in WRITERS.items():
-        write(pl.DataFrame({role: ids, "field": values[:2]}), tmp_path / f"table.{kind}")
-        options: Any = {f"{role}_table": tmp_path / f"table.{kind}"}
+        options: dict[str, Any] = {}
+        for role, ids in (("item", ["7", "007"]), ("user", ["01", "1"])):
+            options[f"{role}_table"] = tmp_path / f"{role}.{kind}"
+            write(pl.DataFrame({role: ids, f"of_{role}": values[:2]}), options[f"{role}_table"])
         found.add(read_log(ROWS, **options).fingerprint)
     assert len(found) == 1
 

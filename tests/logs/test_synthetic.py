@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 import pytest
 
-from fastgaum.errors import ConfigError, DatasetError
+from fastgaum.errors import DatasetError
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.datasets import data_root, dataset
 from fastgaum.logs.log import SessionLog
@@ -28,9 +28,7 @@ from fastgaum.worlds.oracle import (
 )
 
 WORLDS: list[dict[str, Any]] = [
-    {},
     {"no_click": 0.3},
-    {"rule": "l2"},
     {"rule": "l2", "no_click": 0.3},
     {"repeat": 2.0, "dim": 3, "decay": 0.0},
     {"mean_length": 20.0, "max_length": 200, "eta": 0.5},
@@ -110,7 +108,7 @@ def test_choices_come_as_often_as_stated(changes: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("rule", "share"), [("shannon", 0.05), ("l2", 0.72)])
 def test_no_click_share_is_the_one_asked_for(rule: str, share: float) -> None:
-    log, truth = synthesise(100_000, seed=2, no_click=share, rule=rule)
+    log, truth = synthesise(40_000, seed=2, no_click=share, rule=rule)
     assert abs((log.choices < 0).mean() - share) < 0.01
     assert abs(truth.no_click_probability.mean() - share) < 0.01
 
@@ -169,33 +167,6 @@ def test_an_order_is_of_the_displays_and_examination_of_the_places() -> None:
     )
     clicks = np.bincount(at[popular.chosen_candidates])
     assert (np.diff(clicks) < 0).all(), "fewer choices the later the place"
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"rule": "shanon"}, "did you mean 'shannon'"),
-        ({"n_items": 5}, "n_items is 5"),
-        ({"eta": 0.0}, "eta is 0.0"),
-        ({"eta": float("nan")}, "eta is nan"),
-        ({"no_click": 1.0}, "no_click is 1.0"),
-        ({"mean_length": 20.0}, "mean_length is 20.0"),
-        ({"mean_display": 1.0}, "mean_display is 1.0"),
-        ({"decay": 1.0}, "decay is 1.0"),
-        ({"dim": 2.5}, "dim is 2.5"),
-        ({"max_length": 2.5}, "max_length is 2.5"),
-        ({"seed": -1}, "seed is -1"),
-        ({"items": 5}, "n_items"),
-        ({"order": "populariti"}, "did you mean 'popularity'"),
-        ({"examination": 1.0}, "displays have no order"),
-        ({"order": "random", "examination": -1.0}, "examination is -1.0"),
-        ({"n_events": 0}, "n_events is 0"),
-        ({"preset": "tial"}, "did you mean 'tail'"),
-    ],
-)
-def test_impossible_worlds(changes: dict[str, Any], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
-        synthesise(**{"n_events": 10} | changes)
 
 
 def test_oracle_scores_are_the_best_and_match_by_hand() -> None:

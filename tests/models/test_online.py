@@ -33,7 +33,7 @@ from tests.models.online_users import (
 
 
 @pytest.mark.parametrize("name", MODELS)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(seed=st.integers(5, 1000), n_sessions=st.integers(1, 8))
 def test_a_session_told_display_by_display_is_as_predicted(
     name: str, seed: int, n_sessions: int

@@ -56,10 +56,8 @@ TOWERS: dict[str, Any] = {"tower_dim": 4, "relations": False, "relative_numbers"
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
         {"players": "exact", "protocol": "identity"},
         {"folds": 2},
-        TOWERS,
         {**TOWERS, "history": "pw"},
         {"regulariser": "l2", "eta": 2.0},
     ],

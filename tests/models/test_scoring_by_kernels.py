@@ -83,7 +83,7 @@ def test_scores_are_those_of_the_networks(
     assert by_kernels
 
 
-@pytest.mark.parametrize("name", ["preset", "towers", "exact, two layers"])
+@pytest.mark.parametrize("name", ["preset", "towers"])
 def test_weights_that_change_after_scoring_are_read(
     log: SessionLog, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

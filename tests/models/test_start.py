@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from fastgaum.cli.app import main
-from fastgaum.config import Config
 from fastgaum.errors import ConfigError, FeatureMismatchError
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.fold import to_frame
@@ -23,7 +22,6 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.nets.networks import Networks, context_sizes, log_rates
 from tests.builders import put, random_log
 from tests.logs.test_context import navigation
-from tests.models.test_own_code import SumOfAll
 
 TINY: dict[str, Any] = {
     **{"epochs": 2, "warm_start": 2, "hidden": [4], "history_dim": 3, "search": [], "folds": 0},
@@ -218,27 +216,6 @@ def test_what_has_no_weights_for_the_log_is_refused(
     priced = put(logs[1], candidate={"price": np.ones(logs[1].n_candidates, np.float32)})
     with pytest.raises(FeatureMismatchError, match="differ in price: fit without start"):
         after(start).fit(priced, start=start)
-
-
-def test_an_encoder_of_ones_own_starts_if_it_can(logs: tuple[SessionLog, SessionLog]) -> None:
-    class Fixed(SumOfAll):
-        """Has a weight whose shape follows the ids, and is no row of one."""
-
-        def __init__(self, config: Config, n_ids: int, n_numbers: int) -> None:
-            super().__init__(config, n_ids, n_numbers)
-            self.other = torch.nn.Parameter(torch.zeros(2, n_ids))
-
-    for encoder in (SumOfAll, Fixed):
-        start = UserModel.from_preset(**TINY, history=encoder)
-        start.fit(logs[0])
-        if encoder is SumOfAll:
-            assert after(start).fit(logs[1], start=start)["phase"][0] == "start"
-        else:
-            with pytest.raises(ConfigError, match=r"not those of start \(.*player.history.other"):
-                after(start).fit(logs[1], start=start)
-    model = UserModel.from_preset(**TINY)
-    with pytest.raises(ConfigError, match="the networks are not those of start"):
-        model.fit(logs[1], start=start)
 
 
 def test_the_command_takes_over_what_the_run_says(

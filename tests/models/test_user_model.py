@@ -1,4 +1,4 @@
-"""Every preset-like combination of the user model keeps the contract; tables; the searched switches."""
+"""Variants of the user model keep the contract, others the golden records; tables; the searched switches."""
 
 from __future__ import annotations
 
@@ -31,18 +31,14 @@ SMALL: dict[str, Any] = {
     "changes",
     [
         {"players": "exact"},
-        {"regulariser": "l2"},
         {"regulariser": "tsallis"},
         {"history": "pw"},
         {"history_layers": 2},
-        {"warm_start": 0},
         {"protocol": "identity"},
-        {"eta": 2.0},
-        {"select": "calibrated loss"},
     ],
     ids=str,
 )
-def test_contract_of_every_variant(changes: dict[str, Any]) -> None:
+def test_contract_of_variants(changes: dict[str, Any]) -> None:
     check_user_model(UserModel.from_preset(**{**SMALL, **changes}))
 
 
@@ -55,7 +51,6 @@ def test_contract_with_fields_order_and_no_clicks() -> None:
         item={"brand": rng.integers(-1, 3, log.n_items).astype(np.int32)},
         categories={"brand": pl.Series(["a", "b", "c"])},
     )
-    check_user_model(UserModel.from_preset(**SMALL), log)
     check_user_model(UserModel.from_preset(**SMALL), dataclasses.replace(log, ordered=True))
 
 

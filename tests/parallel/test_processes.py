@@ -26,7 +26,7 @@ def torchrun(n: int, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-N = 3
+N = 2
 
 
 @pytest.fixture(scope="module")

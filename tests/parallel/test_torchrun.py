@@ -13,40 +13,18 @@ from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
-import pytest
 
 from fastgaum.game.checkpoint import Checkpoint
-from fastgaum.logs.fold import to_frame
 from fastgaum.logs.parts import slices_by_user
 from fastgaum.logs.store import save_parts
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.run_folder import MADE_FILES
-from tests.parallel.test_processes import ROOT, torchrun
+from tests.parallel.test_processes import ROOT
 
 SETS = ["players=adversarial", "epochs=4", "warm_start=3", "catch_up=1"]
 SETS += ["id_dropout=0", "batch_sessions=64", "local_steps=4"]
 OPTIONS = ["--preset", "paper-lstm", *(word for one in SETS for word in ("--set", one))]
 OPTIONS += ["--device", "cpu"]
-
-
-@pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("log") / "log.parquet"
-    to_frame(synthesise(1500, preset="sample", seed=2)[0]).write_parquet(file)
-    return file
-
-
-def test_a_mistake_is_told_and_nothing_is_written(log: Path, tmp_path: Path) -> None:
-    (tmp_path / "broken.parquet").write_bytes(log.read_bytes()[:-9])
-    out = tmp_path / "run"
-    done = torchrun(
-        2, "-m", "fastgaum", "train", str(tmp_path / "broken.parquet"), "-o", str(out), *OPTIONS
-    )
-    assert done.returncode != 0
-    assert "fastgaum: error: " in done.stderr
-    assert "broken.parquet" in done.stderr
-    assert "a bug" not in done.stderr
-    assert not out.exists()
 
 
 def test_a_killed_worker_s_run_on_parts_goes_on(tmp_path: Path) -> None:

@@ -3,9 +3,7 @@ probable it was."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
-from collections.abc import Iterable
 from itertools import combinations
 from typing import Any
 
@@ -18,9 +16,7 @@ from scipy.stats import chisquare
 
 from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError
-from fastgaum.logs.read import read_log
-from fastgaum.ope import Target, off_policy_values
-from fastgaum.policies.base import Observation, Policy, Transition
+from fastgaum.policies.base import Observation, Policy
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.explore import Explore
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
@@ -29,10 +25,9 @@ from fastgaum.policies.rollout import Setting, rollout
 from fastgaum.policies.trajectories import trajectories
 from fastgaum.policies.transfer import TransferPolicy
 from fastgaum.worlds.pools import Pool
-from fastgaum.worlds.world import NO_ITEM, Past
+from fastgaum.worlds.world import NO_ITEM
 from tests.policies.contract import check_policy
 from tests.policies.small_world import TiringWorld, keys_of
-from tests.test_ope import FollowedWorld
 
 
 def test_contract() -> None:
@@ -71,7 +66,7 @@ def test_propensities_of_all_sets_sum_to_one(
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
-@pytest.mark.parametrize("share", [0.3, 0.8])
+@pytest.mark.parametrize("share", [0.3])
 def test_propensities_are_frequencies(elsewhere: bool, share: float) -> None:
     """How often each sequence of two sets is shown, against the product of its propensities."""
     world = TiringWorld(5)
@@ -116,30 +111,6 @@ def test_a_share_of_the_slates_is_random() -> None:
         assert (own | random).all()
         # a random slate is the popular one in 1 of 1,320 events
         assert abs(random.mean() - share) < 0.04
-
-
-def test_a_log_of_it_gives_the_right_values() -> None:
-    """`ope` with the column against the known users' own chances in the logged states."""
-    world = TiringWorld(6)
-    targets = {"popular": Popular(world.appeal), "random": RandomPolicy()}
-    watched = Watched(Explore(Greedy(), 0.5), targets)
-    frame = pl.concat(trajectories(world, watched, Setting(2, 5), 4000, 2))
-    log = read_log(frame, context_fields=("propensity",))
-    told = np.asarray(log.columns_of("event")["propensity"].values, np.float64)
-    log = dataclasses.replace(log, columns={})
-    for name, target in targets.items():
-        # the items of the followed world stand in another order
-        own = Popular(world.appeal[::-1]) if name == "popular" else target
-        row = off_policy_values(log, Target(own), FollowedWorld(), told).row(0, named=True)
-        assert row["estimator"] == "snips"
-        assert (width := row["high"] - row["low"]) < 0.07
-        # within twice the interval: the seed is fixed, the last bits are not
-        assert abs(row["value"] - float(np.mean(watched.worth[name]))) < width
-
-
-def test_an_impossible_share_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"a share from 0 to 1 is explored, got 1\.5"):
-        Explore(Greedy(), 1.5)
 
 
 def test_states_of_another_world_are_refused() -> None:
@@ -229,36 +200,3 @@ class Followed(TiringWorld):
         users = super().population(n)
         users.follow = lambda slates, places, active=None: None  # type: ignore[method-assign]
         return users
-
-
-class Watched(Policy):
-    """Another policy; notes what those who are met would do with the targets' slates."""
-
-    def __init__(self, policy: Policy, targets: dict[str, Policy]) -> None:
-        self.policy, self.targets, self.name = policy, targets, policy.name
-        self.worth: dict[str, list[np.ndarray]] = {name: [] for name in targets}
-
-    def start(self, n: int, past: Iterable[Past] = ()) -> None:
-        self.policy.start(n, past)
-        for target in self.targets.values():
-            target.start(n, past)
-
-    def act(self, observation: Observation, k: int) -> IntArray:
-        users, pool = observation.users, observation.pools
-        for name, target in self.targets.items():
-            if name == "random":
-                every = [*combinations(pool.tolist(), k)]
-            else:
-                every = [tuple(target.act(observation, k)[0].tolist())]
-            found = [
-                users.probabilities(np.tile(np.array(one, np.int32), (users.n, 1)))[0].sum(axis=1)
-                for one in every
-            ]
-            self.worth[name].append(np.mean(found, axis=0))
-        return self.policy.act(observation, k)
-
-    def propensities(self, observation: Observation, own: IntArray, slates: IntArray) -> Any:
-        return self.policy.propensities(observation, own, slates)
-
-    def observe(self, transition: Transition) -> None:
-        self.policy.observe(transition)

@@ -202,14 +202,6 @@ def test_slateq_remembers_what_users_thought(pool: Pool) -> None:
             assert set(slate) <= set(own)
 
 
-def test_slateq_learns_from_its_own_slates_only() -> None:
-    world, setting = TiringWorld(), Setting(3, 2)
-    policy = SlateQ(world, 3, Pool(), TINY)
-    policy.learning = True
-    with pytest.raises(ConfigError, match="call act first"):
-        policy.observe(next(rollout(world, RandomPolicy(), setting, 5, seed=1)))
-
-
 def test_a_life_without_end_is_discounted() -> None:
     with pytest.raises(ConfigError, match="gamma below 1"):
         PolicyConfig(time=False, gamma=1.0)
@@ -270,23 +262,6 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
 def test_a_slate_of_another_size_is_refused() -> None:
     with pytest.raises(ConfigError, match="slates of 3 items and is asked for 2"):
         play(TiringWorld(), CascadeDqn(TiringWorld(), 3, Pool(), TINY), Setting(2, 3), 4, 0)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"gama": 1.0},
-        {"lr": 0.0},
-        {"gamma": 1.5},
-        {"width": -1},
-        {"towers": "x"},
-        {"target_rate": 0.0},
-        {"replay": 999},
-    ],
-)
-def test_impossible_configurations_are_named(values: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(values))):
-        PolicyConfig.from_mapping(values)
 
 
 def test_intervals_of_seeds() -> None:

@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.arrays import IntArray
-from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy
-from fastgaum.policies.evaluation import judge, measure_displays
+from fastgaum.policies.evaluation import measure_displays
 from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.worlds.pools import CHOICE, LEAVE, POOL, START, Keys, Pool, draw_uniform
@@ -120,7 +119,7 @@ class FirstItems(Policy):
 
 
 @pytest.mark.parametrize("rule", ["fixed", "per_user", "per_step"])
-@pytest.mark.parametrize("leaving", [0.3, [0.0, 0.6, 0.1], 1.0])
+@pytest.mark.parametrize("leaving", [0.3, [0.0, 0.6, 0.1]])
 @pytest.mark.parametrize("reward", ["utility", "contrast"])
 def test_leaving_against_users_played_one_by_one(rule: str, leaving: object, reward: str) -> None:
     """A slow twin: each user alone, from its own stream, until it leaves; who left earns nothing
@@ -164,29 +163,3 @@ def test_numpy_s_numbers_and_an_environment_s_pools_are_taken() -> None:
     assert Setting(2, 3, "per_step").pool == Pool("per_step")  # type: ignore[arg-type]
     plays = [play(world, RandomPolicy(), same, 4, seed).rewards for seed in (3, np.int64(3))]  # type: ignore[arg-type]
     np.testing.assert_array_equal(*plays)
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda: Setting(k="3"), "items of a slate, is '3', a whole"),  # type: ignore[arg-type]
-        (lambda: Setting(horizon=5.0), "horizon is 5.0"),  # type: ignore[arg-type]
-        (lambda: Pool(size=5.0), "size of a pool is 5.0"),  # type: ignore[arg-type]
-        (lambda: play(TiringWorld(), RandomPolicy(), Setting(), 4, -1), "seed is -1"),
-        (lambda: judge(RandomPolicy(), TiringWorld(), Setting()), r"\[policy\]"),  # type: ignore[arg-type]
-        (lambda: Pool(size=-1), "size of a pool"),
-        (lambda: Pool(seed=-1), "seed of a pool"),
-        (
-            lambda: play(TiringWorld(), RandomPolicy(), Setting(3, 2, Pool("per_user", 2)), 4, 0),
-            "slate of 3",
-        ),
-        (
-            lambda: play(TiringWorld(), RandomPolicy(), Setting(3, 2, Pool("per_user", 99)), 4, 0),
-            "99",
-        ),
-        (lambda: play(TiringWorld(), RandomPolicy(), Setting(3, 2), 0, 0), "at least one user"),
-    ],
-)
-def test_impossible_settings_are_named(make: object, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        make()  # type: ignore[operator]

@@ -56,12 +56,9 @@ def paid(agent: Any, envs: Any, steps: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("options", "pool"),
     [
-        ({}, Pool()),
         ({"pool": [3, 1, 7, 8]}, Pool(items=(3, 1, 7, 8))),
         ({"features": True, "end": "termination"}, Pool()),
-        ({"pool": Pool("fixed", 5, seed=2)}, Pool("fixed", 5, seed=2)),
         ({"pool": "per_user", "pool_size": 5}, Pool("per_user", 5)),
-        ({"pool": "per_step", "pool_size": 5}, Pool("per_step", 5)),
         ({"pool": "per_step", "pool_size": 5, "observation": "dict"}, Pool("per_step", 5)),
     ],
 )

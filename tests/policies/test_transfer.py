@@ -261,12 +261,6 @@ def test_a_function_is_told_the_numbers_of_the_items_that_are_met(learned: Learn
     np.testing.assert_array_equal(told, paid)
 
 
-def test_a_world_of_unlearned_users_cannot_follow(learned: LearnedWorld) -> None:
-    world = TiringWorld(4)
-    with pytest.raises(ConfigError, match="cannot follow"):
-        play(world, TransferPolicy(RandomPolicy(), world, world), Setting(2, 2), 5, seed=1)
-
-
 def test_a_world_is_known_by_its_items_and_states(
     learned: LearnedWorld, begun: LearnedWorld, learned_log: SessionLog, tmp_path: Path
 ) -> None:

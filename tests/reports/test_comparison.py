@@ -10,7 +10,6 @@ import pytest
 
 import fastgaum as fg
 from fastgaum.cli.app import main
-from fastgaum.errors import ConfigError
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.reports.comparison import Comparison
@@ -117,27 +116,3 @@ def test_a_split_is_pooled_once_however_often_it_is_named() -> None:
     )
     assert twice.result["resplit"] == [3, 1]
     assert _without_machine(once.result) == _without_machine(twice.result)
-
-
-def test_mistakes_in_python() -> None:
-    log = fg.load("sample")
-    for call, says in (
-        (lambda: fg.compare("sample"), "compare needs a log in memory, got str"),  # type: ignore[arg-type]
-        (lambda: fg.compare(log, "logit"), "models is 'logit', a list"),
-        (lambda: fg.compare(log, []), "models is an empty list"),
-        (
-            lambda: fg.compare(log, protocol="bag"),
-            "protocol is 'bag', one of identity, bags, views",
-        ),
-        (lambda: fg.compare(log, resplits=[-1]), "a seed of resplits is -1, a whole number"),
-        (lambda: fg.compare(log, resplits=3), "resplits is 3, a list of seeds"),  # type: ignore[arg-type]
-        (lambda: fg.compare(log, resplits=[[1]]), "a seed of resplits is a list"),  # type: ignore[list-item]
-        (lambda: fg.compare(log, settings=[1]), "settings"),  # type: ignore[arg-type]
-        (lambda: fg.compare(log, settings={1: 2}), "unknown configuration key '1'"),  # type: ignore[dict-item]
-        (lambda: fg.compare(log, iter(["logti"])), "did you mean 'logit'"),  # type: ignore[arg-type]
-        (lambda: fg.compare(log, jobs="2"), "jobs is '2', a whole number of at least 1"),  # type: ignore[arg-type]
-        (lambda: fg.compare(log, jobs=0), "jobs is 0, a whole number of at least 1"),
-        (lambda: fg.compare(log, settings={"epocs": 1}), "did you mean 'epochs'"),
-    ):
-        with pytest.raises(ConfigError, match=says):
-            call()

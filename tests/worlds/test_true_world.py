@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.errors import ConfigError
 from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.worlds.true_world import Bait, TrueWorld
 from tests.worlds.simulated import displayed, keys_of, naive_choice, play, random_slates
@@ -145,16 +144,3 @@ def test_users_outside_active_and_reset_rows() -> None:
     assert np.array_equal(users.states[[1, 2, 4, 5]], after[[1, 2, 4, 5]])
     with pytest.raises(ValueError, match="read-only"):
         users.states[0] = 1
-
-
-def test_impossible_values_are_named() -> None:
-    world = TrueWorld(SyntheticWorld(n_items=10))
-    with pytest.raises(ConfigError, match=r"recovery of bait is -1"):
-        Bait(recovery=-1.0)
-    with pytest.raises(ConfigError, match="at least one user, got n = 0"):
-        world.population(0)
-    users = world.population(2)
-    with pytest.raises(ConfigError, match=r"\(2, k\), got \(3, 2\)"):
-        users.step(np.zeros((3, 2), np.int32), keys_of(0, 2))
-    with pytest.raises(ConfigError, match="holds item 10, the world's are 0 … 9"):
-        users.probabilities(np.full((2, 1), 10, np.int32))
