@@ -240,7 +240,7 @@ class Contender:
         self.row, self.module = row, row.make(sizes)
         for parameter in self.module.parameters():
             # nothing starts at zero, where a gradient could be missed; scores keep the size of a
-            # trained network's: among ±150, subnormal probabilities take seven times as long
+            # trained network's: among ±150, the same pass took seven times as long, probably by subnormal numbers
             nn.init.normal_(parameter, std=sizes.dim**-0.5)
         self.module.to(dtype)
         self.inputs = inputs_of(sizes, seed, dtype)

@@ -16,7 +16,7 @@ from fastgaum.logs.hashes import hash_texts
 from fastgaum.logs.log import NO_CLICK, SessionLog
 from fastgaum.logs.vocabulary import MISSING, NO_CODE, Vocabulary
 
-OWN_ROWS, SHARED_ROWS = 1 << 18, 1 << 16
+OWN_ROWS, SHARED_ROWS = 1 << 17, 1 << 16
 """items that have a row of tables of weights each, those displayed most, and rows that all other
 items share by hash (Weinberger et al., "Feature hashing", ICML 2009)"""
 
