@@ -35,14 +35,14 @@ from fastgaum.logs.clicks import refuse_successive
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.metrics.precision import AnyFloats, AnyInts, sums_by_user
-from fastgaum.policies.base import Observation, Policy, repeats
+from fastgaum.policies.base import Observation, Policy
 from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.policies.q_learning import QLearner
 from fastgaum.policies.registry import RULE_NAMES, load_policy, make_policy, popularity_in
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import draw_distinct
 from fastgaum.worlds.replay import live
-from fastgaum.worlds.world import Population, World
+from fastgaum.worlds.world import Population, World, repeats
 from fastgaum.worlds.world_set import SetPopulation, WorldSet
 
 ENOUGH = 50.0

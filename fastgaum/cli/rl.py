@@ -38,7 +38,7 @@ Other = Annotated[
         help="a run of other users, on whom policies are tested; RUN if not given",
     ),
 ]
-RewardOption = Literal["utility", "contrast", "click"]
+RewardOption = Literal["utility", "contrast", "surplus", "click"]
 
 
 @Parameter(name="*", group="The world")
@@ -49,7 +49,8 @@ class Play:
     horizon: int = 20
     """steps of an episode"""
     reward: RewardOption = "utility"
-    """what a step earns: the utility; the same less the mean of the pool (contrast); a click"""
+    """what a step earns: the utility; the same less the mean of the pool (contrast); what the whole
+    slate is worth (surplus), right where users always choose; a click"""
     leaving: float | None = None
     """probability that a user leaves after a step; 0 if not given"""
     log: str | None = None

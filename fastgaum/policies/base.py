@@ -10,7 +10,7 @@ import numpy as np
 
 from fastgaum.arrays import BoolArray, Float64Array, FloatArray, IntArray, KeyArray
 from fastgaum.errors import ConfigError
-from fastgaum.worlds.world import NO_ITEM, Past, Population, Response, World
+from fastgaum.worlds.world import Past, Population, Response, World, displayed
 
 MOST_DECOYS = 1 / 3
 """where users always choose, no policy is recommended of whose displayed items more are decoys"""
@@ -111,22 +111,6 @@ class Policy(ABC):
 def items_at(pools: IntArray, places: IntArray) -> IntArray:
     """The items at places of the pools, (n, k), for pools (m,) or (n, m)."""
     return pools[places] if pools.ndim == 1 else np.take_along_axis(pools, places, axis=1)
-
-
-def repeats(slates: IntArray) -> BoolArray:
-    """Where an item stands again in its slate, shape (n, k).
-
-    >>> repeats(np.array([[4, 2, 4]]))
-    array([[False, False,  True]])"""
-    again = np.zeros(slates.shape, np.bool_)
-    for place in range(1, slates.shape[1]):
-        again[:, place] = (slates[:, :place] == slates[:, place, None]).any(axis=1)
-    return again & (slates >= 0)
-
-
-def displayed(slates: IntArray) -> IntArray:
-    """What is displayed of slates: `NO_ITEM` where an item stands again; a copy."""
-    return np.where(repeats(slates), NO_ITEM, slates).astype(np.int32)
 
 
 def decoys_of(slates: IntArray, pools: IntArray, utilities: FloatArray) -> BoolArray:

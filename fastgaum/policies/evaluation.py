@@ -14,7 +14,7 @@ from scipy.stats import t as student
 from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.errors import ConfigError, as_given
 from fastgaum.metrics.intervals import jackknife_error
-from fastgaum.policies.base import MOST_DECOYS, Policy, decoys_text, displayed
+from fastgaum.policies.base import MOST_DECOYS, Policy, decoys_text
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.heuristics import Greedy
 from fastgaum.policies.q_learning import QLearner
@@ -23,7 +23,7 @@ from fastgaum.policies.rollout import EpisodeResult, Setting, first_keys, play
 from fastgaum.policies.training import EVALUATION_SEED, train_policy
 from fastgaum.policies.transfer import TransferPolicy, item_map, setting_in, shared_items
 from fastgaum.worlds.pools import START
-from fastgaum.worlds.world import World
+from fastgaum.worlds.world import World, displayed
 from fastgaum.worlds.world_set import WorldSet
 
 JUDGING_SEED = EVALUATION_SEED << 1

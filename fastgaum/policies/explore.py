@@ -10,10 +10,10 @@ from scipy.special import comb
 
 from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.errors import ConfigError
-from fastgaum.policies.base import Observation, Policy, Transition, displayed
+from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.worlds.pools import draw_uniforms
-from fastgaum.worlds.world import Past
+from fastgaum.worlds.world import Past, displayed
 
 _COIN = np.uint64(1)
 """flips keys: policies draw by the keys themselves"""

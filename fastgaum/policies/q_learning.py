@@ -90,6 +90,8 @@ class QLearner(Policy):
     """whether the default discount is none where Q reads the time"""
     per_place = False
     """whether it has a network for each place of a slate"""
+    pays_surplus = False
+    """whether its slates are paid their surplus (`worlds.env_options`), which training says"""
 
     def __init__(
         self,

@@ -204,7 +204,7 @@ def load_policy(path: str | Path, world: World) -> SavedPolicy:
         decoys = state.get("decoys")
         if decoys is not None and not (isinstance(decoys, float) and 0 <= decoys <= 1):
             raise ValueError(f"its share of decoys is {decoys}, a number from 0 to 1 is required")
-        policy.decoys = decoys
+        policy.decoys, policy.pays_surplus = decoys, setting.pays.is_surplus
     return SavedPolicy(
         policy, setting, tuple(name for name in TERMS if name not in state["setting"])
     )

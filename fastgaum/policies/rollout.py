@@ -13,10 +13,10 @@ import numpy as np
 
 from fastgaum.arrays import BoolArray, FloatArray, IntArray
 from fastgaum.errors import ConfigError, require_whole
-from fastgaum.policies.base import Observation, Policy, Transition, decoys_of, displayed
+from fastgaum.policies.base import Observation, Policy, Transition, decoys_of
 from fastgaum.worlds.env_options import Leaving, Reward, StepReward, check_pessimism, leaving_rule
-from fastgaum.worlds.pools import CHOICE, LEAVE, POOL, SLATE, START, Keys, Pool, draw_uniform
-from fastgaum.worlds.world import Population, World
+from fastgaum.worlds.pools import CHOICE, LEAVE, MEAN, POOL, SLATE, START, Keys, Pool, draw_uniform
+from fastgaum.worlds.world import Population, World, displayed
 from fastgaum.worlds.world_set import require_set
 
 MOST_SCORED = 1 << 22
@@ -33,7 +33,7 @@ class Setting:
     """steps of an episode; then it is cut off"""
     pool: Pool = field(default_factory=Pool)
     reward: Reward = "utility"
-    """utility, contrast, click, or a function, as `worlds.env_options.EnvOptions`"""
+    """utility, contrast, surplus, click, or a function, as `worlds.env_options.EnvOptions`"""
     leaving: Leaving | None = None
     """probability of leaving after a step; None: all stay"""
     pessimism: float = 0.0
@@ -91,14 +91,15 @@ def rollout(
         states = users.states.copy()
         counted = count_decoys > 0 and step % count_decoys == 0
         known = users.utilities(pools, setting.k) if counted else None
-        zero = setting.pays.zero(users, pools, setting.k, known)
         seen = Observation(users.seen, pools, keys.of(SLATE).copy(), left, users)
         slates = policy.act(seen, setting.k)
         decoys = None if known is None else decoys_of(slates, pools, known)
+        of_slates = slates, pools, world.no_click, keys.of(MEAN), known
+        before = setting.pays.before(users, *of_slates)
         apart = None if followed is None else followed.disagreement(slates)
         response = users.step(slates, keys.of(CHOICE), None if there.all() else there)
         keys.steps += 1
-        rewards = setting.pays.of(response, slates, users.states, zero)
+        rewards = setting.pays.of(response, slates, users.states, before)
         if apart is not None:
             rewards = rewards - np.float32(setting.pessimism) * apart
         rewards = np.where(there, rewards, np.float32(0))

@@ -9,7 +9,10 @@ The slate's value is the mean of the values of its outcomes:
 Q̄(s, a) is fitted to r + γ Q(s', A') of the steps in which a was chosen, Q̄(s, ⊥) to that of steps
 without a choice; A' is the best slate by the networks that acted then. The users are known: w(s, a)
 = exp(c · u(s, a)), w(⊥) = 1 where no click is offered; c is fitted by the likelihood of the
-choices."""
+choices.
+
+Where a slate is paid its surplus, which is no item's, Q(s, A) = surplus + that mean, and Q̄ is
+fitted to γ Q(s', A') alone, with what the pay has beside the surplus."""
 
 from __future__ import annotations
 
@@ -38,6 +41,10 @@ class SlateSteps(Steps):
     """the best slates of the next step, shape (n, k)"""
     next_utilities: FloatArray
     """of their items then, shape (n, k)"""
+    paid: FloatArray
+    """what the slates were paid as wholes, 0 where it is their choices that are paid, (n,)"""
+    next_zero: FloatArray
+    """what the pay of the next slates is less by, (n,)"""
 
 
 class SlateQ(QLearner):
@@ -51,6 +58,8 @@ class SlateQ(QLearner):
     """who was shown the last slates"""
     _shown: FloatArray
     """utilities of these slates' items then"""
+    _paid: FloatArray
+    """what they are paid as wholes"""
     _known: FloatArray | None = None
     """utilities of the present pools, if known"""
 
@@ -71,14 +80,34 @@ class SlateQ(QLearner):
         if self._known is None:
             self._known = observation.users.utilities(observation.pools, self.k)
         states = self.read_states(observation.states, observation.left)
-        parts = self._parts(states, observation.pools, self._known, self.acting)
+        return self._best(states, observation.pools, self._known)
+
+    def _best(self, states: FloatArray, pools: IntArray, known: FloatArray) -> IntArray:
+        """Places of the best slates in pools of these utilities, by the networks that act."""
+        parts = self._parts(states, pools, known, self.acting)
+        if self.pays_surplus:
+            return best_paid_slates(*parts, np.exp(np.clip(known, -30, 30)), self.k)
         return best_slates(*parts, self.k)[0]
+
+    def _zero(self, known: FloatArray) -> FloatArray:
+        """What a surplus is less by: the mean of a pool's utilities where users always choose."""
+        if self.no_click or not self.pays_surplus:
+            return np.zeros(len(known), np.float32)
+        return np.asarray(known.mean(axis=1, dtype=np.float64), np.float32)
+
+    def _surplus(self, utilities: FloatArray) -> FloatArray:
+        """The surplus of slates of these utilities, (n, k), or 0; shape (n,)."""
+        if not self.pays_surplus:
+            return np.zeros(len(utilities), np.float32)
+        gains = np.exp(np.clip(utilities, -30, 30))
+        return np.asarray(np.log(gains.sum(axis=1) + self.no_click), np.float32)
 
     def choose_places(self, observation: Observation) -> IntArray:
         """As the base says; utilities of them are kept for `observe`."""
         places = super().choose_places(observation)
         assert self._known is not None
         self._shown = np.take_along_axis(self._known, places, axis=1)
+        self._paid = self._surplus(self._shown) - self._zero(self._known)
         self._users, self._known = observation.users, None
         return places
 
@@ -89,20 +118,23 @@ class SlateQ(QLearner):
         steps = super().steps_of(transition)
         pools = self.pool.draw(transition.next_pools, self.n_items)
         self._known = self._users.utilities(pools, self.k)
-        parts = self._parts(steps.next_states, pools, self._known, self.acting)
-        places = best_slates(*parts, self.k)[0]
+        places = self._best(steps.next_states, pools, self._known)
         return SlateSteps(
             **vars(steps),
             utilities=self._shown,
             next_slates=items_at(pools, places),
             next_utilities=np.take_along_axis(self._known, places, axis=1),
+            paid=self._paid,
+            next_zero=self._zero(self._known),
         )
 
     def update_loss(self, steps: Steps) -> Tensor:
         """Squared error of the outcome's value, and the choice's negative log-likelihood."""
         assert isinstance(steps, SlateSteps)
         parts = self._parts(steps.next_states, steps.next_slates, steps.next_utilities, self.target)
-        y = self.discounted(steps, slate_values(*parts))
+        next_paid = self._surplus(steps.next_utilities) - steps.next_zero
+        y = self.discounted(steps, slate_values(*parts) + next_paid)
+        y = y - torch.from_numpy(steps.paid)
         value, none, scales = self.networks
         assert isinstance(scales, nn.ParameterList)
         states, places = torch.from_numpy(steps.states), torch.from_numpy(steps.places).long()
@@ -164,6 +196,40 @@ def best_slates(
         rows = rows[better]
         places[rows], worth[rows] = found[better], value[better]
     return places, worth
+
+
+SWEEPS = 10
+"""over the places of a slate that is paid its surplus; most need two or three"""
+
+
+def best_paid_slates(
+    weights: FloatArray,
+    values: FloatArray,
+    none: FloatArray,
+    no_click: float,
+    gains: FloatArray,
+    k: int,
+) -> IntArray:
+    """Places of slates of k items, (n, k), of a large surplus log(Σ exp u + w(⊥)) + Q, by gains exp
+    u of the items, (n, m): place by place the best item beside the others, until none is better."""
+    places = top_places(gains, k)
+    rows = np.arange(len(gains))[:, None]
+    later = weights * values
+    for _ in range(SWEEPS):
+        before = places.copy()
+        for place in range(k):
+            others = np.delete(places, place, axis=1)
+            held = [
+                np.take_along_axis(one, others, axis=1).sum(axis=1, keepdims=True)
+                for one in (gains, weights, later)
+            ]
+            ratio = (held[2] + later + no_click * none[:, None]) / (held[1] + weights + no_click)
+            worth = np.log(held[0] + gains + no_click) + ratio
+            worth[rows, others] = -np.inf
+            places[:, place] = worth.argmax(axis=1)
+        if (places == before).all():
+            break
+    return places
 
 
 def _slates_worth(

@@ -39,6 +39,7 @@ def train_policy(
         NumericsError: training diverged.
     """
     policy.require_pool(setting.pool)
+    policy.pays_surplus = setting.pays.is_surplus
     config = policy.config
     every = max(1, config.episodes // config.evaluations)
     plain = dataclasses.replace(setting, pessimism=0.0)

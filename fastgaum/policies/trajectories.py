@@ -10,11 +10,11 @@ import polars as pl
 
 from fastgaum.arrays import IntArray
 from fastgaum.errors import require_whole
-from fastgaum.policies.base import Observation, Policy, Transition, displayed
+from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.policies.q_learning import QLearner
 from fastgaum.policies.registry import make_policy, popularity_in
 from fastgaum.policies.rollout import Setting, rollout
-from fastgaum.worlds.world import NO_ITEM, Past, World
+from fastgaum.worlds.world import NO_ITEM, Past, World, displayed
 
 WRITTEN_AT_ONCE = 1 << 19
 """rows made at once"""

@@ -28,10 +28,10 @@ class TransferPolicy(Policy):
 
     def __init__(self, policy: Policy, own: World, other: World, reward: Reward = "click") -> None:
         """Take the policy, its world, and the one that it is to play in. The policy is told that it
-        earned `reward`: clicks, or utility, contrast or a function of its own users' utilities and
-        states and of the items' numbers in `other`. Raises ConfigError if it reads the states of
-        another world than its own, or that reads the context of events, or actions where users of
-        the other start after some."""
+        earned `reward`: clicks, or utility, contrast, surplus or a function of its own users'
+        utilities and states and of the items' numbers in `other`. Raises ConfigError if it reads
+        the states of another world than its own, or that reads the context of events, or actions
+        where users of the other start after some."""
         policy.require_world(own)
         if isinstance(own, LearnedWorld | WorldSet) and own.context is not None:
             raise ConfigError(
@@ -98,14 +98,14 @@ class TransferPolicy(Policy):
         self.before = users.states.copy()
         slates, places = self._own(transition.slates), transition.response.places
         pools = self._own(transition.pools)
-        zero = self.pays.zero(users, pools, slates.shape[1])
+        before = self.pays.before(users, slates, pools, self.own.no_click)
         thought = users.utilities(slates)[np.arange(len(slates)), places]
         items = self._own(transition.response.items)
         users.follow(slates, np.where(items >= 0, places, -1), transition.active)
         utilities = np.where(places >= 0, thought, np.float32(0))
         response = Response(places, items, utilities)
         met = dataclasses.replace(transition.response, utilities=utilities)
-        rewards = self.pays.of(met, transition.slates, users.states, zero)
+        rewards = self.pays.of(met, transition.slates, users.states, before)
         self.policy.observe(
             dataclasses.replace(
                 transition,

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
 
-from fastgaum.arrays import FloatArray, IntArray
+from fastgaum.arrays import FloatArray, IntArray, KeyArray
 from fastgaum.errors import (
     ConfigError,
     NumericsError,
@@ -25,7 +25,7 @@ from fastgaum.errors import (
 )
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.pools import Pool, PoolKind
+from fastgaum.worlds.pools import Pool, PoolKind, draw_distinct
 from fastgaum.worlds.world import Population, Response, World
 from fastgaum.worlds.world_set import WorldSet, world_of_run
 
@@ -37,8 +37,10 @@ state_dim); returns one finite number per user, (n,). Copy the arrays to keep th
 LeavingRule = Callable[[Response, IntArray, FloatArray], npt.NDArray[Any]]
 """leaving(response, steps, states): steps of each user's episode with this one, (n,), states after
 it (n, state_dim); returns each user's probability of leaving now, (n,)."""
-RewardName = Literal["utility", "contrast", "click"]
+RewardName = Literal["utility", "contrast", "surplus", "click"]
 Reward = RewardName | RewardRule
+OF_MEAN = 8
+"""items of a pool whose mean stands for that of the pool"""
 Leaving = float | Sequence[float] | npt.NDArray[np.generic] | LeavingRule
 
 
@@ -56,7 +58,10 @@ class EnvOptions:
     reward: Reward = "utility"
     """utility: the user's utility of the choice, 0 for none; contrast: the same less the mean
     utility of the pool in the same state, which choices identify even where the log never offers no
-    click; click: 1 for a choice; or a function"""
+    click; surplus: what the whole slate is worth to the user (`Population.surplus`), and where
+    users always choose less that mean; click: 1 for a choice; or a function. Where users always
+    choose, take surplus: utility and contrast pay most for one good item among items that nobody
+    picks"""
     horizon: int | None = 20
     """steps of an episode; None: until the user leaves"""
     end: End = "truncation"
@@ -126,33 +131,65 @@ class StepReward:
                 f"required{did_you_mean(str(reward), names)}"
             )
 
-    def zero(
-        self, users: Population, pools: IntArray, k: int, known: FloatArray | None = None
+    @property
+    def is_surplus(self) -> bool:
+        """Whether it pays what a whole slate is worth."""
+        return self._rule is None and self.name == "surplus"
+
+    def before(
+        self,
+        users: Population,
+        slates: IntArray,
+        pools: IntArray,
+        no_click: bool,
+        keys: KeyArray | None = None,
+        known: FloatArray | None = None,
     ) -> FloatArray | float:
-        """The zero of a contrast, before the choice from slates of k: the mean utility of each
-        user's pool, (m,) or (n, m), shape (n,); else 0. `known`: the utilities, (n, m), where they
-        were asked for already."""
-        if self._rule is not None or self.name != "contrast":
-            return 0.0
-        if known is None:
-            known = users.utilities(pools, min(k, pools.shape[-1]))
-        return np.asarray(known.mean(axis=1, dtype=np.float64), np.float32)
+        """What a step pays before its choice from slates (n, k): the slate's surplus, less the
+        mean utility of each user's pool, (m,) or (n, m), where the reward is one of them; else 0.
+        Shape (n,).
+
+        Args:
+            users: before the choice.
+            slates: items shown.
+            pools: the items that slates were made of.
+            no_click: whether users may choose nothing.
+            keys: of the users' draws of OF_MEAN items that stand for a larger pool, so that the
+                mean is right in expectation; None: it is that of all.
+            known: the utilities of the pools, (n, m), where they were asked for already.
+        """
+        paid: FloatArray | float = 0.0
+        if self.is_surplus:
+            paid = users.surplus(slates, no_click)
+        of_pool = self._rule is None and self.name == "contrast"
+        if of_pool or (self.is_surplus and not no_click):
+            k, m = slates.shape[1], pools.shape[-1]
+            if known is None:
+                if keys is not None and m > OF_MEAN:
+                    places = draw_distinct(keys, m, OF_MEAN)
+                    pools = (
+                        pools[places] if pools.ndim == 1 else np.take_along_axis(pools, places, 1)
+                    )
+                known = users.utilities(pools, min(k, m))
+            paid = paid - np.asarray(known.mean(axis=1, dtype=np.float64), np.float32)
+        return paid
 
     def of(
         self,
         response: Response,
         slates: IntArray,
         states: FloatArray,
-        zero: FloatArray | float,
+        before: FloatArray | float,
     ) -> FloatArray:
         """Each user's reward, shape (n,), a new array, of items shown (n, k) and states after the
-        choice (n, state_dim). Raises NumericsError unless a function gives one finite number per
-        user."""
+        choice (n, state_dim); `before`: what `before` says. Raises NumericsError unless a function
+        gives one finite number per user."""
         if self._rule is not None:
             return np.array(self._rule(response, slates, states), np.float32)
         if self.name == "click":
             return (response.places >= 0).astype(np.float32)
-        return np.asarray(response.utilities - zero, np.float32)
+        of_choice = np.float32(0) if self.is_surplus else response.utilities
+        return np.array(of_choice + before, np.float32)
 
 
 def leaving_rule(leaving: Leaving, world: World | None = None) -> LeavingRule:

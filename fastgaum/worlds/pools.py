@@ -19,7 +19,7 @@ from fastgaum.kernels.draws import (
     user_streams,
 )
 
-START, CHOICE, POOL, LEAVE, SLATE = (np.uint64(use) for use in range(5))
+START, CHOICE, POOL, LEAVE, SLATE, MEAN = (np.uint64(use) for use in range(6))
 """what a draw is for; a new use takes a new number, so that no earlier draw changes"""
 
 

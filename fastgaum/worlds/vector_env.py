@@ -31,7 +31,7 @@ from fastgaum.worlds.env_options import (
     world_of_options,
 )
 from fastgaum.worlds.observations import Info, Observations, Observed, rows_apart, text_of
-from fastgaum.worlds.pools import CHOICE, LEAVE, START, Keys, Pool, UserPools, draw_uniform
+from fastgaum.worlds.pools import CHOICE, LEAVE, MEAN, START, Keys, Pool, UserPools, draw_uniform
 from fastgaum.worlds.world import NO_ITEM, Population, World
 from fastgaum.worlds.world_set import require_set
 
@@ -248,7 +248,8 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         active = None if stepping is self._everyone else stepping
         apart = None if self._followed is None else self._followed.disagreement(self._slates)
         pools = self.pools.items[0] if len(self.pools.items) == 1 else self.pools.items
-        zero = self._reward.zero(self.users, pools, self.slate_size)
+        of_slates = self._slates, pools, self.world.no_click, self._keys.of(MEAN)
+        before = self._reward.before(self.users, *of_slates)
         if self.render_mode is not None:
             self._thought[stepping] = self.users.utilities(self._slates)[stepping]
         response = self.users.step(self._slates, self._keys.of(CHOICE), active)
@@ -257,7 +258,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         self._places[stepping] = response.places[stepping]
         self._keys.steps += stepping
         states, steps = self.users.states, self._keys.steps
-        rewards = self._reward.of(response, self._slates, states, zero)
+        rewards = self._reward.of(response, self._slates, states, before)
         terminated, truncated = self._none.copy(), self._none.copy()
         if self._leaving is not None:
             probabilities = self._leaving(response, steps, states)

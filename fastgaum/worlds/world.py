@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.arrays import FloatArray, IntArray, KeyArray
+from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray
 from fastgaum.errors import ConfigError
 
 NO_ITEM = -1
@@ -163,6 +163,18 @@ class Population(ABC):
     def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
         """Probability of each place of the slates (n, k), and of no click (n,); no state moves."""
 
+    def surplus(self, slates: IntArray, no_click: bool) -> FloatArray:
+        """The inclusive value of each user's slate (n, k) now: log Σ exp u over what is displayed,
+        and no click (of utility 0) where there is one; 0 of an empty slate. What logit users expect
+        of the best of it (McFadden, "Modelling the choice of residential location", 1978); shape
+        (n,)."""
+        shown, utilities = displayed(slates) >= 0, self.utilities(slates)
+        utilities = np.where(shown, utilities, -np.inf)
+        none = np.where(no_click | ~shown.any(axis=1), np.float32(0), -np.inf)
+        every = np.column_stack([utilities, none]).astype(np.float64)
+        top = every.max(axis=1)
+        return np.asarray(top + np.log(np.exp(every - top[:, None]).sum(axis=1)), np.float32)
+
     def follow(
         self, slates: IntArray, places: IntArray, active: npt.NDArray[np.bool_] | None = None
     ) -> None:
@@ -240,3 +252,19 @@ def checked_slates(slates: IntArray, n: int, n_items: int, any_rows: bool = Fals
             "place)"
         )
     return np.ascontiguousarray(slates, np.int32)
+
+
+def repeats(slates: IntArray) -> BoolArray:
+    """Where an item stands again in its slate, shape (n, k).
+
+    >>> repeats(np.array([[4, 2, 4]]))
+    array([[False, False,  True]])"""
+    again = np.zeros(slates.shape, np.bool_)
+    for place in range(1, slates.shape[1]):
+        again[:, place] = (slates[:, :place] == slates[:, place, None]).any(axis=1)
+    return again & (slates >= 0)
+
+
+def displayed(slates: IntArray) -> IntArray:
+    """What is displayed of slates: `NO_ITEM` where an item stands again; a copy."""
+    return np.where(repeats(slates), NO_ITEM, slates).astype(np.int32)

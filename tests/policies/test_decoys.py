@@ -11,6 +11,7 @@ import pytest
 
 from fastgaum.arrays import IntArray
 from fastgaum.errors import CheckpointError
+from fastgaum.logs.hashes import mixed_bits
 from fastgaum.policies import evaluation
 from fastgaum.policies import rollout as module
 from fastgaum.policies.base import MOST_DECOYS, Observation, Policy, items_at, top_places
@@ -35,6 +36,7 @@ from fastgaum.policies.rollout import Setting, play
 from fastgaum.policies.training import train_policy
 from fastgaum.reports.world_tables import policy_blocks
 from fastgaum.state_file import State, load_state, save_state
+from fastgaum.worlds.env_options import StepReward
 from fastgaum.worlds.pools import Pool
 from tests.worlds.small_world import SmallWorld
 
@@ -83,6 +85,31 @@ def test_one_good_item_among_the_worst_is_paid_more_and_not_recommended() -> Non
     advice = advise([few, greedy])
     assert advice is not None
     assert (advice.policy, advice.decoys) == ("one-good", {})
+
+
+def test_a_surplus_pays_good_slates() -> None:
+    """One good item among the worst is paid less than greedy slates, by the sum over the slate."""
+    setting, users = dataclasses.replace(SETTING, reward="surplus"), world(no_click=False)
+    plan, greedy = (judge([one], users, setting, 300) for one in (OneGood(), Greedy()))
+    assert difference(plan, greedy).high < 0
+    config = PolicyConfig(episodes=20, users=64, warm_up=64, batch=64, evaluations=1)
+    policy = untrained("slateq", users, setting.k, setting.pool, config)
+    share = train_policy(policy, users, setting)["decoys"].item()
+    assert share < MOST_DECOYS
+    assert policy.not_recommended is None
+
+
+def test_a_mean_over_some_items_is_that_of_the_pool_in_expectation() -> None:
+    users, pools = world(no_click=False).population(4000), np.arange(12, dtype=np.int32)
+    slates = np.tile(pools[:2], (4000, 1))
+    pays = StepReward("contrast")
+    every = pays.before(users, slates, pools, no_click=False)
+    assert isinstance(every, np.ndarray)
+    keys = np.arange(4000, dtype=np.uint64)
+    some = pays.before(users, slates, pools, no_click=False, keys=mixed_bits(keys))
+    apart = np.asarray(some - every, np.float64)
+    assert apart.std() > 0.01
+    assert abs(apart.mean()) < 4 * apart.std() / np.sqrt(len(apart))
 
 
 def test_a_table_says_why_a_policy_is_not_recommended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.q_learning import Steps, explore
 from fastgaum.policies.registry import LEARNERS, POLICY_FORMAT, load_policy, save_policy, untrained
 from fastgaum.policies.rollout import Setting, play, rollout
-from fastgaum.policies.slateq import SlateQ, SlateSteps, best_slates
+from fastgaum.policies.slateq import SlateQ, SlateSteps, best_paid_slates, best_slates
 from fastgaum.policies.training import train_policy
 from fastgaum.state_file import State, load_state, save_state
 from fastgaum.worlds.pools import Pool, draw_distinct
@@ -77,7 +77,12 @@ def slate_steps() -> SlateSteps:
     utilities, later = rng.standard_normal((2, 5, 3)).astype(np.float32)
     next_slates = np.array([rng.permutation(12)[:3] for _ in range(5)], np.int32)
     return SlateSteps(
-        **vars(steps()), utilities=utilities, next_slates=next_slates, next_utilities=later
+        **vars(steps()),
+        utilities=utilities,
+        next_slates=next_slates,
+        next_utilities=later,
+        paid=np.zeros(5, np.float32),
+        next_zero=np.zeros(5, np.float32),
     )
 
 
@@ -138,6 +143,34 @@ def test_slateq_s_slate_is_the_best_of_all(k: int, more: int, no_click: bool, se
         assert best[row] == pytest.approx(worth(row, places[row].tolist()), abs=1e-4)
         every = max(worth(row, list(slate)) for slate in combinations(range(m), k))
         assert best[row] == pytest.approx(every, abs=1e-4)
+
+
+@given(st.integers(1, 4), st.integers(0, 4), st.booleans(), st.integers(0, 999))
+def test_slates_that_are_paid_their_surplus(k: int, more: int, no_click: bool, seed: int) -> None:
+    """Their value written out: no slate with one other item is better, and without later values
+    none at all."""
+    rng = np.random.default_rng(seed)
+    n, m = 4, k + more
+    utilities, values = rng.standard_normal((2, n, m)).astype(np.float32)
+    none, gains = rng.standard_normal(n).astype(np.float32), np.exp(utilities)
+
+    def worth(row: int, places: list[int], scale: float) -> float:
+        w = gains[row, places].astype(float)
+        total = w.sum() + no_click
+        later = (w @ values[row, places] + no_click * none[row]) / total
+        return float(np.log(total) + scale * later)
+
+    for scale in (0.0, 0.3):
+        of_items = gains, scale * values, scale * none, float(no_click)
+        places = best_paid_slates(*of_items, gains, k)
+        for row in range(n):
+            slate = places[row].tolist()
+            assert len(set(slate)) == k
+            found = worth(row, slate, scale)
+            near = combinations(range(m), k)
+            if scale:
+                near = (one for one in near if len({*one} & {*slate}) >= k - 1)  # type: ignore[assignment]
+            assert found >= max(worth(row, list(one), scale) for one in near) - 1e-4
 
 
 def test_slateq_s_targets_are_the_decomposition_s() -> None:

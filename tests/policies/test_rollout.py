@@ -120,7 +120,7 @@ class FirstItems(Policy):
 
 @pytest.mark.parametrize("rule", ["fixed", "per_user", "per_step"])
 @pytest.mark.parametrize("leaving", [0.3, [0.0, 0.6, 0.1]])
-@pytest.mark.parametrize("reward", ["utility", "contrast"])
+@pytest.mark.parametrize("reward", ["utility", "contrast", "surplus"])
 def test_leaving_against_users_played_one_by_one(rule: str, leaving: object, reward: str) -> None:
     """A slow twin: each user alone, from its own stream, until it leaves; who left earns nothing
     and is shown nothing."""
@@ -143,9 +143,11 @@ def test_leaving_against_users_played_one_by_one(rule: str, leaving: object, rew
             if rule == "per_step":
                 pool = setting.pool.draw(keys.of(POOL), 12)[0]
             level = user.utilities(pool).mean() if reward == "contrast" else 0.0
+            of_slate = np.log(np.exp(user.utilities(pool[None, :2])[0]).sum() + world.no_click)
             response = user.step(pool[None, :2], keys.of(CHOICE))
             shown[i, t], clicks[i, t] = True, response.places[0] >= 0
-            rewards[i, t] = response.utilities[0] - level
+            paid = of_slate if reward == "surplus" else response.utilities[0]
+            rewards[i, t] = paid - level
             keys.steps += 1
             if draw_uniform(keys.of(LEAVE))[0] < hazards[min(t, len(hazards) - 1)]:
                 break

@@ -63,7 +63,7 @@ class Rescaled(TiringWorld):
         return Response(found.places, found.items, found.utilities * self.scale)
 
 
-@pytest.mark.parametrize("reward", ["utility", "contrast", "click", "own"])
+@pytest.mark.parametrize("reward", ["utility", "contrast", "surplus", "click", "own"])
 def test_a_policy_elsewhere_learns_from_what_a_site_can_see(
     learned: LearnedWorld, reward: Any
 ) -> None:
@@ -95,14 +95,14 @@ def test_a_policy_elsewhere_learns_from_what_a_site_can_see(
         assert set(one.slates.ravel().tolist()) <= set(one.pools.ravel().tolist())
     users = learned.population(60)
     for one in told[0]:
-        zero = pays.zero(users, one.pools, 3)
+        before = pays.before(users, one.slates, one.pools, learned.no_click)
         utilities = users.utilities(one.slates)[np.arange(60), one.response.places]
         users.follow(one.slates, one.response.places, one.active)
         clicked = one.active & (one.response.places >= 0)
         response = Response(
             one.response.places, one.response.items, np.where(clicked, utilities, np.float32(0))
         )
-        expected = np.where(one.active, pays.of(response, one.slates, users.states, zero), 0)
+        expected = np.where(one.active, pays.of(response, one.slates, users.states, before), 0)
         np.testing.assert_allclose(one.rewards, expected, atol=1e-5)
     assert any((one.rewards != 0).any() for one in told[0])
 

@@ -310,7 +310,7 @@ def test_a_function_of_other_parameters_is_refused_when_it_is_given(what: str) -
 
 
 @pytest.mark.parametrize("pool", [Pool(), Pool("per_user", 5), Pool("per_step", 5)])
-@pytest.mark.parametrize("reward", ["contrast", "click", "own"])
+@pytest.mark.parametrize("reward", ["contrast", "surplus", "click", "own"])
 def test_an_environment_pays_what_an_evaluation_counts(pool: Pool, reward: Any) -> None:
     """Users of one seed, shown the same: in both they leave at the same steps, and each reward is
     the same, an own function's too."""
