@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,6 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from fastgaum.errors import LostPeerError, NumericsError
 from fastgaum.game.game import Game
+from fastgaum.ops.optimiser import TableRows
 from fastgaum.untrusted import parse_json
 
 _T = TypeVar("_T")
@@ -108,8 +109,18 @@ class Processes:
         dist.all_reduce(values)
 
 
+class _Former(NamedTuple):
+    """A table's rows as all processes last had them."""
+
+    rows: Tensor
+    """(n_rows, width)"""
+    decay: Tensor
+    """logarithm of each row's weight decay until then, (n_rows,)"""
+
+
 class Averaging:
-    """Brings the weights of several processes to their mean, every so many steps.
+    """Brings the weights of several processes to their mean, every so many steps: of a table the
+    rows that any of them has moved.
 
     The mean of a row is over the processes that have moved it: Adam moves a row as far for few
     events as for many."""
@@ -118,21 +129,32 @@ class Averaging:
         self.game, self.processes, self.waiting = game, processes, 0
         """steps since the last mean"""
         modules = {"reward": game.networks.player, "generator": game.networks.generator}
+        optimisers = game.optimisers()
+        self.tables = [(one, rows) for one in optimisers.values() for rows in one.tables]
+        of_tables = {id(rows.parameter) for _, rows in self.tables}
         self.weights = [
             (optimiser, parameter)
-            for name, optimiser in game.optimisers().items()
+            for name, optimiser in optimisers.items()
             for parameter in (modules[name] or nn.Module()).parameters()
-            if parameter.numel()
+            if parameter.numel() and id(parameter) not in of_tables
         ]
 
     def remember(self) -> None:
         """Note the weights that all processes have now, and their decay so far."""
         if self.processes.size > 1:
             self.game.settle()
-            self.former = [
-                (weight.detach().clone(), optimiser.counters[1])
-                for optimiser, weight in self.weights
+            self._remember_dense()
+            self.former_rows = [
+                _Former(rows.parameter.detach().clone(), rows.shrunk.clone())
+                for _, rows in self.tables
             ]
+            for _, rows in self.tables:
+                rows.moved = torch.zeros_like(rows.shrunk, dtype=torch.bool)
+
+    def _remember_dense(self) -> None:
+        self.former = [
+            (weight.detach().clone(), optimiser.counters[1]) for optimiser, weight in self.weights
+        ]
 
     def after_step(self) -> None:
         """Take the mean if so many steps have been taken. Raises NumericsError."""
@@ -144,6 +166,8 @@ class Averaging:
     def end_epoch(self) -> None:
         """Let all processes hold the same weights and moments. Raises NumericsError."""
         self.meet()
+        if self.processes.size > 1:
+            self.game.settle()
         for optimiser in self.game.optimisers().values() if self.processes.size > 1 else ():
             for value in optimiser.state().values():
                 if value.numel():
@@ -160,7 +184,6 @@ class Averaging:
         failures = self.processes.agree(failure)
         if any(failures):
             raise NumericsError(next(filter(None, failures)))
-        self.game.settle()
         for (optimiser, weight), (former, decay) in zip(self.weights, self.former, strict=True):
             now, before = torch.atleast_1d(weight.detach()), torch.atleast_1d(former)
             before.mul_(math.exp(optimiser.counters[1] - decay))
@@ -171,7 +194,25 @@ class Averaging:
             self.processes.add(change)
             self.processes.add(rows)
             now.copy_(before + change / rows.clamp(min=1))
-        self.remember()
+        self._remember_dense()
+        for (optimiser, of_table), known in zip(self.tables, self.former_rows, strict=True):
+            self._meet_rows(of_table, known, optimiser.counters[1])
+
+    def _meet_rows(self, table: TableRows, former: _Former, log_decay: float) -> None:
+        """Take the mean of the rows that a process has moved; all others are the same in all."""
+        assert table.moved is not None
+        counts = table.moved.int()
+        self.processes.add(counts)
+        rows = counts.nonzero()[:, 0]
+        table.settle_some(rows, log_decay)
+        now = table.parameter.detach()
+        keep = (log_decay - former.decay[rows]).exp()[:, None].to(now.dtype)
+        before = former.rows[rows] * keep
+        change = (now[rows] - before) * table.moved[rows][:, None]
+        self.processes.add(change)
+        now[rows] = before + change / counts[rows][:, None]
+        former.rows[rows], former.decay[rows] = now[rows], log_decay
+        table.moved.zero_()
 
 
 def n_restarts() -> int:

@@ -48,7 +48,7 @@ class LazyAdamW:
             one.data = self.flat[at:end].view(one.shape)
             one.grad = self.grad[at:end].view(one.shape)
             at = end
-        self.tables = [_Rows(table) for table in tables]
+        self.tables = [TableRows(table) for table in tables]
         self.by_kernels = ops.takes(self.flat)
         if self.by_kernels:
             self.arrays = tuple(one.numpy() for one in (self.flat, self.m, self.v, self.grad))
@@ -165,7 +165,7 @@ def _adam(
     return lr / corrections[0] * m / (v.sqrt() / corrections[1] + EPS)
 
 
-class _Rows:
+class TableRows:
     """A table's parameter and its moments."""
 
     def __init__(self, parameter: nn.Parameter) -> None:
@@ -176,6 +176,8 @@ class _Rows:
         self.m, self.v = torch.zeros_like(values), torch.zeros_like(values)
         if not values.is_cuda:
             self.arrays = self.m.numpy(), self.v.numpy(), self.shrunk.numpy()
+        self.moved: Tensor | None = None
+        """whether each row has moved since another has asked, (n_rows,); None: nobody asks"""
 
     def forget(self) -> None:
         """Forget the gradient."""
@@ -196,6 +198,8 @@ class _Rows:
         self, rows: IntArray, grad: FloatArray, rates: kernels.AdamRates
     ) -> list[threads.Call]:
         """The calls that move the named rows."""
+        if self.moved is not None:
+            self.moved.numpy()[rows] = True
         count, width = grad.shape
         size = count if count * width <= SHARED_FLOATS else math.ceil(count / 8)
         arrays = self.table.values, *self.arrays
@@ -211,12 +215,21 @@ class _Rows:
         corrections: tuple[float, float],
     ) -> None:
         """Move the named rows."""
+        if self.moved is not None:
+            self.moved[rows] = True
         keep = (log_decay - self.shrunk[rows]).exp()[:, None].to(grad.dtype)
         self.shrunk[rows] = log_decay
         m, v = self.m[rows], self.v[rows]
         step = _adam(m, v, grad, lr, corrections)
         self.m[rows], self.v[rows] = m, v
         self.parameter[rows] = self.parameter[rows] * keep - step
+
+    @torch.no_grad()
+    def settle_some(self, rows: Tensor, log_decay: float) -> None:
+        """Give some rows the weight decay that they have waited for."""
+        values, keep = self.parameter.detach(), (log_decay - self.shrunk[rows]).exp()
+        values[rows] *= keep[:, None].to(values.dtype)
+        self.shrunk[rows] = log_decay
 
     @torch.no_grad()
     def settle(self, log_decay: float) -> None:

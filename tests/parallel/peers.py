@@ -11,7 +11,6 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -22,6 +21,7 @@ from fastgaum.game.processes import Averaging, Processes, launched
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.tensors import BatchTensors
+from fastgaum.ops.optimiser import LazyAdamW
 from tests.builders import NARROW
 
 SMALL = {name: value for name, value in NARROW.items() if name != "preset"}
@@ -39,33 +39,52 @@ CONFIGS: dict[str, Config] = {
 
 
 def averaged(processes: Processes) -> list[Any]:
-    """The mean, of known numbers: rank r moves rows 0 and 1 + r of a table whose rows wait for a
-    decay by half, and a vector."""
+    """The mean, of known numbers: rank r moves two entries of a dense matrix and a vector."""
+    player = nn.Module()
+    player.matrix = nn.Parameter(torch.zeros(processes.size + 2, 2))
+    player.vector = nn.Parameter(torch.zeros(3))
+    game: Any = SimpleNamespace(
+        networks=SimpleNamespace(player=player, generator=None),
+        optimisers=lambda: {"reward": SimpleNamespace(counters=(0.0, 0.0), tables=[])},
+        config=SimpleNamespace(local_steps=2),
+        settle=lambda: None,
+    )
+    averaging = Averaging(game, processes)
+    averaging.remember()
+    averaging.after_step()
+    player.matrix.data[[0, 1 + processes.rank]] += 2.0 * (1 + processes.rank)
+    player.vector.data += 1 + processes.rank
+    averaging.after_step()
+    return processes.agree([player.matrix.data[:, 0].tolist(), player.vector.data.tolist()])
+
+
+def averaged_rows(processes: Processes) -> list[Any]:
+    """The mean of a table that an optimiser owns: rank r has a gradient of rows 0 and 1 + r in each
+    of two steps. Also what each has before it, with the decay of all steps."""
     player = nn.Module()
     player.table = nn.Parameter(torch.full((processes.size + 2, 2), 8.0))
     player.vector = nn.Parameter(torch.zeros(3))
-    optimiser = SimpleNamespace(counters=(0.0, 0.0))
+    optimiser = LazyAdamW([player.vector], [player.table], 0.1, 0.5, 5.0)
     game: Any = SimpleNamespace(
         networks=SimpleNamespace(player=player, generator=None),
         optimisers=lambda: {"reward": optimiser},
         config=SimpleNamespace(local_steps=2),
+        settle=optimiser.settle,
     )
-    settled = [0.0]
-
-    def settle() -> None:
-        # every row has had half of its decay when the mean is taken
-        player.table.data.mul_(np.exp(optimiser.counters[1] - settled[0]))
-        settled[0] = optimiser.counters[1]
-
-    game.settle = settle
     averaging = Averaging(game, processes)
     averaging.remember()
-    averaging.after_step()
-    optimiser.counters = (2.0, float(np.log(0.5)))
-    player.table.data[[0, 1 + processes.rank]] += 2.0 * (1 + processes.rank)
-    player.vector.data += 1 + processes.rank
-    averaging.after_step()
-    return processes.agree([player.table.data[:, 0].tolist(), player.vector.data.tolist()])
+    rows, found = torch.tensor([[0, 1 + processes.rank]]), []
+    for _ in range(4):
+        optimiser.zero_grad()
+        gradient = torch.full((2, 2), 1.0 + processes.rank)
+        player.table.grad = torch.sparse_coo_tensor(rows, gradient, player.table.shape)
+        optimiser.step()
+        own = player.table.detach().clone()
+        left = optimiser.log_decay - optimiser.tables[0].shrunk
+        found.append((own * left.exp()[:, None].float())[:, 0].tolist())
+        averaging.after_step()
+    optimiser.settle()
+    return processes.agree([found, player.table.data[:, 0].tolist()])
 
 
 def fitted(processes: Processes, name: str) -> dict[str, Any]:
@@ -106,6 +125,7 @@ def main() -> None:
     with launched(torch.device("cpu")) as processes:
         found = {
             "averaged": averaged(processes),
+            "rows": averaged_rows(processes),
             "kernels": fitted(processes, "kernels"),
             "stock": fitted(processes, "stock"),
             "refused": refused(processes),

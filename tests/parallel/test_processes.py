@@ -37,13 +37,28 @@ def found() -> dict[str, Any]:
 
 
 def test_the_mean_of_a_row_is_over_those_who_moved_it(found: dict[str, Any]) -> None:
-    """A row that one has moved stays where that one brought it; one that nobody moved has decayed."""
+    """A row that one has moved stays where that one brought it."""
     first, *others = found["averaged"]
     assert all(one == first for one in others)
-    table, vector = first
-    moves = [2.0 * (1 + rank) / 2 for rank in range(N)]
-    np.testing.assert_allclose(table, [4 + np.mean(moves), *(4 + np.array(moves)), 4], rtol=1e-6)
+    matrix, vector = first
+    moves = [2.0 * (1 + rank) for rank in range(N)]
+    np.testing.assert_allclose(matrix, [np.mean(moves), *moves, 0], rtol=1e-6)
     np.testing.assert_allclose(vector, [1 + np.mean(range(N))] * 3)
+
+
+def test_rows_that_nobody_moved_are_the_same_and_wait_for_their_decay(
+    found: dict[str, Any],
+) -> None:
+    """Of four steps the second and the fourth end with a mean."""
+    (one, after), (other, after_too) = found["rows"]
+    assert after == after_too
+    np.testing.assert_allclose(one[3][1], after[1], rtol=1e-6)
+    np.testing.assert_allclose(other[3][2], after[2], rtol=1e-6)
+    np.testing.assert_allclose((one[3][0] + other[3][0]) / 2, after[0], rtol=1e-6)
+    # after the first mean each has the other's row
+    np.testing.assert_allclose(one[2][2] / 0.95, other[1][2], rtol=1e-6)
+    np.testing.assert_allclose(other[2][1] / 0.95, one[1][1], rtol=1e-6)
+    np.testing.assert_allclose(after[3], 8 * 0.95**4, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["kernels", "stock"])
