@@ -51,7 +51,7 @@ MADE_FILES = (
 )
 """made from the resume file"""
 RUN_FILES = (*MADE_FILES, RESUME_FILE)
-_PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
+_PART, _TMP = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part"), re.compile(r"\.tmp[A-Za-z0-9]{6}")
 """what `atomic` leaves of a file when its process is killed"""
 
 
@@ -314,9 +314,9 @@ def _check_contents(folder: Path, overwrite: bool) -> None:
 
 
 def _is_left_over(name: str) -> bool:
-    """Whether `atomic` was writing it when its process was killed."""
+    """Whether `atomic`, or safetensors for it, was writing it when its process was killed."""
     match = _PART.fullmatch(name)
-    return match is not None and match[1] in RUN_FILES
+    return _TMP.fullmatch(name) is not None or (match is not None and match[1] in RUN_FILES)
 
 
 class _RunWriter(Observer):

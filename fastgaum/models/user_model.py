@@ -33,6 +33,7 @@ from fastgaum.errors import (
 )
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.sessions import EncodedSessions
+from fastgaum.features.space import FeatureSpace
 from fastgaum.features.training_order import number_of_folds
 from fastgaum.game.checkpoint import Checkpointer, TriedSetting
 from fastgaum.game.observers import EpochRow, Observer, Observers
@@ -68,7 +69,13 @@ from fastgaum.models.space_state import saved_space, space_of
 from fastgaum.models.start import require_same_settings, take_weights
 from fastgaum.nets.examination import Place
 from fastgaum.nets.histories import Encoders, history_encoder
-from fastgaum.nets.networks import Networks, context_sizes, log_rates, require_room
+from fastgaum.nets.networks import (
+    ContextSizes,
+    Networks,
+    context_sizes,
+    log_rates,
+    require_room,
+)
 from fastgaum.nets.regularisers import (
     ChoiceDistribution,
     Regulariser,
@@ -217,11 +224,13 @@ class UserModel(NetworksModel):
         prepare = PreparedLog(read, self.folds_for(read), former)
         settings = self.settings_for(read)
         # what is refused leaves the model as it was
-        prepare(next(iter(settings.values())))
+        space = prepare(next(iter(settings.values()))).space
         self.trials, self.members, self.settings_tried = (), (), len(settings)
         self.config = next(iter(settings.values()))
         begun: Mapping[int, Begun] = {}
         if len(settings) > 1:
+            # before a file is written
+            require_room(*self._sizes(space))
             checkpointer.begin()
             begun = self._compare(settings, prepare, checkpointer, processes)
         chosen: Prepared | PreparedParts = (
@@ -302,6 +311,10 @@ class UserModel(NetworksModel):
                     of_folds[fold] = begun.get((best.name, fold)) or fit(best.name, fold)
         return of_folds
 
+    def _sizes(self, space: FeatureSpace) -> tuple[Config, int, int, Encoders, ContextSizes]:
+        """What `Networks` are made of."""
+        return self.config, space.n_ids, space.n_numbers, self.history, context_sizes(space)
+
     def _like(self, config: Config) -> UserModel:
         return UserModel(**self._given | {"config": config})
 
@@ -356,7 +369,7 @@ class UserModel(NetworksModel):
 
         space = of_log.space
         self.config = self.config.for_items(space.item_counts.displays.tolist())
-        sizes = (self.config, space.n_ids, space.n_numbers, self.history, context_sizes(space))
+        sizes = self._sizes(space)
         require_room(*sizes)
         self.space = space
         self.no_click = offers_no_click(of_log.log, self.config.no_click)

@@ -262,3 +262,18 @@ def test_a_run_that_compares_settings_goes_on(
         assert len(kept.compared) == (3 if in_rounds else 0)
         resume(config, log, folder)
         check_same(tmp_path / "whole", folder)
+
+
+def test_what_a_killed_first_write_leaves_is_no_other_file(log: SessionLog, tmp_path: Path) -> None:
+    """`atomic`, and safetensors within it, write beside the file."""
+    config = config_of("paper-pw", epochs=1, search=[], folds=0)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in (".tmpmXEk80", ".resume.safetensors.0123abcd.part"):
+        (folder / name).write_bytes(b"half")
+    resume(config, log, folder)
+    assert not [path for path in folder.iterdir() if path.name.startswith((".tmp", ".resume"))]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / ".tmp-notes").write_text("mine")
+    with pytest.raises(OutputError, match="tmp-notes"):
+        resume(config, log, tmp_path / "other")
