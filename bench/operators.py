@@ -190,7 +190,9 @@ OPERATORS = (
         "bag-linear",
         _linear,
         lambda module, inputs, _: cast(Tensor, module(inputs.batch.tokens)),
-        *("ops.bag_linear:bag_linear", _OF_BAGS, "nets.bags:bag_sum"),
+        operator="ops.bag_linear:bag_linear",
+        kernels=_OF_BAGS,
+        twin="nets.bags:bag_sum",
         triton="nets.cuda_ops:sum_bags",
     ),
     Operator(
@@ -199,20 +201,26 @@ OPERATORS = (
         lambda module, inputs, _: cast(
             Tensor, module.after_tokens(inputs.batch.tokens, inputs.batch.token_offsets)
         ),
-        *("ops.lstm:lstm_states", _OF_LSTM, "nets.sequences:lstm"),
+        operator="ops.lstm:lstm_states",
+        kernels=_OF_LSTM,
+        twin="nets.sequences:lstm",
         triton="nets.cuda_ops:lstm_states",
     ),
     Operator(
         "history",
         _recurrent,
         lambda module, inputs, _: cast(Tensor, module(inputs.batch)),
-        *("ops.history:states_of_events", (*_OF_BAGS, *_OF_LSTM), "nets.histories:Recurrent"),
+        operator="ops.history:states_of_events",
+        kernels=(*_OF_BAGS, *_OF_LSTM),
+        twin="nets.histories:Recurrent",
     ),
     Operator(
         "history-over-vectors",
         _OverVectors,
         lambda module, inputs, _: cast(Tensor, module.history(inputs.batch)),
-        *("ops.history:states_of_events", (*_OF_BAGS, *_OF_LSTM), "nets.bags:SharedBagLinear"),
+        operator="ops.history:states_of_events",
+        kernels=(*_OF_BAGS, *_OF_LSTM),
+        twin="nets.bags:SharedBagLinear",
     ),
     Operator("score", _scorer, _score, "ops.scorer:score", _OF_SCORER, twin="nets.networks:Scorer"),
     Operator(
@@ -226,7 +234,9 @@ OPERATORS = (
         "adamw",
         _linear,
         _steps,
-        *("ops.optimiser:LazyAdamW", _OF_ADAM, "ops.optimiser:LazyAdamW"),
+        operator="ops.optimiser:LazyAdamW",
+        kernels=_OF_ADAM,
+        twin="ops.optimiser:LazyAdamW",
         differentiable=False,
     ),
 )
@@ -240,7 +250,8 @@ class Contender:
         self.row, self.module = row, row.make(sizes)
         for parameter in self.module.parameters():
             # nothing starts at zero, where a gradient could be missed; scores keep the size of a
-            # trained network's: among ±150, the same pass took seven times as long, probably by subnormal numbers
+            # trained network's: among ±150 a pass took seven times as long, perhaps by subnormal
+            # numbers
             nn.init.normal_(parameter, std=sizes.dim**-0.5)
         self.module.to(dtype)
         self.inputs = inputs_of(sizes, seed, dtype)

@@ -96,7 +96,8 @@ class Processes:
 
     @_lost_peer_named()
     def gather(self, value: _T) -> list[_T]:
-        """Every process's value, which pickle can hold, in order of rank; in all of them."""
+        """Every process's value, in order of rank; in all of them. torch.distributed sends it as a
+        pickle: processes of one training trust each other."""
         if self.size == 1:
             return [value]
         found: list[_T] = [value] * self.size
@@ -130,7 +131,12 @@ class Averaging:
         """steps since the last mean"""
         modules = {"reward": game.networks.player, "generator": game.networks.generator}
         optimisers = game.optimisers()
-        self.tables = [(one, rows) for one in optimisers.values() for rows in one.tables]
+        self.tables = [
+            (one, rows)
+            for one in optimisers.values()
+            for rows in one.tables
+            if rows.parameter.numel()
+        ]
         of_tables = {id(rows.parameter) for _, rows in self.tables}
         self.weights = [
             (optimiser, parameter)
@@ -204,6 +210,8 @@ class Averaging:
         counts = table.moved.int()
         self.processes.add(counts)
         rows = counts.nonzero()[:, 0]
+        if not len(rows):
+            return
         table.settle_some(rows, log_decay)
         now = table.parameter.detach()
         keep = (log_decay - former.decay[rows]).exp()[:, None].to(now.dtype)

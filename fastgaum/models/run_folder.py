@@ -51,8 +51,10 @@ MADE_FILES = (
 )
 """made from the resume file"""
 RUN_FILES = (*MADE_FILES, RESUME_FILE)
-_PART, _TMP = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part"), re.compile(r"\.tmp[A-Za-z0-9]{6}")
+_PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
 """what `atomic` leaves of a file when its process is killed"""
+_TMP = re.compile(r"\.tmp[A-Za-z0-9]{6}")
+"""what safetensors leaves, which writes beside the file too"""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def train_run(
             )
         former = _loaded(found.start)
         for path in list(folder.iterdir()):
-            if _is_left_over(path.name):
+            if _is_left_over(path.name) and path.is_file():
                 path.unlink()
         origin = LogOrigin(origin.source, found.reading)
         writer = _RunWriter(model, model.config.preset, log, folder, origin, found.start)

@@ -82,7 +82,6 @@ class FixedNetworks:
         self.fields_of_items = [
             at for at, part in enumerate(space.context) if part.source == "context_item"
         ]
-        self.n_trained = len(space.item_counts.displays)
         self.context_starts = np.array([part.start + 1 for part in space.context], np.int32)
         self.place_columns, self.ids_of_places = ids_of_places(space.categorical, space.grid)
 
@@ -371,7 +370,7 @@ class Users:
         self.counts.context_items[users] = context.items
         rows = context.ids - self.networks.context_starts
         # items may share ids
-        trained = context.items < self.networks.n_trained
+        trained = context.items < self.counts.n_trained
         rows[:, self.networks.fields_of_items] = np.where(trained, context.items, -1)
         self.counts.context_rows[users] = rows
 

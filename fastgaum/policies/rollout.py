@@ -70,10 +70,12 @@ def rollout(
     Raises:
         ConfigError: a slate of k cannot be made of the pool, there is no user, the seed is no whole
             number from 0, pessimism is asked of one world, the policy reads the states of another
-            world, or users start within logged sessions and `leaving` is a row.
+            world, users start within logged sessions and `leaving` is a row, or a surplus is asked
+            of users who do not choose by the softmax of their utilities.
     """
     setting.pool.check(world.n_items, setting.k)
     policy.require_world(world)
+    setting.pays.require_world(world)
     if n_users < 1:
         raise ConfigError(f"a rollout has at least one user, got {n_users}")
     keys = first_keys(n_users, seed, first_user)

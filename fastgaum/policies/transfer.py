@@ -52,6 +52,7 @@ class TransferPolicy(Policy):
                 "before the logged starts of the other world: make that world with starts='empty'"
             )
         self.policy, self.own, self.pays = policy, own, StepReward(reward)
+        self.pays.require_world(own)
         self.name, self.made_in = policy.name, other.fingerprint
         self.own_of = item_map(own, other)
         self.other_of = item_map(other, own)

@@ -136,6 +136,16 @@ class StepReward:
         """Whether it pays what a whole slate is worth."""
         return self._rule is None and self.name == "surplus"
 
+    def require_world(self, world: World) -> None:
+        """Raise ConfigError for the surplus of users who do not choose by the softmax of their
+        utilities."""
+        if self.is_surplus and not world.is_logit:
+            raise ConfigError(
+                "the reward surplus is the value of a slate to users who choose by the softmax of "
+                f"their utilities, and those of this {type(world).__name__} do not: train with "
+                "regulariser = shannon and eta = 1, or take another reward"
+            )
+
     def before(
         self,
         users: Population,

@@ -30,6 +30,7 @@ from fastgaum.models.context import ContextRows, EncodedContext
 from fastgaum.models.item_catalogue import ActionIds, Catalogue
 from fastgaum.models.user_model import UserModel
 from fastgaum.models.users import FixedNetworks, ShownDisplays, Users
+from fastgaum.nets.regularisers import Shannon
 from fastgaum.ops.scorer import ScorerModule
 from fastgaum.worlds.logged import LoggedContexts, LoggedStarts, UserContexts
 from fastgaum.worlds.world import (
@@ -112,6 +113,7 @@ class LearnedWorld(World):
         if vectors is not None:
             self.networks = self.networks.with_vectors(vectors, self.catalogue.n_items + 1)
         self.model, self.head, self.no_click = model, self.networks.head, model.no_click
+        self.is_logit = type(model.regulariser) is Shannon and model.config.eta == 1
         self.item_ids, self.state_dim = self.catalogue.item_ids, self.networks.state_dim
         self.action_ids = ActionIds(self.catalogue) if model.space.actions else None
         self.item_features = item_features(self.catalogue, self.networks.reward.scorer, n_features)

@@ -82,6 +82,7 @@ class TrueWorld(World):
         self.base: Float64Array = base + world.intercept + bonus * self.is_bait
         self.latents = latents
         self.no_click = world.no_click > 0.0
+        self.is_logit = world.rule == "shannon" and world.eta == 1
         self.state_dim = world.dim + (bait is not None)
         self.item_ids: pl.Series = item_names(world.n_items)
         bait_column = self.is_bait[:, None] if bait is not None else np.zeros((world.n_items, 0))

@@ -129,6 +129,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         self.world = world_of_options(run, world, given, names)
         self.num_envs, self.slate_size = num_envs, self.options.slate_size
         self._reward = StepReward(self.options.reward)
+        self._reward.require_world(self.world)
         leaving = self.options.leaving
         self._leaving = None if leaving is None else leaving_rule(leaving, self.world)
 

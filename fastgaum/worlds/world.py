@@ -67,6 +67,7 @@ class World(ABC):
         item_features: what a policy may know of an item alone, shape (n_items, n_features).
         state_dim: size of a user's state.
         no_click: whether a user may choose nothing.
+        is_logit: whether users choose by the softmax of their utilities, which `surplus` values.
         folds: of a set of the fits on folds of the same users, the number of these folds; 0: of one
             world, or of members that do not share their users so.
     """
@@ -75,6 +76,7 @@ class World(ABC):
     item_features: FloatArray
     state_dim: int
     no_click: bool
+    is_logit: bool = True
     folds: int = 0
 
     def __repr__(self) -> str:

@@ -54,6 +54,7 @@ class WorldSet(World):
         self.item_ids, self.item_features = first.item_ids, first.item_features
         self.state_dim, self.no_click, self.head = first.state_dim, first.no_click, first.head
         self.begins, self.catalogue = first.begins, first.catalogue
+        self.is_logit = first.is_logit
         self.context: ContextRows | None = first.context
         space = self.catalogue.space
         self.folds = space.folds

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,3 +102,8 @@ def test_what_a_row_names_exists(row: Operator) -> None:
     for name in (row.operator, row.twin, *(f"kernels.{one}" for one in row.kernels)):
         file, attribute = name.split(":")
         assert hasattr(import_module(f"fastgaum.{file}"), attribute), name
+    if row.triton is not None:
+        # Triton need not be here
+        file, attribute = row.triton.split(":")
+        text = (Path(ops.__file__).parents[1] / f"{file.replace('.', '/')}.py").read_text()
+        assert f"def {attribute}(" in text, row.triton

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fastgaum.arrays import IntArray
-from fastgaum.errors import CheckpointError
+from fastgaum.errors import CheckpointError, ConfigError
 from fastgaum.logs.hashes import mixed_bits
 from fastgaum.policies import evaluation
 from fastgaum.policies import rollout as module
@@ -38,6 +38,7 @@ from fastgaum.reports.world_tables import policy_blocks
 from fastgaum.state_file import State, load_state, save_state
 from fastgaum.worlds.env_options import StepReward
 from fastgaum.worlds.pools import Pool
+from fastgaum.worlds.vector_env import UserVectorEnv
 from tests.worlds.small_world import SmallWorld
 
 SETTING = Setting(5, 4, Pool("per_step", 10), "contrast")
@@ -177,3 +178,13 @@ def test_a_trained_policy_and_its_file_say_that_it_is_not_recommended(tmp_path: 
     save_state(file, POLICY_FORMAT, {name: state[name] for name in state if name != "decoys"})
     assert load_policy(file, users).policy.decoys is None
     assert judge([make_policy("random")], users, setting, 50).no_click
+
+
+def test_a_surplus_is_that_of_users_who_choose_by_the_softmax() -> None:
+    users, setting = world(no_click=False), dataclasses.replace(SETTING, reward="surplus")
+    users.is_logit = False
+    with pytest.raises(ConfigError, match=r"softmax .* regulariser = shannon and eta = 1"):
+        judge([Greedy()], users, setting, 50)
+    with pytest.raises(ConfigError, match="softmax"):
+        UserVectorEnv(4, world=users, slate_size=2, reward="surplus")
+    assert judge([Greedy()], users, SETTING, 50).by_user.shape == (1, 50)
