@@ -125,50 +125,40 @@ def _both(by_k: Json, figure: str | None = None) -> str:
 
 def results_to_markdown(*results: Json) -> str:
     """prec@1 and NLL of a few models on the logs of several objects, where all read everything, and
-    of the models that others published for these test events."""
+    of the likeliest model that others published for the test events of a log."""
     logs = [(result, name) for result in results for name in result["datasets"]]
     rows = [("prec@1, % / NLL, nats", *(name for _, name in logs))]
     tables = [rows_by_model(result["cells"], name) for result, name in logs]
-    published_of_log = [
-        result["datasets"][name].get("published_models", []) for result, name in logs
-    ]
+    best_published = [_best_published(result["datasets"][name]) for result, name in logs]
     for model, called in SHOWN.items():
         cells = [table.get((model, "reward"), {}).get("1") for table in tables]
         scores = [
-            _scores(cell, published)
-            for cell, published in zip(cells, published_of_log, strict=True)
+            _scores(cell, published) for cell, published in zip(cells, best_published, strict=True)
         ]
         rows.append((f"{called} (`{model}`)", *scores))
-    for model in dict.fromkeys(one["model"] for published in published_of_log for one in published):
+    found = [one for published in best_published for one in published]
+    for model in dict.fromkeys(one["model"] for one in found):
         scores = [
             next((_scores(one) for one in published if one["model"] == model), "–")
-            for published in published_of_log
+            for published in best_published
         ]
-        rows.append((f"{model}, published", *scores))
-    seeds = ", ".join(f"{name} {result['seeds']}" for result, name in logs)
-    units = ", ".join(
-        f"{name} {facts['n_test_events']:,} of {facts['n_test_users']:,} users"
-        for result, name in logs
-        for facts in [result["datasets"][name]]
-    )
+        rows.append((f"{model}, best published", *scores))
     bold = (
-        "A bold prec@1 is the highest of its log, published rows included, and better"
+        "Bold: highest of its log and, by a paired 95 % interval, above every row that is not FastGAUM's"
         if "**" in str(rows)
-        else "No prec@1 is better"
+        else "No prec@1 is above every other by a paired 95 % interval"
     )
     sources = "".join(
-        f" {source}."
-        for source in dict.fromkeys(
-            f"Published for {name}: {one['source']}"
-            for (_, name), published in zip(logs, published_of_log, strict=True)
-            for one in published
-        )
+        f" Published for {name}: {one['source']}."
+        for (_, name), published in zip(logs, best_published, strict=True)
+        for one in published
     )
-    notes = (
-        f"{bold} than that of every row fitted here that is not FastGAUM's, by a paired 95 % "
-        f"interval.{sources} –: not fitted there. Fits: {seeds}. Test events: {units}. A user of wikispeedia is one game."
-    )
-    return f"{rows_to_markdown(rows)}\n\n{notes} {made_at(*results)}"
+    return f"{rows_to_markdown(rows)}\n\n{bold}; –: not fitted.{sources} {made_at(*results)}"
+
+
+def _best_published(facts: Json) -> list[Json]:
+    """The model of the lowest NLL that others published for a log, if there is one."""
+    return sorted(facts.get("published_models", []), key=lambda one: one["nll"])[:1]
 
 
 def _scores(cell: Json | None, published: Iterable[Json] = ()) -> str:
@@ -312,30 +302,41 @@ def fidelity_summary(reports: Sequence[Json]) -> str:
     )
 
 
-def draw_leads(result: Json, path: Path, models: Sequence[str], *, narrow: bool = False) -> None:
-    """Draw how far the prec@1 of some models lies above that of `logit`, in points, with paired
-    95 % intervals and one scale for all data sets, and write it as `panels_in_file`. Raises
-    ConfigError where the object compares a model not with `logit`."""
-    names, rows = list(result["datasets"]), range(len(models))
-    found = {
-        (cell["dataset"], cell["model"]): cell["vs_logit"]
-        for cell in result["cells"]
-        if cell["k"] == 1 and cell["head"] == "reward" and cell.get("vs_logit")
-    }
-    if lacking := [f"{m} ({n})" for n in names for m in models if (n, m) not in found]:
-        raise ConfigError(
-            f"the table does not compare {', '.join(lacking)} with logit: make it with both models"
-        )
-    n, high = len(names), 0.25 * len(models)
-    size = (4.2, 0.8 + n * (0.6 + high)) if narrow else (1.8 + 2.5 * n, 1.1 + high)
-    ends = [end for name in names for model in models for end in found[name, model]["ci"]]
+def draw_leads(*results: Json, path: Path, models: Sequence[str], narrow: bool = False) -> None:
+    """Draw the NLL of some models less that of `logit`, with paired 95 % intervals and one scale for
+    all data sets, and that of the best published model as a hollow mark; write it as
+    `panels_in_file`. A model that an object lacks has no mark. Raises ConfigError where an object
+    does not compare a model with `logit`."""
+    rows, labels = range(len(models) + 1), [*models, "best published"]
+    marks: dict[str, list[tuple[int, float, Sequence[float]]]] = {}
+    """of a data set: row, difference, and the ends of its interval, if it has one"""
+    for name, result in ((name, one) for one in results for name in one["datasets"]):
+        rows_of = rows_by_model(result["cells"], name)
+        cells = {model: by_k["1"] for (model, head), by_k in rows_of.items() if head == "reward"}
+        of_log = [(at, cells[model]) for at, model in enumerate(models) if model in cells]
+        if lacking := [models[at] for at, cell in of_log if not cell.get("nll_vs_logit")]:
+            raise ConfigError(
+                f"the table of {name} does not compare {', '.join(lacking)} with logit: make it "
+                "with both models"
+            )
+        marks[name] = [
+            (at, cell["nll_vs_logit"]["diff"], cell["nll_vs_logit"]["ci"]) for at, cell in of_log
+        ]
+        for one in _best_published(result["datasets"][name]):
+            marks[name].append((len(models), one["nll"] - cells["logit"]["nll"], ()))
+    n, high = len(marks), 0.25 * len(rows)
+    size = (4.2, 0.8 + n * (0.6 + high)) if narrow else (1.8 + 1.5 * n, 1.1 + high)
+    ends = [end for of_log in marks.values() for _, _, interval in of_log for end in interval]
     with panels_in_file(path, size, n, narrow=narrow) as panels:
-        for place, (panel, name) in enumerate(zip(panels, names, strict=True)):
+        for place, (panel, name) in enumerate(zip(panels, marks, strict=True)):
             panel.axvline(0, color=colour("floor"), linewidth=1, label="linear model (logit)")
-            for at, model in zip(rows, models, strict=True):
-                own = colour("reward" if model.startswith(OURS) else "muted")
-                panel.hlines(at, *found[name, model]["ci"], color=own, linewidth=2, alpha=0.45)
-                panel.plot(found[name, model]["diff"], at, "o", color=own, markersize=5)
-            panel.set(ylim=(len(models) - 0.4, -0.6), xlim=(min(ends) - 1, max(ends) + 1))
-            panel.set_yticks(rows, models if narrow or place == 0 else [""] * len(models))
-            panel.set(title=name, xlabel="points of prec@1 above the linear model")
+            for at, difference, interval in marks[name]:
+                ours = labels[at].startswith(OURS)
+                own = colour("reward" if ours else "muted" if interval else "published")
+                if interval:
+                    panel.hlines(at, interval[0], interval[-1], color=own, linewidth=2, alpha=0.45)
+                fill = "full" if interval else "none"
+                panel.plot(difference, at, "o", color=own, markersize=5, fillstyle=fill)
+            panel.set(ylim=(len(rows) - 0.4, -0.6), xlim=(min(ends) - 0.01, max(ends) + 0.01))
+            panel.set_yticks(rows, labels if narrow or place == 0 else [""] * len(rows))
+            panel.set(title=name, xlabel="NLL less logit's")

@@ -200,6 +200,8 @@ OTHER_LOGS = [
     "movielens-small",
 ]
 FIDELITY = ("yelp", "taobao", "yoochoose", "search_clicks")
+FACE = ("bags", "logs/wikispeedia", "logs/lpmc")
+"""objects of README's table and of the drawing of leads"""
 POLICIES = ("yelp", "yelp-own", "taobao", "yoochoose", "search_clicks")
 """what policies earn; -own: judged where they were trained"""
 OTHER, TRANSFER, WHICH = (
@@ -226,14 +228,14 @@ SECTIONS = (
         together=True,
         of_test=False,
     ),
-    Section("README.md", "paper", ["identity", "identity-game"], paper_to_markdown, together=True),
     Section(
-        "README.md",
-        "results",
-        ["bags", "logs/wikispeedia", "logs/lpmc"],
-        results_to_markdown,
+        "docs/published-numbers.md",
+        "paper",
+        ["identity", "identity-game"],
+        paper_to_markdown,
         together=True,
     ),
+    Section("README.md", "results", FACE, results_to_markdown, together=True),
     Section("docs/published-numbers.md", "verdicts", ["identity", "bags"], verdicts, together=True),
     Section(
         "docs/guide/fidelity.md",
@@ -249,19 +251,19 @@ SECTIONS = (
         "docs/guide/environment.md", "agents", ["policies/yelp-agents"], in_blocks(policy_blocks)
     ),
     Section("docs/performance.md", "races", ["bench"], races_to_markdown),
-    Section("README.md", "speed", ["bench-short"], speed_to_markdown, together=True),
+    Section("docs/performance.md", "speed", ["bench-short"], speed_to_markdown, together=True),
 )
-FIGURE_ROWS = ("paper-pw", "paper-lstm", "wd-ccf", "xgboost", "fastgaum")
-"""models of the README's figure"""
-FIGURES: dict[str, tuple[str, Callable[[Json, Path], None]]] = {
-    "leads": ("bags", partial(draw_leads, models=FIGURE_ROWS)),
-    "leads-narrow": ("bags", partial(draw_leads, models=FIGURE_ROWS, narrow=True)),
+FIGURE_ROWS = ("paper-lstm", "wd-ccf", "xgboost", "fastgaum")
+"""models of the drawing of leads"""
+FIGURES: dict[str, tuple[Sequence[str], Callable[..., None]]] = {
+    "leads": (FACE, partial(draw_leads, models=FIGURE_ROWS)),
+    "leads-narrow": (FACE, partial(draw_leads, models=FIGURE_ROWS, narrow=True)),
     "fidelity": (
-        "fidelity/search_clicks",
+        ["fidelity/search_clicks"],
         lambda report, path: draw_fidelity(of_today(report), path),
     ),
 }
-"""by the name of its file, a figure's object and what draws it; narrow: on a phone"""
+"""by the name of its file, a figure's objects and what draws it; narrow: on a phone"""
 
 
 def main() -> None:
@@ -273,8 +275,8 @@ def main() -> None:
         page = insert(path.read_text(encoding="utf-8"), section.text(), section.marker)
         path.write_text(page, encoding="utf-8")
     for name, (of, draw) in FIGURES.items():
-        if path_of(of).is_file():
-            draw(read(of), ROOT / "docs" / f"{name}.svg")
+        if all(path_of(one).is_file() for one in of):
+            draw(*map(read, of), path=ROOT / "docs" / f"{name}.svg")
     for path in pages():
         path.write_text(set_numbers(path.read_text(encoding="utf-8"), read), encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

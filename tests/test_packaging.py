@@ -318,3 +318,21 @@ def test_the_makefile_names_what_exists() -> None:
     named = set(re.findall(r"(?<![\w/])tests/[\w/]*[a-z](?:\.py)?(?![\w%])", text))
     assert len(named) > 5
     assert sorted(name for name in named if not (ROOT / name).exists()) == []
+
+
+def test_badges_say_what_the_project_says() -> None:
+    """They are drawings of ours, which no service keeps true."""
+    said = {
+        path.stem: re.findall(r"<text [^>]*>([^<]+)</text>", path.read_text("utf-8"))[1]
+        for path in (ROOT / "docs" / "badges").glob("*.svg")
+    }
+    assert set(said) >= {"paper", "python", "licence", "status"}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(f"](docs/badges/{name}.svg)" in readme for name in said)
+    python_versions = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))
+    assert said["python"] == f"{python_versions[0]} to {python_versions[-1]}"
+    assert PROJECT["requires-python"] == f">={python_versions[0]}"
+    assert said["licence"] == PROJECT["license"]
+    assert f":: {said['status']}".lower() in str(PROJECT["classifiers"]).lower().replace("4 - ", "")
+    assert "Typing :: Typed" in PROJECT["classifiers"]
+    assert "types" in said

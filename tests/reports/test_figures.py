@@ -24,7 +24,7 @@ def table(n_models: int = 18) -> dict[str, Any]:
             "k": k,
             "mean": 50.0 + i,
             "ci": [45.0, 60.0 + i],
-            "vs_logit": {"diff": 2.0, "ci": [-1.0, 4.0]} if i else None,
+            "nll_vs_logit": {"diff": -0.1, "ci": [-0.2, 0.1]} if i else None,
         }
         for dataset in ("yelp", "sample")
         for i in range(n_models)
@@ -63,12 +63,16 @@ def test_svg_shows_every_model_floor_and_data_set(tmp_path: Path) -> None:
 def test_leads_over_the_linear_model_share_a_scale(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="figures: install fastgaum[plots]")
     result, models = table(4), ["model-1", "model-3"]
-    with pytest.raises(ConfigError, match=r"does not compare model-0 \(yelp\), .* with logit"):
-        draw_leads(result, tmp_path / "t.svg", ["model-0"])
-    draw_leads(result, tmp_path / "t.svg", models)
+    path = tmp_path / "t.svg"
+    with pytest.raises(ConfigError, match=r"table of yelp does not compare model-0 with logit"):
+        draw_leads(result, path=path, models=["model-0"])
+    draw_leads(result, path=path, models=models)
     shown = texts_of(tmp_path / "t.svg")
     assert {*models, "yelp", "sample", "linear model (logit)"} <= shown
     assert "model-2" not in shown
+    # a model that no object has takes a row without a mark
+    draw_leads(result, path=path, models=[*models, "another"])
+    assert "another" in texts_of(path)
 
 
 def test_what_cannot_be_drawn_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
