@@ -81,14 +81,14 @@ class ChoiceModel(ABC):
     Attributes:
         space: items, fields and counts of the training split; None before `fit`.
         no_click: whether no click is a choice.
-        table: the last fit's, a row per epoch; None before `fit`.
+        history_: the last fit's rows, one per epoch or setting tried; absent before `fit`.
         settings_tried: number of settings that the last fit compared on validation.
     """
 
     space: FeatureSpace | None = None
     no_click: bool = False
     device: torch.device = torch.device("cpu")
-    table: pl.DataFrame | None = None
+    history_: pl.DataFrame
     settings_tried: int = 1
     _given: dict[str, Any]
     """the arguments of the constructor, by name"""
@@ -125,7 +125,7 @@ class ChoiceModel(ABC):
 
     def _repr_html_(self) -> str:
         """Text of a notebook: the model, and the table of its last fit."""
-        table = "" if self.table is None else self.table._repr_html_()
+        table = self.history_._repr_html_() if hasattr(self, "history_") else ""
         return f"<p><code>{html.escape(repr(self))}</code></p>{table}"
 
     @property
@@ -134,8 +134,8 @@ class ChoiceModel(ABC):
         """Settings as they were asked for, or are after `fit`."""
 
     @abstractmethod
-    def fit(self, log: SessionLog | Frame, progress: Any = None) -> pl.DataFrame:
-        """Train on the training split, choose on validation; return a row per epoch."""
+    def fit(self, log: SessionLog | Frame, progress: Any = None) -> Self:
+        """Train on the training split, choose on validation; return the model."""
 
     @abstractmethod
     def utility(self, batch: BatchTensors) -> Tensor:
