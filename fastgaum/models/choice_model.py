@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 import polars as pl
@@ -90,6 +90,8 @@ class ChoiceModel(ABC):
     device: torch.device = torch.device("cpu")
     history_: pl.DataFrame
     settings_tried: int = 1
+    answers_in_sample: ClassVar[bool] = False
+    """whether what-if questions may be asked of sessions that trained it: it counts no choice"""
     _given: dict[str, Any]
     """the arguments of the constructor, by name"""
 
