@@ -332,7 +332,8 @@ class ChoiceModel(ABC):
         if rows.candidate is None:
             raise LogFormatError(
                 f"the {rows.n} displayed candidates of the frame are {rows.log.n_candidates} of "
-                "the log, whose displays were made as it was read (a public log, clicks='each', "
+                "the log, whose displays were made as it was read (a public log, a wide table, "
+                "clicks='each', "
                 "outside='append' or 'drop', items that were not available): leave out rows that "
                 "were not available, or predict a log of it, fastgaum.read_log(frame, "
                 "options=model.reading)"
