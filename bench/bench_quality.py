@@ -171,7 +171,7 @@ def small_log(race: Race) -> None:
     ended = []
     for name in BASELINES:
         model, started = make_model(name, {"protocol": "bags"}), time.perf_counter()
-        loss = float(str(model.fit(log)["val_loss"].min()))
+        loss = float(str(model.fit(log).history_["val_loss"].min()))
         ended.append((loss, time.perf_counter() - started, name))
     loss, theirs, name = min(ended)
     ours = seconds_until(log, loss, full)

@@ -53,7 +53,7 @@ def training(arguments: argparse.Namespace) -> dict[str, Any]:
     log = synthesise(arguments.events, preset="scale", n_items=arguments.items)[0]
     restart_peak()
     rounds = {**ROUNDS, "batch_sessions": 2048}
-    table = UserModel.from_preset("paper-lstm", epochs=1, **rounds).fit(log)
+    table = UserModel.from_preset("paper-lstm", epochs=1, **rounds).fit(log).history_
     return {
         "training_peak_mb": status_mb("VmHWM") - alone,
         "events_per_second": table["events_per_second"][0],

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastgaum import errors as errors
+    from fastgaum.baselines.logit_model import logit as logit
     from fastgaum.config import Config as Config
     from fastgaum.game.observers import MlflowObserver as MlflowObserver
     from fastgaum.game.observers import Observer as Observer
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 _HOME = {
     name: f"fastgaum.{module}"
     for module, names in {
+        "baselines.logit_model": "logit",
         "config": "Config",
         "game.observers": "MlflowObserver Observer TensorBoardObserver",
         "logs.audit": "audit",

@@ -21,7 +21,7 @@ from tests.builders import permuted_within_sets, random_log
 def check_user_model(model: UserModel, log: SessionLog | None = None) -> None:
     """Fit on a small log, then hold the model to the contract."""
     log = log or random_log(7, n_sessions=80)
-    table = model.fit(log)
+    table = model.fit(log).history_
     assert table.height >= 1
     check_choice_model(model, log)
     if model.config.players == "adversarial":

@@ -12,7 +12,7 @@ import fastgaum
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = (
-    {"arrays", "errors", "panics", "presets", "untrusted"},
+    {"arrays", "errors", "html_view", "panics", "presets", "untrusted"},
     {"config", "files", "forks", "interrupts", "kernels", "locks", "threads", "row_files"},
     {"machine", "state_file"},
     {"logs"},

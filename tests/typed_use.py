@@ -43,7 +43,8 @@ class First(Policy):
 def write_what_is_right() -> None:
     log: fg.SessionLog = fg.resplit(fg.load("sample"), seed=3)
     model = fg.UserModel.from_preset("fastgaum", epochs=3)
-    assert_type(model.fit(log), pl.DataFrame)
+    assert_type(model.fit(log), fg.UserModel)
+    assert_type(model.history_, pl.DataFrame)
     evaluation = model.evaluate(log, split="test")
     assert_type(evaluation.heads["reward"].precision[1].mean, float)
     assert_type(evaluation.lead(evaluation, k=2).low, float)
@@ -66,7 +67,7 @@ def write_what_is_wrong() -> None:
     fg.load(3)  # type: ignore[arg-type]
     model.evaluate("sample")  # type: ignore[arg-type]
     model.evaluate(log, split="tests")  # type: ignore[arg-type]
-    table: pl.LazyFrame = model.fit(log)  # type: ignore[assignment]
+    table: pl.LazyFrame = model.fit(log).history_  # type: ignore[assignment]
     table.collect()
     print(model.evaluate(log).heads["reward"].precison)  # type: ignore[attr-defined]
     model.fti(log)  # type: ignore[attr-defined]

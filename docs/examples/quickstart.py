@@ -12,7 +12,7 @@ def main(**settings: Any) -> float:
     print(f"{log.n_events} events of {log.n_sessions} sessions over {log.n_items} items")
 
     model = fg.UserModel.from_preset("fastgaum", **settings)
-    table = model.fit(log)  # a row per epoch, chosen on the validation split
+    table = model.fit(log).history_  # a row per epoch, chosen on the validation split
     print(table.filter("best").tail(1).select("epoch", "phase", "val_prec1", "gap"))
 
     evaluation = model.evaluate(log, split="test")

@@ -199,9 +199,9 @@ class Baseline(SoftmaxModel, CheckedSettings):
                 " leave the model out, or read the log without them (--weight '', weight='')"
             )
 
-    def fit(self, log: SessionLog | Frame, progress: object = None) -> pl.DataFrame:
-        """Train on the training split, choose on validation; return a row per epoch or setting
-        tried. Raises LogFormatError: a split is empty."""
+    def fit(self, log: SessionLog | Frame, progress: object = None) -> Self:
+        """Train on the training split, choose on validation; return the model, whose `history_` has
+        a row per epoch or setting tried. Raises LogFormatError: a split is empty."""
         log = as_log(log)
         self.check_weights(log)
         # no baseline reads actions
@@ -221,8 +221,8 @@ class Baseline(SoftmaxModel, CheckedSettings):
         self.link = Link()
         if self.fit_link:
             self.link = Link.fit(self._all_scores(validation), validation, self.no_click)
-        self.table = pl.DataFrame(rows or [{"epoch": 1}])
-        return self.table
+        self.history_ = pl.DataFrame(rows or [{"epoch": 1}])
+        return self
 
     def _ranked(self, batch: BatchTensors) -> tuple[np.ndarray, Tensor]:
         scores = self._scores(batch)

@@ -1,7 +1,7 @@
-"""Coefficients of a conditional logit without penalty, and their covariance from the sandwich
-(White, "Maximum likelihood estimation of misspecified models", Econometrica 1982), clustered by
-user (Liang & Zeger, "Longitudinal data analysis using generalized linear models", Biometrika
-1986).
+"""Coefficients of a conditional logit without penalty, and their covariance: by the curvature, by
+the sandwich (White, "Maximum likelihood estimation of misspecified models", Econometrica 1982), and
+by the sandwich clustered by user (Liang & Zeger, "Longitudinal data analysis using generalized
+linear models", Biometrika 1986).
 
 Numbers are few, constants (of items, values of fields, crosses) may be many thousands, and sparse.
 They are absorbed: in each step of Newton's method, conjugate gradients find by which constants a
@@ -21,8 +21,8 @@ import polars as pl
 from scipy import sparse
 
 from fastgaum.arrays import BoolArray, Float64Array, IntArray, LongArray
-from fastgaum.features.batches import Batch
 from fastgaum.features.sessions import cut_by_candidates
+from fastgaum.logs.log import PackedArrays
 
 SINGULAR = 1e-8
 """share of a column's variance within displays below which the columns before it determine it"""
@@ -54,6 +54,15 @@ class Coefficients:
     """utility per unit of the number, (n_numbers,)"""
     covariance: Float64Array
     """of `values`, clustered by user, (n_numbers, n_numbers)"""
+    robust: Float64Array
+    """the same with each event by itself"""
+    classical: Float64Array
+    """the inverse of the curvature, which holds if the model is right and events are independent"""
+    log_likelihood: float
+    """of the choices, in nats: each event's times its weight, over all events"""
+    weights: Float64Array
+    """what utilities are made of, (n_numbers,): `values`, but 0 where others determine the number,
+    and large where no finite value is the likeliest"""
     context_means: dict[str, float]
     """the context numbers at which these coefficients hold"""
     notes: tuple[str, ...]
@@ -283,7 +292,7 @@ def fit_coefficients(
     constants: sparse.csr_matrix,
     rows: RowReader,
     names: Sequence[str],
-    shown: Batch,
+    shown: PackedArrays,
     users: LongArray,
     no_click: bool,
 ) -> Coefficients:
@@ -303,11 +312,13 @@ def fit_coefficients(
     of_left = constants[left.candidates]
     of_left = of_left[:, np.bincount(of_left.indices, minlength=of_left.shape[1]) > 0]
     n, k = of_left.shape[1], len(names)
-    values, covariance = np.full(k, np.nan), np.full((k, k), np.nan)
+    values, unknown = np.full(k, np.nan), np.full((k, k), np.nan)
     notes = _notes(left, shown, n)
     fit = _Fit(left, of_left, rows, k, shown.weight_of_event[left.events].astype(np.float64))
     if not len(left.events):
-        return Coefficients(tuple(names), values, covariance, {}, notes)
+        return Coefficients(
+            tuple(names), values, unknown, unknown, unknown, 0.0, np.zeros(k), {}, notes
+        )
     of_constants, of_numbers = np.zeros(n), np.zeros(k)
     nll, share = fit.nll(of_constants, of_numbers)
     first = fit.curvature(of_constants, share, 0.0, np.zeros((n, k)))
@@ -340,17 +351,35 @@ def fit_coefficients(
     finite = information > LEAST_INFORMATION
     known = np.array(kept, np.int64)[finite]
     error, influence = fit.errors(share), np.zeros((int(users.max()) + 1, len(known)))
+    by_event = np.zeros((len(known),) * 2)
     for part_, own, z in fit.parts():
         unexplained = z[:, kept] - of_left[own] @ now.explained[:, kept]
         begins = left.offsets[part_] - left.offsets[part_.start]
         slopes = np.add.reduceat(unexplained * error[own, None], begins)
-        np.add.at(influence, users[left.events[part_]], slopes @ inverse[:, finite])
+        moved = slopes @ inverse[:, finite]
+        by_event += moved.T @ moved
+        np.add.at(influence, users[left.events[part_]], moved)
     values[known] = of_numbers[known]
-    covariance[np.ix_(known, known)] = influence.T @ influence
-    return Coefficients(tuple(names), values, covariance, {}, notes)
+
+    def whole(found: np.ndarray) -> Float64Array:
+        covariance = unknown.copy()
+        covariance[np.ix_(known, known)] = found
+        return covariance
+
+    return Coefficients(
+        tuple(names),
+        values,
+        covariance=whole(influence.T @ influence),
+        robust=whole(by_event),
+        classical=whole(inverse[np.ix_(finite, finite)]),
+        log_likelihood=0.5 * CONSTANT_PENALTY * float(of_constants @ of_constants) - nll,
+        weights=of_numbers,
+        context_means={},
+        notes=notes,
+    )
 
 
-def _notes(left: Undecided, shown: Batch, n: int) -> tuple[str, ...]:
+def _notes(left: Undecided, shown: PackedArrays, n: int) -> tuple[str, ...]:
     """What constants decided, and whether choices are few beside `n` constants that are left."""
     notes, n_left, n_events = [], len(left.events), len(shown.choices)
     if left.endless.any():

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fastgaum.models.choice_model import ChoiceModel
 
 READING_FILE = "reading.json"
-_SAVED_BY = ("columns", "clicks", "outside", "available", "weight", "user_table")
+_SAVED_BY = ("columns", "wide", "clicks", "outside", "available", "weight", "user_table")
 """options that a saved log was saved by"""
 
 Log = Annotated[

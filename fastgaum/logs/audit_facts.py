@@ -31,6 +31,7 @@ from fastgaum.logs.log import (
     worth_text,
 )
 from fastgaum.logs.vocabulary import Vocabulary
+from fastgaum.logs.wide import say_absent
 
 FIXED, FEWEST = 0.99, 20
 """share of the choices that a field must tell, and how many, to be flagged"""
@@ -110,6 +111,8 @@ def say_reading(log: SessionLog, rows: Rows | None) -> Iterator[str]:
         )
     if rows is None:
         return
+    if rows.absent:
+        yield say_absent(rows.absent)
     if rows.not_read:
         pasts = "".join(f"; --past {name} reads the past" for name in pasts_among(rows.not_read))
         yield (

@@ -54,6 +54,8 @@ class Rows:
     """sorts the clicks of an event, null where there is none; None: the order of rows"""
     clicks: ClickFacts = field(default_factory=ClickFacts)
     not_read: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+    """columns of a wide table that are not there, in whose place is 0"""
     by_session: bool = False
     """whether each session is one display, since no column tells its displays apart"""
 

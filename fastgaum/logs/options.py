@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ class ReadKeywords(TypedDict, total=False):
     """The options of reading as keyword arguments."""
 
     columns: Mapping[str, str]
+    wide: str | None
     candidate_fields: Sequence[str]
     context_fields: Sequence[str]
     time_fields: Sequence[str]
@@ -62,6 +64,12 @@ class ReadOptions:
     )
     """by role: {"item": "sku", "event": "ts"}; an empty name of chosen: displays have no choice
     yet"""
+    wide: str | None = _option(
+        None,
+        "one row is a whole display, with columns by item: the items, in the order of their codes "
+        "1, 2, …, and how columns are called: {TRAIN,SM,CAR}_{field}",
+    )
+    """fields of candidates, and `available`, are then fields of this pattern (`logs.wide`)"""
     candidate_fields: tuple[str, ...] = _option(
         (), "a column of the candidates to read, such as a price (repeatable)"
     )
@@ -160,6 +168,8 @@ class ReadOptions:
             raise ConfigError(
                 f"grid is {self.grid}, a number of columns from 1 to {MOST_GRID} is required"
             )
+        if self.wide is not None:
+            parse_wide(self.wide)
         if not 0 < self.sample_users <= 1:
             raise ConfigError(
                 f"sample_users is {self.sample_users}, a share of the users above 0 and at most 1 "
@@ -304,6 +314,31 @@ def columns_of(texts: Sequence[str]) -> dict[str, str]:
     return columns
 
 
+def parse_wide(pattern: str) -> tuple[tuple[str, ...], str]:
+    """The items of a pattern of a wide table, and the name of a column with {item} and {field}.
+    Raises ConfigError.
+
+    >>> parse_wide("{TRAIN,CAR}_{field}")
+    (('TRAIN', 'CAR'), '{item}_{field}')
+    """
+    listed = _WIDE_ITEMS.findall(pattern)
+    items = tuple(item.strip() for item in listed[0].split(",")) if listed else ()
+    name = _WIDE_ITEMS.sub("{item}", pattern)
+    whole = name.count("{item}") == name.count("{field}") == 1
+    if not whole or not all(items) or len({*items}) < max(len(items), 2):
+        raise ConfigError(
+            f"wide is {as_given(pattern)}, the items with commas between them and the word field "
+            "are required, each in braces and once: {TRAIN,SM,CAR}_{field}"
+        )
+    codes = [str(code) for code in range(1, len(items) + 1)]
+    if any(item in codes and item != code for item, code in zip(items, codes, strict=True)):
+        raise ConfigError(
+            f"wide lists the items {', '.join(items)}, and a choice of {codes[0]} may be an item "
+            "or the code of the first one: list items that are numbers in the order 1, 2, …"
+        )
+    return items, name
+
+
 def _typed(name: str, value: Any) -> Any:
     if name in FILES and isinstance(value, os.PathLike):
         value = os.fspath(value)
@@ -320,6 +355,7 @@ def _typed(name: str, value: Any) -> Any:
         raise ConfigError(f"the option {name} is {as_given(value)}, {wanted}{cure}") from None
 
 
+_WIDE_ITEMS = re.compile(r"\{([^{}]*,[^{}]*)\}")
 MOST_GRID = 1_000_000
 """columns of a grid"""
 TIME_FIELDS = ("gap", "hour", "day")

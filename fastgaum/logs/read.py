@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Unpack
 
@@ -33,7 +34,7 @@ from fastgaum.logs.fold import Rows, candidate_of_rows, pack_rows
 from fastgaum.logs.hashes import hash_texts, sampling_numbers
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
-from fastgaum.logs.public_formats import find_layout
+from fastgaum.logs.public_formats import PublicLog, find_layout
 from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.side_tables import attach_item_table, attach_user_table
 from fastgaum.logs.splits import USER_RULES, resplit, resplit_by, split_by_time
@@ -47,8 +48,10 @@ from fastgaum.logs.tables import (
     known_table,
     naming,
     open_known,
+    open_table,
     stem_of,
 )
+from fastgaum.logs.wide import absent_columns, columns_of_fields, lists_of_items, say_absent
 
 _NO_CHOICE = "(no choice yet)"
 
@@ -114,6 +117,8 @@ ONE_DISPLAY = (
 
 def _warned(log: SessionLog, rows: Rows | None) -> SessionLog:
     """The log; a warning says what reading decided of its events."""
+    if rows is not None and rows.absent:
+        warnings.warn(f"'{log.name}': {say_absent(rows.absent)}", UserWarning, stacklevel=3)
     if rows is not None and rows.by_session:
         warnings.warn(f"'{log.name}': {ONE_DISPLAY}", UserWarning, stacklevel=3)
     return log
@@ -246,7 +251,14 @@ class OpenedLog(NamedTuple):
 
 def open_log(source: LogSource, options: ReadOptions) -> OpenedLog:
     """Open a log, of which only headers are read; a public log's options come last."""
-    if isinstance(source, str | os.PathLike):
+    layout: PublicLog | None = None
+    if options.wide is not None:
+        if isinstance(source, str | os.PathLike):
+            table = open_table(Path(source), options.delimiter)
+        else:
+            table = FileTable.of(frame_of(source))
+        table, options = lists_of_items(table, options)
+    elif isinstance(source, str | os.PathLike):
         table, layout = open_known(Path(source), options.delimiter)
     else:
         table, layout = known_table(FileTable.of(frame_of(source)))
@@ -320,9 +332,13 @@ def log_of_rows(
     # a public log says itself what is not read of it
     columns = table.stored or tuple(table.dtypes)
     read = columns if find_layout(columns) else {*schema.columns(options)} - {schema.time_beside}
+    absent: tuple[str, ...] = ()
+    if options.wide is not None:
+        read = {*read, *chain(*columns_of_fields(options).values())}
+        absent = absent_columns(options, table)
     # a column without a name is an index
     not_read = tuple(one for one in columns if one and one not in read)
-    return log, dataclasses.replace(rows, not_read=not_read)
+    return log, dataclasses.replace(rows, not_read=not_read, absent=absent)
 
 
 def sampled(opened: OpenedLog) -> OpenedLog:
@@ -468,6 +484,7 @@ def _as_saved(log: SessionLog, options: ReadOptions) -> SessionLog:
     kinds = set() if log.actions is None else set(log.actions.kind_names)
     for asked, found in (
         (options.columns, "it has no columns to name"),
+        (options.wide, "its rows are no table"),
         (options.available, "it holds only items that could be chosen"),
         (options.user_table, "it has the columns of its users, and not their names"),
         (options.past and PAST not in kinds, "it was saved without the past of its users"),

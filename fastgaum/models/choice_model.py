@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 import polars as pl
@@ -81,15 +81,17 @@ class ChoiceModel(ABC):
     Attributes:
         space: items, fields and counts of the training split; None before `fit`.
         no_click: whether no click is a choice.
-        table: the last fit's, a row per epoch; None before `fit`.
+        history_: the last fit's rows, one per epoch or setting tried; absent before `fit`.
         settings_tried: number of settings that the last fit compared on validation.
     """
 
     space: FeatureSpace | None = None
     no_click: bool = False
     device: torch.device = torch.device("cpu")
-    table: pl.DataFrame | None = None
+    history_: pl.DataFrame
     settings_tried: int = 1
+    answers_in_sample: ClassVar[bool] = False
+    """whether what-if questions may be asked of sessions that trained it: it counts no choice"""
     _given: dict[str, Any]
     """the arguments of the constructor, by name"""
 
@@ -125,7 +127,7 @@ class ChoiceModel(ABC):
 
     def _repr_html_(self) -> str:
         """Text of a notebook: the model, and the table of its last fit."""
-        table = "" if self.table is None else self.table._repr_html_()
+        table = self.history_._repr_html_() if hasattr(self, "history_") else ""
         return f"<p><code>{html.escape(repr(self))}</code></p>{table}"
 
     @property
@@ -134,8 +136,8 @@ class ChoiceModel(ABC):
         """Settings as they were asked for, or are after `fit`."""
 
     @abstractmethod
-    def fit(self, log: SessionLog | Frame, progress: Any = None) -> pl.DataFrame:
-        """Train on the training split, choose on validation; return a row per epoch."""
+    def fit(self, log: SessionLog | Frame, progress: Any = None) -> Self:
+        """Train on the training split, choose on validation; return the model."""
 
     @abstractmethod
     def utility(self, batch: BatchTensors) -> Tensor:
@@ -330,7 +332,8 @@ class ChoiceModel(ABC):
         if rows.candidate is None:
             raise LogFormatError(
                 f"the {rows.n} displayed candidates of the frame are {rows.log.n_candidates} of "
-                "the log, whose displays were made as it was read (a public log, clicks='each', "
+                "the log, whose displays were made as it was read (a public log, a wide table, "
+                "clicks='each', "
                 "outside='append' or 'drop', items that were not available): leave out rows that "
                 "were not available, or predict a log of it, fastgaum.read_log(frame, "
                 "options=model.reading)"

@@ -110,7 +110,8 @@ def train_run(
         checkpoint = _of_first(processes, log, None)
         former = _loaded(checkpoint.start)
         checkpointer = Checkpointer(None, checkpoint)
-        return model.fit(log, start=former, checkpointer=checkpointer, processes=processes)
+        model.fit(log, start=former, checkpointer=checkpointer, processes=processes)
+        return model.history_
     check_run_folder(folder, overwrite or resume)
     origin, file = origin or LogOrigin(), folder / RESUME_FILE
     with folder_lock(folder):
@@ -138,7 +139,7 @@ def train_run(
         checkpointer = Checkpointer(file, _of_first(processes, log, found), on_begin=writer.clear)
         del found
         try:
-            table = model.fit(
+            model.fit(
                 log,
                 [writer, *observers],
                 start=former,
@@ -155,9 +156,9 @@ def train_run(
             cost["processes"] = processes.size
         more = {"compared": trials_as_facts(model.trials), "asked": model.asked.to_mapping()}
         writer.write_about({"cost": cost, **more})
-        writer.write_end(table, _figures_of(model, log, table))
+        writer.write_end(model.history_, _figures_of(model, log, model.history_))
         file.unlink()
-    return table
+    return model.history_
 
 
 def _figures_of(
@@ -194,7 +195,7 @@ def fit_run(
     origin, started = origin or LogOrigin(), time.perf_counter()
     with folder_lock(folder):
         _check_contents(folder, overwrite)
-        table = model.fit(log)
+        table = model.fit(log).history_
         head = model.evaluate(log, "validation").heads["reward"]
         writer = _RunWriter(model, name, log, folder, origin)
         writer.clear()

@@ -1,7 +1,8 @@
 """UserModel: a learned user.
 
 model = UserModel.from_preset("fastgaum")
-table = model.fit(log)                       # a polars frame, one row per epoch
+model.fit(log)
+model.history_                               # a polars frame, one row per epoch
 model.evaluate(log, split="test")
 model.save("user.safetensors")
 """
@@ -176,9 +177,9 @@ class UserModel(NetworksModel):
         start: UserModel | None = None,
         checkpointer: Checkpointer | None = None,
         processes: Processes | None = None,
-    ) -> pl.DataFrame:
-        """Train on the log's training split, choose the epoch on its validation split; return a row
-        per epoch.
+    ) -> Self:
+        """Train on the log's training split, choose the epoch on its validation split; return the
+        model, whose `history_` has a row per epoch.
 
         The same seed on the same machine gives the same model. Fits on several threads take turns.
         After KeyboardInterrupt the model is of no use until the next `fit`.
@@ -239,8 +240,8 @@ class UserModel(NetworksModel):
         self.members = self._on_folds(chosen, told, checkpointer, processes, begun)
         del prepare, read
         rows = self.train_on(chosen, told, checkpointer, processes, begun=begun.get(0), start=start)
-        self.table = pl.DataFrame([row.to_dict() for row in rows])
-        return self.table
+        self.history_ = pl.DataFrame([row.to_dict() for row in rows])
+        return self
 
     def folds_for(self, log: SessionLog | StoredLog) -> int:
         """Folds of users that `fit` makes of a log; 0: it takes the log's own split."""

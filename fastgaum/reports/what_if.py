@@ -23,15 +23,15 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from fastgaum.arrays import Float64Array
+from fastgaum.arrays import BoolArray, Float64Array
 from fastgaum.baselines.logit import ConditionalLogit
+from fastgaum.baselines.logit_model import LogitModel
 from fastgaum.baselines.logit_summary import HALF_WIDTH, Coefficients
 from fastgaum.errors import ConfigError, as_given, require_type, require_whole
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import TRAIN, SessionLog, SplitName
 from fastgaum.metrics.calibration import choice_nll
 from fastgaum.metrics.intervals import paired_difference, ratio
-from fastgaum.metrics.precision import AnyInts
 from fastgaum.models.choice_model import ChoiceModel, Progress
 from fastgaum.reports.changed_displays import Change, Displays, ranks_in_groups
 
@@ -166,7 +166,8 @@ def willingness_to_pay(
 
     Of a `logit` without `refits`, asked of the log that it was trained on, all figures are those of
     its fit without penalty (`ConditionalLogit.summary`), at the mean context of these candidates,
-    and intervals are by the delta method. With `refits`, and of other models and logs, figures are
+    and intervals are by the delta method. So it is of a model of `fastgaum.logit`, whatever the
+    log, by its errors clustered by user. With `refits`, and of other models and logs, figures are
     those of the model that predicts; without `refits` these have no intervals.
 
     Args:
@@ -204,10 +205,15 @@ def willingness_to_pay(
             )
 
     rows = [None, *(displays.names[code] for code in codes)]
-    if not displays.refits and is_own_logit(model, log):
-        return _worth_frame(
-            rows, _delta_figures(model.coefficients(log), displays, codes, (field, price))
-        )
+    if not displays.refits and (isinstance(model, LogitModel) or is_own_logit(model, log)):
+        groups = [chosen, *(displays.items == code for code in codes)]
+        if isinstance(model, LogitModel):
+            found = model.coefficients
+            slopes = [_slopes_of_items(model, displays, groups, name) for name in (field, price)]
+        else:
+            found = model.coefficients(log)
+            slopes = [_slopes_at_means(found, displays, groups, name) for name in (field, price)]
+        return _worth_frame(rows, _delta_figures(found, *slopes))
 
     def sums_of(model: ChoiceModel) -> list[sparse.csr_array]:
         slopes = [
@@ -344,24 +350,44 @@ def is_own_logit(model: ChoiceModel, log: SessionLog) -> TypeGuard[ConditionalLo
     return isinstance(model, ConditionalLogit) and model.learned_from(log)
 
 
-def _delta_figures(
-    found: Coefficients, displays: Displays, codes: AnyInts, fields: tuple[str, str]
-) -> dict[str, Any]:
-    """The marginal utilities of a field and a price and their ratio, with 95 % intervals by the
-    delta method, over all candidates of `codes`, then by code."""
+def _slopes_at_means(
+    found: Coefficients, displays: Displays, groups: Sequence[BoolArray], field: str
+) -> Float64Array:
+    """By how much of each coefficient a unit of a field raises the utility of each group of
+    candidates, at the mean context of these, (n_groups, n_coefficients)."""
     last, means = displays.log.session_offsets[1:] - 1, found.context_means
     moved = [displays.log.values_at(name)[last] - np.float64(z) for name, z in means.items()]
     by = np.column_stack([np.ones(len(last)), *moved])[displays.display]
+    at = _means(by, displays, groups)
+    slopes = np.zeros((len(groups), len(found.names)))
+    for column, suffix in enumerate(["", *(f" × {name}" for name in means)]):
+        slopes[:, found.names.index(field + suffix)] = at[:, column]
+    return slopes
+
+
+def _slopes_of_items(
+    model: LogitModel, displays: Displays, groups: Sequence[BoolArray], field: str
+) -> Float64Array:
+    """The same by the items of the candidates."""
+    return _means(model.slopes(field, displays.names)[displays.items], displays, groups)
+
+
+def _means(values: Float64Array, displays: Displays, groups: Sequence[BoolArray]) -> Float64Array:
+    """Means of values of the candidates, (n_shown, n), by the weights of their displays, (n_groups,
+    n)."""
     weights = displays.weights[displays.display]
-    groups = [np.isin(displays.items, codes), *(displays.items == code for code in codes)]
-    at = np.array([np.average(by[one], 0, weights[one]) for one in groups])
-    # a number that is the same in all events has no coefficient, and needs none
-    used = ~np.isclose(at, 0).all(0)
-    suffixes = np.array(["", *(f" × {name}" for name in means)])[used]
-    names = [field + suffix for field in fields for suffix in suffixes]
-    rows, at = [found.names.index(name) for name in names], at[:, used]
-    values, covariance = found.values[rows], found.covariance[np.ix_(rows, rows)]
-    of_field, of_price = np.hstack([at, 0 * at]), np.hstack([0 * at, at])
+    return np.array([np.average(values[one], 0, weights[one]) for one in groups])
+
+
+def _delta_figures(
+    found: Coefficients, of_field: Float64Array, of_price: Float64Array
+) -> dict[str, Any]:
+    """The marginal utilities of a field and a price and their ratio, with 95 % intervals by the
+    delta method, of slopes of each group, (n_groups, n_coefficients)."""
+    # what moves no coefficient needs none
+    used = ~(np.isclose(of_field, 0).all(0) & np.isclose(of_price, 0).all(0))
+    of_field, of_price, values = of_field[:, used], of_price[:, used], found.values[used]
+    covariance = found.covariance[np.ix_(used, used)]
     by_field, by_price = of_field @ values, of_price @ values
     with np.errstate(divide="ignore", invalid="ignore"):
         worth = by_field / by_price

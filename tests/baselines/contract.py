@@ -45,7 +45,7 @@ def check_learns(model: Baseline, log: SessionLog) -> None:
 def check_baseline(model: Baseline, log: SessionLog | None = None) -> None:
     """Fit on a small log, then hold the model to the contract of user models."""
     log = log or random_log(7, n_sessions=80)
-    table = model.fit(log)
+    table = model.fit(log).history_
     assert isinstance(table, pl.DataFrame)
     assert table.height >= 1
     _check_repeats(model, log)

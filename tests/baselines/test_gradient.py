@@ -59,10 +59,12 @@ def test_hashing_stays_in_the_table_and_spreads() -> None:
 def test_the_search_keeps_the_best_and_leaves_given_settings_alone() -> None:
     log = random_log(7, n_sessions=80)
     model = WideDeepCcf(epochs=3)
-    table = model.fit(log)
+    table = model.fit(log).history_
     assert table["id_dropout"].unique().sort().to_list() == [0.05, 0.8]
     assert table.filter("best")["val_loss"].to_list() == [table["val_loss"].min()]
-    assert WideDeepCcf(epochs=3, id_dropout=0.2).fit(log)["id_dropout"].unique().to_list() == [0.2]
+    assert WideDeepCcf(epochs=3, id_dropout=0.2).fit(log).history_[
+        "id_dropout"
+    ].unique().to_list() == [0.2]
 
 
 def test_a_loss_that_is_not_finite_is_refused() -> None:

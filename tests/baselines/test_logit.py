@@ -74,7 +74,7 @@ def test_the_gradient_is_zero_at_the_weights(protocol: str, no_click: float) -> 
 
 
 def test_penalties_are_chosen_on_validation() -> None:
-    table = ConditionalLogit(number_penalty=1.0).fit(random_log(7, n_sessions=80))
+    table = ConditionalLogit(number_penalty=1.0).fit(random_log(7, n_sessions=80)).history_
     named = ["penalty", "number_penalty", "cross_penalty"]
     assert table.columns == [*named, "val_loss", "val_prec1"]
     assert table["number_penalty"].unique().to_list() == [1.0]
@@ -406,7 +406,7 @@ def test_pairs_of_values_that_say_nothing_cost_nothing() -> None:
     losses = []
     for context in ((), ("query",)):
         log = read_log(rows, candidate_fields=["brand"], context_fields=context)
-        tried = ConditionalLogit(penalty=100.0, number_penalty=100.0).fit(log)
+        tried = ConditionalLogit(penalty=100.0, number_penalty=100.0).fit(log).history_
         losses.append(tried["val_loss"].min())
     assert losses[1] < losses[0] + 0.02
     assert tried.filter(pl.col("cross_penalty") == 0.1)["val_loss"].item() > losses[0] + 0.1

@@ -154,7 +154,7 @@ def test_a_given_setting_is_kept_and_every_combination_has_a_row() -> None:
     model = ItemKnn(
         shrinkage=5.0, repeat=0.0, popularity="rate", popularity_weight=1.0, unknown=0.5
     )
-    table = model.fit(co_choice_log(2))
+    table = model.fit(co_choice_log(2)).history_
     assert table["shrinkage"].to_list() == [5.0, 5.0]
     assert sorted(table["decay"]) == [0.0, 1.0]
     assert model.chosen["decay"] == table["decay"][0]

@@ -151,7 +151,7 @@ def test_alternatives_are_read_where_another_price_decides() -> None:
     """The price of mode 1 says whether 0 or 2 is chosen, which the other rows' numbers do not."""
     log = survey()
     model = XgboostSoftmax(**ONE | {"rounds": 100})
-    table = model.fit(log)
+    table = model.fit(log).history_
     wide = table["reads"] == "alternatives"
     assert (table.filter(wide)["val_loss"].to_numpy() < 0.1).any()
     assert (table.filter(~wide)["val_loss"].to_numpy() > 0.2).all()
@@ -173,7 +173,7 @@ def test_alternatives_of_a_file(tmp_path: Path) -> None:
 def test_no_alternatives_among_many_items() -> None:
     """Displays that hold a third of the items at most are not rows of alternatives."""
     model = XgboostSoftmax(**ONE)
-    assert "alternatives" not in set(model.fit(random_log(3))["reads"])
+    assert "alternatives" not in set(model.fit(random_log(3)).history_["reads"])
 
 
 def numbers_of_items(n_sessions: int = 400) -> SessionLog:
@@ -190,7 +190,7 @@ def numbers_of_items(n_sessions: int = 400) -> SessionLog:
 def test_relations_are_read_if_validation_says_so() -> None:
     """Where they are not chosen, no number of theirs changes a score."""
     log, model = numbers_of_items(), XgboostSoftmax(**ONE)
-    table = model.fit(log)
+    table = model.fit(log).history_
     tried = dict(zip(table["reads"], table["val_loss"], strict=False))
     assert set(tried) == {"relations", "counts", "ids"}
     assert model.inputs == min(tried, key=lambda name: tried[name]) != "relations"
@@ -204,7 +204,7 @@ def test_relations_are_read_if_validation_says_so() -> None:
     other = dataclasses.replace(batch, source=dataclasses.replace(batch.source, numbers=numbers))
     np.testing.assert_array_equal(model._scores(other), model._scores(batch))
     without = XgboostSoftmax(relations=False, **ONE)
-    assert set(without.fit(log)["reads"]) == {"counts", "ids"}
+    assert set(without.fit(log).history_["reads"]) == {"counts", "ids"}
 
 
 @pytest.mark.parametrize("reads", ["relations", "ids"])
@@ -249,7 +249,7 @@ def test_a_large_log_is_compared_in_part_and_fitted_whole(
 
     monkeypatch.setattr(BoostedTrees, "_boost", counting)
     model = kind(rounds=5)
-    table = model.fit(log)
+    table = model.fit(log).history_
     assert seen[-2:] == [log.count("events", "train")] * 2
     assert max(seen[:-2]) < seen[-1]
     assert len(seen) == table.height == model.settings_tried == 5
@@ -267,13 +267,13 @@ def test_many_ids_are_no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are read only where training counted nothing."""
     log = random_log(3)
     monkeypatch.setattr(xgboost_trees, "MOST_IDS", 10)
-    assert set(XgboostSoftmax(**ONE).fit(log)["reads"]) == {"relations", "counts"}
-    assert set(XgboostSoftmax(protocol="identity", **ONE).fit(log)["reads"]) == {"ids"}
+    assert set(XgboostSoftmax(**ONE).fit(log).history_["reads"]) == {"relations", "counts"}
+    assert set(XgboostSoftmax(protocol="identity", **ONE).fit(log).history_["reads"]) == {"ids"}
 
 
 def test_settings_are_tried_in_turn() -> None:
     """Depth first, up to 6; each further setting with the best of those before it."""
-    table = XgboostSoftmax(rounds=3, relations=False).fit(random_log(3))
+    table = XgboostSoftmax(rounds=3, relations=False).fit(random_log(3)).history_
     assert table.height == 2 + 2 + 2 + 1 + 2 + 1
     assert set(table["depth"]) == {2, 4, 6}
     rows = table.to_dicts()

@@ -69,7 +69,7 @@ def test_an_adversarial_run_approaches_the_best_response(regulariser: str) -> No
         search=[],
         folds=0,
     )
-    table = model.fit(log)
+    table = model.fit(log).history_
     assert table["phase"].unique().to_list() == ["rounds"]
     gap = model.evaluate(log, "train").gap
     assert gap is not None
@@ -82,7 +82,7 @@ def test_rounds_after_a_warm_start_stay_near_the_best_response() -> None:
     plays under the reward's own dropout: without that its gap grew tenfold."""
     log = random_log(5, n_sessions=120)
     short: dict[str, Any] = {"epochs": 12, "warm_start": 3, "search": [], "folds": 0}
-    table = UserModel.from_preset(dropout=0.5, **short).fit(log)
+    table = UserModel.from_preset(dropout=0.5, **short).fit(log).history_
     assert table["phase"].unique(maintain_order=True).to_list() == ["exact", "rounds"]
     assert all(0 <= gap < 0.01 for gap in table["gap"])
 
@@ -111,7 +111,7 @@ def test_rounds_that_lose_are_taken_back(
     log = random_log(5, n_sessions=120)
     changes: dict[str, Any] = {"rounds_lr": 3000.0, "weight_decay": 0.0, "search": [], "folds": 0}
     model = UserModel.from_preset(warm_start=12, patience=patience, **changes)
-    table = model.fit(log)
+    table = model.fit(log).history_
     exact, rounds = (table.filter(table["phase"] == phase) for phase in ("exact", "rounds"))
     assert rounds["best"].to_list() == [False] * taken_back
     assert factors[-taken_back:] == pytest.approx([1, 1 / 3, 1 / 9][:taken_back])
@@ -127,7 +127,7 @@ def test_a_generator_that_cannot_be_the_best_response_catches_up() -> None:
 
     log = random_log(5, n_sessions=60)
     config = Config.from_preset("fastgaum", epochs=1, warm_start=6, catch_up=6, search=[], folds=0)
-    table = UserModel(config, regulariser=Custom(half_entropy, steps=20)).fit(log)
+    table = UserModel(config, regulariser=Custom(half_entropy, steps=20)).fit(log).history_
     assert table["phase"].unique(maintain_order=True).to_list() == ["exact", "generator", "rounds"]
     gaps = table.filter(table["phase"] == "generator")["gap"].to_list()
     assert gaps[-1] < gaps[0]
@@ -214,7 +214,9 @@ def test_a_phase_out_of_patience_goes_on_from_its_best_epoch_with_lower_rates(
     tables = [
         UserModel.from_preset(
             players="exact", lr=0.05, patience=2, epochs=80, lr_drops=drops, search=[], folds=0
-        ).fit(log)
+        )
+        .fit(log)
+        .history_
         for drops in (0, 2)
     ]
     assert factors == pytest.approx([1.0, 1.0, 1 / 3, 1 / 9])

@@ -104,7 +104,7 @@ def test_one_that_must_not_fail_ends_the_fit(log: SessionLog) -> None:
 
 def test_tensorboard_has_each_figure_of_each_epoch(log: SessionLog) -> None:
     writer = Mock()
-    table = UserModel.from_preset(**TINY).fit(log, [TensorBoardObserver(writer=writer)])
+    table = UserModel.from_preset(**TINY).fit(log, [TensorBoardObserver(writer=writer)]).history_
     ((name, text),) = (call.args for call in writer.add_text.call_args_list)
     assert name == "config"
     assert "    history_dim = 3" in text.splitlines()

@@ -150,7 +150,7 @@ def records_of(name: str) -> dict[str, np.ndarray]:
     """The records of a configuration, by name."""
     log_name, preset, changes = CONFIGURATIONS[name]
     log, model = log_of(log_name), fg.UserModel.from_preset(preset, device="cpu", **changes)
-    table = model.fit(log)
+    table = model.fit(log).history_
     figures = ["loss", "val_loss", "val_prec1", "gap", "val_gap"]
     numbers = {} if name in NUMBERS_AS_IN_GAME else {"numbers": numbers_of(model, log)}
     found = numbers | {

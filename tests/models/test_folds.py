@@ -357,7 +357,7 @@ def test_an_id_that_a_fit_never_met_is_an_unknown_one(changes: dict[str, Any]) -
     pages = pl.Series([f"p{i}" for i in range(60)])
     log = put(log, event={"page": page}, categories={"page": pages})
     model = UserModel(CONFIG.replace(players="exact", **changes), device="cpu")
-    table = model.fit(log)
+    table = model.fit(log).history_
     space = model.space
     assert space is not None
     prepared = PreparedLog(log, folds=N_FOLDS)(model.config)

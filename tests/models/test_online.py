@@ -171,7 +171,7 @@ def test_users_made_by_an_observer_are_of_their_epoch() -> None:
     model.fit(plain_log(4, 60), [probe])
     first, second, *_ = probe.seen
     assert not np.array_equal(first, second)
-    best = int(model.table["best"].arg_true()[-1])
+    best = int(model.history_["best"].arg_true()[-1])
     after = model.user()
     np.testing.assert_allclose(after.probabilities(["i1", "i2"]), probe.seen[best], atol=1e-6)
     assert best > 0

@@ -37,7 +37,7 @@ def log_of_chance(n_sessions: int = 300) -> SessionLog:
 def test_pure_chance_is_known_as_such(preset: str) -> None:
     log = log_of_chance()
     model = UserModel.from_preset(preset, device="cpu", epochs=30, patience=10)
-    table = model.fit(log)
+    table = model.fit(log).history_
     test = model.evaluate(log, "test").heads["reward"]
     assert test.nll.mean <= np.log(4) + 0.02
     # of the plain loss the best epoch of paper-lstm is the first
@@ -69,7 +69,7 @@ def test_all_networks_are_scaled_as_a_whole(changes: dict[str, Any]) -> None:
     log = log_of_roles("made")
     own = {**SMALL, "select": "calibrated loss", "search": [], "folds": 0, **changes}
     model = UserModel.from_preset(device="cpu", **own)
-    best = model.fit(log).filter("best").row(-1, named=True)
+    best = model.fit(log).history_.filter("best").row(-1, named=True)
     assert model.space is not None
     for fold, one in enumerate((model, *model.members)):
         rows = log.sessions_in("validation")
@@ -101,6 +101,6 @@ def test_all_networks_are_scaled_as_a_whole(changes: dict[str, Any]) -> None:
 def test_epochs_that_are_chosen_by_the_loss_are_not_scaled() -> None:
     log = random_log(3)
     model = UserModel.from_preset("paper-lstm", select="loss", epochs=3, device="cpu")
-    best = model.fit(log).filter("best").row(-1, named=True)
+    best = model.fit(log).history_.filter("best").row(-1, named=True)
     found = model.evaluate(log, "validation").heads["reward"].nll.mean
     assert found == pytest.approx(best["val_loss"], abs=1e-5)

@@ -93,7 +93,7 @@ def test_the_first_weights_say_what_start_says(changes: dict[str, Any], log: Ses
     start = UserModel.from_preset(**{**TINY, **changes})
     start.fit(log)
     model = after(start, **STILL)
-    row = model.fit(other, start=start).row(0, named=True)
+    row = model.fit(other, start=start).history_.row(0, named=True)
     assert row["phase"] == "start"
     assert row["best"]
     assert start.space is not None
@@ -140,7 +140,7 @@ def test_weights_stay_where_no_epoch_is_better(
     start: UserModel, logs: tuple[SessionLog, SessionLog]
 ) -> None:
     model = after(start, lr=100.0, generator_lr=100.0, weight_decay=0.0)
-    assert model.fit(logs[1], start=start).filter("best")["phase"].to_list() == ["start"]
+    assert model.fit(logs[1], start=start).history_.filter("best")["phase"].to_list() == ["start"]
     assert model.networks is not None
     assert start.networks is not None
     now = model.networks.player.reward.rest.state_dict()
@@ -152,9 +152,9 @@ def test_a_model_may_start_with_its_own_weights(logs: tuple[SessionLog, SessionL
     model, other = (UserModel.from_preset(**TINY) for _ in "ab")
     model.fit(logs[0])
     other.fit(logs[0])
-    found = model.fit(logs[1], start=model)["val_loss"].to_list()
+    found = model.fit(logs[1], start=model).history_["val_loss"].to_list()
     plain = after(other)
-    assert found == plain.fit(logs[1], start=other)["val_loss"].to_list()
+    assert found == plain.fit(logs[1], start=other).history_["val_loss"].to_list()
 
 
 def test_counts_are_those_of_the_new_log_alone(
@@ -180,7 +180,7 @@ def test_the_first_fit_of_folds_is_the_start(logs: tuple[SessionLog, SessionLog]
     folds = UserModel.from_preset(**{**TINY, "folds": 2, "epochs": 1, "warm_start": 1})
     folds.fit(logs[0])
     model = after(folds, folds=0, **STILL)
-    assert model.fit(logs[1], start=folds)["phase"][0] == "start"
+    assert model.fit(logs[1], start=folds).history_["phase"][0] == "start"
     assert model.members == ()
     assert folds.networks is not None
     assert model.networks is not None

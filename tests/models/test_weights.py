@@ -203,7 +203,7 @@ def test_trees_and_networks_weigh_events() -> None:
     for kind in (XgboostSoftmax, XgboostRank, WideDeepCcf):
         plain = dataclasses.replace(weighted, weights=None)
         shorter: Any = {"rounds": 5} if kind is not WideDeepCcf else {"epochs": 2}
-        tables = [kind(**shorter).fit(log) for log in (weighted, plain)]
+        tables = [kind(**shorter).fit(log).history_ for log in (weighted, plain)]
         assert not tables[0]["val_loss"].equals(tables[1]["val_loss"]), kind
     trees = XgboostSoftmax(rounds=2)
     trees.fit(weighted)

@@ -91,10 +91,12 @@ def fitted(processes: Processes, name: str) -> dict[str, Any]:
     """The table of a fit by all processes, and whether all end with the same weights."""
     log = synthesise(600, preset="sample", seed=1)[0]
     model = UserModel(CONFIGS[name], device="cpu")
-    table = model.fit(log, processes=processes)
+    table = model.fit(log, processes=processes).history_
     networks = [one.networks for one in (model, *model.members) if one.networks is not None]
     sums = [float(one.detach().double().sum()) for each in networks for one in each.parameters()]
-    alone = UserModel(CONFIGS[name], device="cpu").fit(log) if processes.is_first else table
+    alone = (
+        UserModel(CONFIGS[name], device="cpu").fit(log).history_ if processes.is_first else table
+    )
     everywhere = processes.agree([sums, table.drop("events_per_second").to_dicts()])
     return {"everywhere": everywhere, "alone": alone.to_dicts()}
 
