@@ -18,6 +18,7 @@ from fastgaum.config import Config
 from fastgaum.features.relations import mean_display
 from fastgaum.game.checkpoint import TriedSetting
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.store import StoredLog
 from fastgaum.presets import (
     FOLDS_BELOW,
     LARGE_DISPLAYS,
@@ -48,7 +49,7 @@ def short_epochs(n_candidates: int) -> int:
     return min(max(SHORT_VISITS // max(n_candidates, 1), FEWEST_EPOCHS), WHOLE_EPOCHS)
 
 
-def budget_of(asked: Config, log: SessionLog) -> float:
+def budget_of(asked: Config, log: SessionLog | StoredLog) -> float:
     """What comparing settings may cost on a log, in whole fits."""
     if asked.budget != "auto":
         return asked.budget
@@ -115,14 +116,15 @@ def _joined(fits: Sequence[TriedSetting]) -> TriedSetting:
 
 
 def settings_of(
-    asked: Config, log: SessionLog, portfolio: Mapping[str, LogSetting] | None = None
+    asked: Config, log: SessionLog | StoredLog, portfolio: Mapping[str, LogSetting] | None = None
 ) -> dict[str, Config]:
     """The settings of a portfolio, `presets.PORTFOLIO` without another, that a log and a
     configuration leave open, by name; the configuration itself where nothing is to choose."""
     n_sessions, n_events = log.count("sessions", "train"), log.count("events", "train")
     n_candidates = log.count("candidates", "train")
-    has_numbers = any(one.texts is None for one in log.columns_of("item", "candidate").values())
-    display = mean_display(log)
+    part = log.first if isinstance(log, StoredLog) else log
+    has_numbers = any(one.texts is None for one in part.columns_of("item", "candidate").values())
+    display = mean_display(part)
     is_large = display > LARGE_DISPLAYS
     found: dict[str, Config] = {}
     for name, setting in (portfolio or PORTFOLIO).items():

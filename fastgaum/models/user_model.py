@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -208,57 +209,64 @@ class UserModel(NetworksModel):
         checkpointer, processes = checkpointer or Checkpointer(), processes or Processes()
         given = in_memory(log) if isinstance(log, StoredLog) else as_log(log)
         parts = given if isinstance(given, StoredLog) else None
-        read = parts_to_choose(given) if isinstance(given, StoredLog) else given
         told = Observers(observers)
         if start is not None:
             require_type("start", start, UserModel)
             require_same_settings(self.asked, start)
             # it may be this model, which becomes another
             start = copy.copy(start)
-        if parts is not None and (start is not None or self.folds_for(read)):
+        if parts is not None and (start is not None or self.folds_for(given)):
             what = "folds" if start is None else "start"
             raise ConfigError(
                 f"a log in parts is fitted without {what}: load it into memory (load_log), or "
                 f"leave {what} out"
             )
         former = None if start is None else start.space
-        prepare = PreparedLog(read, self.folds_for(read), former)
-        settings = self.settings_for(read)
-        # what is refused leaves the model as it was
-        space = prepare(next(iter(settings.values()))).space
-        self.trials, self.members, self.settings_tried = (), (), len(settings)
-        self.config = next(iter(settings.values()))
-        begun: Mapping[int, Begun] = {}
-        if len(settings) > 1:
-            # before a file is written
-            require_room(*self._sizes(space))
-            checkpointer.begin()
-            begun = self._compare(settings, prepare, checkpointer, processes)
-        chosen: Prepared | PreparedParts = (
-            prepare(self.config) if parts is None else PreparedParts(parts, self.config, processes)
+        settings = self.settings_for(given)
+        first = next(iter(settings.values()))
+        prepare: PreparedLog | partial[PreparedParts] = (
+            PreparedLog(given, self.folds_for(given), former)
+            if isinstance(given, SessionLog)
+            else partial(PreparedParts, given, processes=processes)
         )
-        self.members = self._on_folds(chosen, told, checkpointer, processes, begun)
-        del prepare, read
-        rows = self.train_on(chosen, told, checkpointer, processes, begun=begun.get(0), start=start)
+        compared = None
+        if len(settings) > 1:
+            # settings of a log in parts are compared on a sample of these
+            compared = PreparedLog(parts_to_choose(parts)) if parts is not None else prepare
+        # what is refused leaves the model as it was
+        prepared = (compared or prepare)(first)
+        self.trials, self.members, self.settings_tried = (), (), len(settings)
+        self.config = first
+        begun: Mapping[int, Begun] = {}
+        if isinstance(compared, PreparedLog):
+            # before a file is written
+            require_room(*self._sizes(prepared.space))
+            checkpointer.begin()
+            halving = self._halving(given, settings)
+            begun = self._compare(settings, halving, compared, checkpointer, processes)
+            prepared = prepare(self.config)
+        del prepare, compared
+        self.members = self._on_folds(prepared, told, checkpointer, processes, begun)
+        rows = self.train_on(
+            prepared, told, checkpointer, processes, begun=begun.get(0), start=start
+        )
         self.history_ = pl.DataFrame([row.to_dict() for row in rows])
         return self
 
     def folds_for(self, log: SessionLog | StoredLog) -> int:
         """Folds of users that `fit` makes of a log; 0: it takes the log's own split."""
         if isinstance(log, StoredLog):
-            log = parts_to_choose(log)
+            log = in_memory(log)
         folds = self.asked.folds_of(log.count("events", "train"))
-        return number_of_folds(log, folds) if folds else 0
+        return number_of_folds(log, folds) if folds and isinstance(log, SessionLog) else folds
 
     def settings_for(self, log: SessionLog | StoredLog) -> dict[str, Config]:
         """Configurations that `fit` compares on a log, by name, in order."""
-        if isinstance(log, StoredLog):
-            log = parts_to_choose(log)
         settings = settings_of(self.asked, log)
         names = self._halving(log, settings).names
         return {name: settings[name] for name in names}
 
-    def _halving(self, log: SessionLog, settings: Iterable[str]) -> Halving:
+    def _halving(self, log: SessionLog | StoredLog, settings: Iterable[str]) -> Halving:
         epochs = short_epochs(log.count("candidates", "train"))
         halving = Halving(tuple(settings), self.folds_for(log), epochs)
         return halving.within(budget_of(self.asked, log))
@@ -266,6 +274,7 @@ class UserModel(NetworksModel):
     def _compare(
         self,
         settings: Mapping[str, Config],
+        halving: Halving,
         prepare: PreparedLog,
         checkpointer: Checkpointer,
         processes: Processes,
@@ -295,7 +304,7 @@ class UserModel(NetworksModel):
             return min(row.score for row in found.rows)
 
         if not checkpointer.compared:
-            checkpointer.compared = self._halving(prepare.log, settings).run(loss_of)
+            checkpointer.compared = halving.run(loss_of)
         asked = self.asked.search
         self.trials = tuple(
             replace(one, values={key: getattr(settings[one.name], key) for key in asked})

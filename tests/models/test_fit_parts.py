@@ -127,6 +127,17 @@ def test_small_logs_and_single_parts_are_read_into_memory(log: SessionLog, tmp_p
     assert isinstance(fit_data.in_memory(small), SessionLog)
 
 
+def test_settings_of_a_log_in_parts_are_those_of_the_whole_log(
+    log: SessionLog, stored: StoredLog
+) -> None:
+    model = UserModel.from_preset("fastgaum", folds=0)
+    settings = model.settings_for(log)
+    assert model.settings_for(stored) == settings
+    # an epoch of 500 events, the sample on which they are compared, would have smaller batches
+    sample = fit_data.parts_to_choose(stored)
+    assert model.settings_for(sample) != settings
+
+
 def test_folds_and_start_want_the_log_in_memory(stored: StoredLog) -> None:
     former = fitted(stored, folds=0)
     with pytest.raises(ConfigError, match="a log in parts is fitted without start"):
