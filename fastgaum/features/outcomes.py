@@ -19,7 +19,14 @@ from fastgaum.arrays import BoolArray, FloatArray, IntArray, LongArray
 from fastgaum.errors import LogFormatError
 from fastgaum.features.number_columns import number_columns
 from fastgaum.features.standardise import Moments
-from fastgaum.kernels.given import GivenColumns, PastChoices, rank_displays, write_given
+from fastgaum.kernels.candidate_counts import UserDisplays
+from fastgaum.kernels.given import (
+    WINDOW,
+    GivenColumns,
+    PastChoices,
+    rank_displays,
+    write_given,
+)
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import Vocabulary
 
@@ -31,6 +38,7 @@ CHOSEN_LAST = "chosen_last"
 HABIT = "habit_"
 PRIOR_HABIT = 5.0
 """choices without a habit that each habit begins with"""
+FIRST_ROOM = 16
 _HABITS_OF = ("chosen_before", "displayed_before", "choice_rate", CHOSEN_LAST)
 """made numbers by which choices are ranked, beside those of the log and of outcomes"""
 
@@ -209,6 +217,82 @@ class OutcomeNumbers:
         to 0. sums: of those ranks, (n_events, n_habits); n: of how many choices, (n_events,)."""
         habits = (sums / (n[:, None] + PRIOR_HABIT)).astype(np.float32)
         numbers[:, self.habits] = np.repeat(habits, np.diff(offsets), 0) * ranks
+
+
+class SessionOutcomes:
+    """What the sessions of n users have given until now, event by event, in a world and online."""
+
+    def __init__(self, numbers: OutcomeNumbers, n: int) -> None:
+        """Make room for n users without a choice."""
+        self.numbers, n_values = numbers, len(numbers.priors)
+        self.n: LongArray = np.zeros(n, np.int64)
+        """events of each user that are kept"""
+        self.keys = np.full((n, FIRST_ROOM, numbers.n_keys), -1, np.int32)
+        self.values = np.full((n, FIRST_ROOM, n_values), np.nan)
+        self.rank_sums = np.zeros((n, len(numbers.ranked)))
+        self.n_ranked: LongArray = np.zeros(n, np.int64)
+
+    def reset(self, users: IntArray | slice) -> None:
+        """Forget those users' sessions."""
+        self.n[users] = 0
+        self.n_ranked[users] = 0
+        self.rank_sums[users] = 0
+
+    def write(
+        self, shown: UserDisplays, ids: IntArray, numbers: FloatArray, ranks: FloatArray
+    ) -> None:
+        """Write what users' choices have given to the base numbers of what they are shown, and to
+        `ranks`, (n_candidates, n_habits), where candidates stand in their displays."""
+        users, offsets, items = shown
+        reads, room = self.numbers, self.keys.shape[1]
+        first = users.astype(np.int64) * room
+        past = PastChoices(
+            self.keys.reshape(-1, reads.n_keys), self.values.reshape(-1, self.values.shape[2])
+        )
+        keys = reads.keys_of(items, ids)
+        reads.write_given(offsets, keys, first, first + self.n[users], past, numbers)
+        ranks[:] = reads.ranks_of(offsets, numbers)
+        reads.write_habits(offsets, self.rank_sums[users], self.n_ranked[users], ranks, numbers)
+
+    def add(
+        self,
+        shown: UserDisplays,
+        ids: IntArray,
+        ranks: FloatArray,
+        chosen: IntArray,
+        values: FloatArray,
+    ) -> None:
+        """Keep an event of some users: the candidate that each chose, -1 for none, and what
+        followed, NaN for what is not known, (n_events, n_values)."""
+        users, offsets, items = shown
+        clicked = np.flatnonzero(chosen >= 0)
+        self._make_room(users)
+        at = self.n[users]
+        self.keys[users, at] = -1
+        self.values[users, at] = np.nan
+        if len(clicked):
+            of_clicked, rows = users[clicked], chosen[clicked]
+            self.keys[of_clicked, at[clicked]] = self.numbers.keys_of(items[rows], ids[rows])
+            self.values[of_clicked, at[clicked]] = values[clicked]
+            several = np.diff(offsets)[clicked] > 1
+            self.rank_sums[of_clicked[several]] += ranks[rows[several]]
+            self.n_ranked[of_clicked[several]] += 1
+        self.n[users] += 1
+
+    def _make_room(self, users: IntArray) -> None:
+        room = self.keys.shape[1]
+        if not len(users) or self.n[users].max() < room:
+            return
+        if room < 2 * WINDOW:
+            more = ((0, 0), (0, room), (0, 0))
+            self.keys = np.pad(self.keys, more, constant_values=-1)
+            self.values = np.pad(self.values, more, constant_values=np.nan)
+            return
+        # what is further back than the window is never read again
+        full = users[self.n[users] == room]
+        self.keys[full, :WINDOW] = self.keys[full, room - WINDOW :]
+        self.values[full, :WINDOW] = self.values[full, room - WINDOW :]
+        self.n[full] = WINDOW
 
 
 def names_of_outcomes(
