@@ -329,5 +329,7 @@ def to_frame(log: SessionLog) -> pl.DataFrame:
         if column.of == "outcome":
             values = values.fill_nan(None) if column.texts is None else values
             values = values.gather(event_of_candidate).zip_with(is_chosen, pl.Series([None]))
-        columns[name] = values.gather(of_candidate[column.of]) if column.of in of_candidate else values
+        columns[name] = (
+            values.gather(of_candidate[column.of]) if column.of in of_candidate else values
+        )
     return pl.DataFrame(columns)

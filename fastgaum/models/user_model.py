@@ -20,8 +20,8 @@ import numpy as np
 import polars as pl
 import torch
 
-from fastgaum import threads
-from fastgaum.arrays import BoolArray, FloatArray
+from fastgaum import ops, threads
+from fastgaum.arrays import BoolArray, Float64Array, FloatArray
 from fastgaum.config import Config
 from fastgaum.errors import (
     CheckpointError,
@@ -64,6 +64,7 @@ from fastgaum.models.model_file import (
 )
 from fastgaum.models.networks_model import NetworksModel
 from fastgaum.models.online import OnlineModel, OnlineUser
+from fastgaum.models.outcomes import fit_heads, heads_of, outcomes_of_candidates
 from fastgaum.models.portfolio import Halving, budget_of, settings_of, short_epochs
 from fastgaum.models.space_state import saved_space, space_of
 from fastgaum.models.start import require_same_settings, take_weights
@@ -76,6 +77,7 @@ from fastgaum.nets.networks import (
     log_rates,
     require_room,
 )
+from fastgaum.nets.outcomes import OutcomeHead
 from fastgaum.nets.regularisers import (
     ChoiceDistribution,
     Regulariser,
@@ -104,6 +106,7 @@ class UserModel(NetworksModel):
         members: of a fit by folds the fits of all folds but the first, whose networks are
             `networks`. Results are means over all folds; a user who trained is scored by the fit
             that left its fold out.
+        heads: what follows choices, on the states of `networks`; None without outcomes.
     """
 
     def __init__(
@@ -137,6 +140,7 @@ class UserModel(NetworksModel):
         self.networks: Networks | None = None
         self.trials: tuple[TriedSetting, ...] = ()
         self.members: tuple[UserModel, ...] = ()
+        self.heads: OutcomeHead | None = None
         self._online: dict[str, OnlineModel] = {}
         self._unmet: BoolArray | None = None
         """ids that the fit without a fold has not met, shape (n_ids,)"""
@@ -214,6 +218,11 @@ class UserModel(NetworksModel):
             require_same_settings(self.asked, start)
             # it may be this model, which becomes another
             start = copy.copy(start)
+        if parts is not None and read.outcomes:
+            raise ConfigError(
+                f"a log in parts is fitted without outcomes ({', '.join(read.outcomes)}): load it "
+                "into memory (load_log), or convert it without them"
+            )
         if parts is not None and (start is not None or self.folds_for(read)):
             what = "folds" if start is None else "start"
             raise ConfigError(
@@ -226,6 +235,7 @@ class UserModel(NetworksModel):
         # what is refused leaves the model as it was
         space = prepare(next(iter(settings.values()))).space
         self.trials, self.members, self.settings_tried = (), (), len(settings)
+        self.heads = None
         self.config = next(iter(settings.values()))
         begun: Mapping[int, Begun] = {}
         if len(settings) > 1:
@@ -239,6 +249,10 @@ class UserModel(NetworksModel):
         self.members = self._on_folds(chosen, told, checkpointer, processes, begun)
         del prepare, read
         rows = self.train_on(chosen, told, checkpointer, processes, begun=begun.get(0), start=start)
+        if space.outcomes and isinstance(given, SessionLog):
+            with seeded(self.config.seed):
+                heads = fit_heads(self._networks(), chosen.space, given, self.config.seed)
+            self.heads = heads
         self.table = pl.DataFrame([row.to_dict() for row in rows])
         return self.table
 
@@ -462,6 +476,7 @@ class UserModel(NetworksModel):
             "weights": networks.state_dict(),
             "compared": trials,
             "members": [one._networks().state_dict() for one in self.members],
+            "heads": {} if self.heads is None else self.heads.state_dict(),
         }
 
     def _own_code(self) -> dict[OwnCode, Any]:
@@ -526,7 +541,17 @@ class UserModel(NetworksModel):
                     f"{model.space.folds} folds"
                 )
             model.members = tuple(model._fitted_members(saved.members))
+            if saved.heads:
+                state_dim = networks.player.state_dim
+                model.heads = heads_of(model.space, state_dim, saved.heads)
         return model
+
+    def _outcomes(self, batch: BatchTensors) -> Float64Array | None:
+        """As of `ChoiceModel`."""
+        if self.heads is None or self.space is None:
+            return None
+        with ops.plain():
+            return outcomes_of_candidates(self.heads, self._networks(), self.space, batch)
 
     def utility(self, batch: BatchTensors) -> torch.Tensor:
         """The mean over the members; of users who trained, by the fit that left them out."""
