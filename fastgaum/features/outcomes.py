@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,12 +67,12 @@ class OutcomeField:
             return [self.name]
         return [f"{self.name}={value}" for value in self.categories]
 
-    def columns_of(self, values: npt.NDArray[np.generic], texts: pl.Series | None) -> FloatArray:
+    def columns_of(self, values: npt.NDArray[Any], texts: pl.Series | None) -> FloatArray:
         """Outcomes of n events as columns, NaN for one that is not known, (n, width)."""
         if self.categories is None or texts is None:
             return values.astype(np.float32).reshape(-1, 1)
         codes = Vocabulary(self.categories).codes_from(Vocabulary(texts))[values]
-        columns = (codes[:, None] == np.arange(self.width)).astype(np.float32)
+        columns: FloatArray = (codes[:, None] == np.arange(self.width)).astype(np.float32)
         columns[values < 0] = np.nan
         return columns
 
@@ -154,7 +154,8 @@ class OutcomeNumbers:
         self.labels = [label for one in fields for label in one.labels]
 
         def at(label: str, *others: str) -> list[int]:
-            return number_columns([label, *others], names).tolist()
+            found: list[int] = number_columns([label, *others], names).tolist()
+            return found
 
         means = [[at(f"{GIVEN}mean_{label}{key}")[0] for label in self.labels] for key in by]
         of_all, last, best = (

@@ -166,7 +166,8 @@ class FeatureSpace:
             return raw
         mean = np.concatenate([one.mean for one in self.outcomes])
         scale = np.concatenate([one.scale for one in self.outcomes])
-        return np.nan_to_num((raw - mean) / scale, nan=0.0).astype(np.float32)
+        found: FloatArray = np.nan_to_num((raw - mean) / scale, nan=0.0).astype(np.float32)
+        return found
 
     @property
     def n_numbers(self) -> int:

@@ -184,7 +184,8 @@ def _outcomes_of(
     frame = pl.DataFrame({"event": event, "item": rows.item.codes, **rows.outcomes})
     first = (pl.col(name).drop_nulls().first() for name in rows.outcomes)
     found = frame.filter(pl.Series(rows.chosen)).group_by("event", "item").agg(first)
-    keys = candidates.select("event", "item").cast(dict(found.select("event", "item").schema))
+    kinds = {name: found.schema[name] for name in ("event", "item")}
+    keys = candidates.select(pl.col(name).cast(kind) for name, kind in kinds.items())
     joined = keys.join(found, on=("event", "item"), how="left", maintain_order="left")
     return {name: joined[name] for name in rows.outcomes}
 
@@ -329,7 +330,6 @@ def to_frame(log: SessionLog) -> pl.DataFrame:
         if column.of == "outcome":
             values = values.fill_nan(None) if column.texts is None else values
             values = values.gather(event_of_candidate).zip_with(is_chosen, pl.Series([None]))
-        columns[name] = (
-            values.gather(of_candidate[column.of]) if column.of in of_candidate else values
-        )
+        at = of_candidate.get(column.of)
+        columns[name] = values if at is None else values.gather(at)
     return pl.DataFrame(columns)

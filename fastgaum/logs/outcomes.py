@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +68,7 @@ def with_outcomes(log: SessionLog, names: tuple[str, ...]) -> SessionLog:
     at = log.chosen_candidates
     for name in names:
         column, known = columns.pop(name), columns.pop(_KNOWN + name, None)
-        values: npt.NDArray[np.generic]
+        values: npt.NDArray[Any]
         if known is None:
             values = np.full(log.n_events, -1, np.int32)
             values[chosen] = column.values[at]

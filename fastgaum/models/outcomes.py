@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fastgaum import ops
-from fastgaum.arrays import Float64Array, FloatArray, IntArray
+from fastgaum.arrays import Float64Array, FloatArray, IntArray, LongArray
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import batches
 from fastgaum.features.encoder import Encoder
@@ -29,6 +29,9 @@ from fastgaum.state_file import check_weights
 MOST_CHOICES = 500_000
 """from which a head learns"""
 AT_ONCE, EPOCHS, PATIENCE, RATE, DECAY = 512, 40, 4, 3e-3, 0.1
+FOLDS_OF_MEANS, PRIOR_CHOICES = 8, 5.0
+"""folds of users of which training reads an item's mean without its own, and choices of the
+training mean that each item's begins with"""
 UNKNOWN_SHARE = 0.1
 """of ids that training replaces by their field's unknown row"""
 
@@ -45,8 +48,8 @@ class ChoicesOfSplit:
     """(n, state_dim)"""
     values: FloatArray
     """columns of outcomes, NaN for what is not known, (n, n_columns)"""
-    events: IntArray
-    """of the log, (n,)"""
+    users: LongArray
+    """a number of each choice's user, (n,)"""
 
     def bags(self, rows: IntArray | slice) -> Bags:
         """Bags of some of the candidates."""
@@ -89,7 +92,8 @@ def choices_of_split(
             known = ~np.isnan(values[of_log]).all(1)
             chosen, clicked = batch.chosen[known], batch.clicked[known]
             of_batch = batch.ids[chosen], batch.numbers[chosen], states[clicked]
-            found.append((*of_batch, values[of_log[known]], of_log[known]))
+            users = log.users[log.session_of_event[of_log[known]]].astype(np.int64)
+            found.append((*of_batch, values[of_log[known]], users))
             first += batch.n_events
     return ChoicesOfSplit(*(np.concatenate(part) for part in zip(*found, strict=True)))
 
@@ -122,6 +126,42 @@ def _targets(fields: Sequence[OutcomeField], values: FloatArray) -> FloatArray:
     return targets
 
 
+def _item_bases(
+    head: OutcomeHead,
+    fields: Sequence[OutcomeField],
+    train: ChoicesOfSplit,
+    targets: FloatArray,
+) -> FloatArray:
+    """Write what each item's choices were followed by in training into a head, shrunk to the mean;
+    return the same of each training choice without those of a fold of users, its own among them,
+    (n, n_columns)."""
+    folds = train.users % FOLDS_OF_MEANS
+    items, n_items = train.ids[:, 0], len(head.by_item)
+    # what is not known of a choice is not counted
+    known = ~np.isnan(targets)
+    totals = np.zeros((FOLDS_OF_MEANS, n_items, targets.shape[1]), np.float32)
+    counts = np.zeros_like(totals)
+    np.add.at(totals, (folds, items), np.nan_to_num(targets))
+    np.add.at(counts, (folds, items), known)
+    priors = np.zeros(targets.shape[1], np.float32)
+    for one, columns in slices_of(fields):
+        if one.categories is not None:
+            priors[columns] = one.mean / one.mean.sum()
+
+    def base(total: FloatArray, count: FloatArray) -> FloatArray:
+        means: FloatArray = (total + PRIOR_CHOICES * priors) / (count + PRIOR_CHOICES)
+        for one, columns in slices_of(fields):
+            if one.categories is not None:
+                means[..., columns] = np.log(np.maximum(means[..., columns], 1e-6))
+        return means
+
+    whole, of_all = totals.sum(0), counts.sum(0)
+    head.by_item[:] = torch.from_numpy(base(whole, of_all))
+    head.usual[:] = torch.from_numpy(base(np.zeros_like(priors), np.zeros_like(priors)))
+    own = folds, items
+    return base(whole[items] - totals[own], of_all[items] - counts[own])
+
+
 def _mean_loss(fields: Sequence[OutcomeField], outputs: Tensor, values: Tensor) -> Tensor:
     each = losses_of(fields, outputs, values)
     return torch.stack([loss.sum() / known.sum().clamp(min=1) for loss, known in each]).sum()
@@ -130,8 +170,9 @@ def _mean_loss(fields: Sequence[OutcomeField], outputs: Tensor, values: Tensor) 
 def fit_heads(
     networks: Networks, space: FeatureSpace, log: SessionLog, seed: int
 ) -> OutcomeHead | None:
-    """The heads of the outcomes of a log, drawn from torch's stream, on the states of fitted networks: learned on training,
-    chosen and calibrated on validation. None where the log has no outcomes."""
+    """The heads of the outcomes of a log, on the states of fitted networks: drawn from torch's
+    stream, learned on training, chosen and calibrated on validation. None where the log has no
+    outcomes."""
     fields = space.outcomes
     if not fields:
         return None
@@ -154,8 +195,11 @@ def fit_heads(
     of_tables = {id(one) for one in tables}
     dense = [one for one in head.parameters() if id(one) not in of_tables]
     optimiser = LazyAdamW(dense, tables, RATE, DECAY, 5.0)
-    draws, best, since = np.random.default_rng(seed), (np.inf, head.state_dict()), 0
     targets, unknown = _targets(fields, train.values), space.unknown_of_id
+    bases, usual = _item_bases(head, fields, train, targets), head.usual.numpy()
+    draws = np.random.default_rng(seed)
+    # an item's mean alone is the first candidate
+    best, since = (_loss_of(head, fields, validation), copy.deepcopy(head.state_dict())), 0
     for _ in range(EPOCHS):
         head.train()
         order = draws.permutation(len(targets))
@@ -163,18 +207,19 @@ def fit_heads(
             rows = order[start : start + AT_ONCE]
             ids = train.ids[rows]
             ids = np.where(draws.random(ids.shape) < UNKNOWN_SHARE, unknown[ids], ids)
+            is_own = ids[:, :1] == train.ids[rows, :1]
+            base = np.where(is_own, bases[rows], usual).astype(np.float32)
             optimiser.zero_grad()
             bags = equal_bags(ids.astype(np.int32), train.numbers[rows])
             ones = torch.arange(len(rows) + 1, dtype=torch.int32)
-            outputs = head(bags, torch.from_numpy(train.states[rows]), ones)
-            loss = _mean_loss(fields, outputs, torch.from_numpy(targets[rows]))
+            left = head.residual(bags, torch.from_numpy(train.states[rows]), ones)
+            loss = _mean_loss(
+                fields, torch.from_numpy(base) + left, torch.from_numpy(targets[rows])
+            )
             torch.autograd.backward(loss)
             optimiser.step()
         optimiser.settle()
-        outputs = outputs_of(head, validation)
-        found = float(
-            _mean_loss(fields, outputs, torch.from_numpy(_targets(fields, validation.values)))
-        )
+        found = _loss_of(head, fields, validation)
         if found < best[0] - 1e-5:
             best, since = (found, copy.deepcopy(head.state_dict())), 0
         elif (since := since + 1) >= PATIENCE:
@@ -212,6 +257,11 @@ def outputs_of(head: OutcomeHead, choices: ChoicesOfSplit) -> Tensor:
     return torch.cat(found)
 
 
+def _loss_of(head: OutcomeHead, fields: Sequence[OutcomeField], choices: ChoicesOfSplit) -> float:
+    targets = torch.from_numpy(_targets(fields, choices.values))
+    return float(_mean_loss(fields, outputs_of(head, choices), targets))
+
+
 @torch.no_grad()
 def _calibrate(
     head: OutcomeHead, fields: Sequence[OutcomeField], validation: ChoicesOfSplit
@@ -234,14 +284,12 @@ def _calibrate(
             head.quantiles[:, columns.start] = torch.from_numpy(np.quantile(left, at))
         else:
             probs = torch.from_numpy(output).softmax(1).numpy()
-            shares = np.linspace(0, 1, 21)
-            rates = one.mean / one.mean.sum()
-
-            def nll(share: float, probs: FloatArray = probs, rates: FloatArray = rates) -> float:
-                mixed = share * probs + (1 - share) * rates
-                return float(-np.log(np.maximum((mixed * value).sum(1), 1e-9)).mean())
-
-            head.trust[columns] = float(min(shares, key=nll))
+            shares, rates = np.linspace(0, 1, 21)[:, None], one.mean / one.mean.sum()
+            # of what followed: by the head, and by training's rates
+            said, usual = (probs * value).sum(1), (rates * value).sum(1)
+            mixed = shares * said + (1 - shares) * usual
+            nll = -np.log(np.maximum(mixed, 1e-9)).mean(1)
+            head.trust[columns] = float(shares[int(nll.argmin()), 0])
 
 
 def expected(head: OutcomeHead, fields: Sequence[OutcomeField], outputs: Tensor) -> Float64Array:

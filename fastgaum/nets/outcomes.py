@@ -22,6 +22,11 @@ N_QUANTILES = 101
 class OutcomeHead(nn.Module):
     """One hidden layer on [state; bag], and a linear path from the bag."""
 
+    by_item: Tensor
+    """what followed choices of the item in training, by its id, shrunk: means of standardised
+    numbers, logarithms of shares, (n_ids, n_columns)"""
+    usual: Tensor
+    """the same of an item that training never chose, (n_columns,)"""
     quantiles: Tensor
     """of the residuals of validation, standardised, (N_QUANTILES, n_columns)"""
     slope: Tensor
@@ -47,7 +52,12 @@ class OutcomeHead(nn.Module):
         self.from_state = nn.Linear(state_dim, hidden, bias=False)
         self.out = nn.Linear(hidden, n)
         self.wide = BagLinear(n_ids, n_numbers, n, 0.0)
+        # begins as the item's mean
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
         self.dropout = nn.Dropout(dropout)
+        self.register_buffer("by_item", torch.zeros(n_ids, n))
+        self.register_buffer("usual", torch.zeros(n))
         self.register_buffer("quantiles", torch.zeros(N_QUANTILES, n))
         self.register_buffer("slope", torch.ones(n))
         self.register_buffer("offset", torch.zeros(n))
@@ -56,6 +66,12 @@ class OutcomeHead(nn.Module):
     def forward(self, bags: Bags, states: Tensor, offsets: Tensor) -> Tensor:
         """Standardised numbers, and logits of categories, (n_bags, n_columns); states: (n_events,
         state_dim); offsets: start of each event's bags, (n_events + 1,)."""
+        return self.by_item[bags.ids[bags.offsets[:-1].long()].long()] + self.residual(
+            bags, states, offsets
+        )
+
+    def residual(self, bags: Bags, states: Tensor, offsets: Tensor) -> Tensor:
+        """The same less what the item says."""
         of_states = expand_to_candidates(self.from_state(states), offsets, bags.n_bags)
         x = self.dropout(torch.relu(self.first(bags) + of_states))
         found: Tensor = self.out(x) + self.wide(bags)
