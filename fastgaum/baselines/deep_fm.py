@@ -71,6 +71,7 @@ class _Network(nn.Module):
         self.linear = BagLinear(n_ids, n_numbers, 1, init_std=0.0)
         self.of_ids = nn.Parameter(torch.randn(n_ids, dim) * 0.1)
         self.of_numbers = nn.Parameter(torch.randn(n_numbers, dim) * 0.1)
+        self.of_outcomes = nn.Parameter(torch.zeros(space.n_outcomes, dim))
         widths = (64, 64, 1)
         self.of_context_numbers = nn.Parameter(torch.randn(context.n_numbers, dim) * 0.1)
         # reads the field vectors side by side: ids, numbers, user, context
@@ -87,7 +88,8 @@ class _Network(nn.Module):
         candidates, offsets = batch.candidates, batch.display_offsets
         ids = self.of_ids[candidates.ids.long().view(-1, self.shape[0])]
         tokens = bag_sum(self.of_ids, batch.tokens.ids, batch.tokens.offsets, None)
-        users = mean_of_choices(tokens + batch.tokens.numbers @ self.of_numbers, batch)
+        of_numbers = torch.cat([self.of_numbers, self.of_outcomes])
+        users = mean_of_choices(tokens + batch.tokens.numbers @ of_numbers, batch)
         context = self.of_ids[batch.context.ids.long().view(batch.n_events, -1)]
         numbers = batch.context_numbers[:, :, None] * self.of_context_numbers
         # fields that all candidates of an event share

@@ -88,7 +88,7 @@ class _Network(nn.Module):
         self.of_fields = FieldWeights(space)
         self.of_context = ContextCrosses(space)
         self.crosses = nn.Parameter(torch.zeros(CROSSES_OF_LAST))
-        self.user = BagLinear(n_ids, n_numbers, dim, init_std=0.1)
+        self.user = BagLinear(n_ids, n_numbers + space.n_outcomes, dim, init_std=0.1)
         context = context_sizes(space)
         self.embedding = BagLinear(n_ids, 0, dim, init_std=0.1, bias=False)
         hidden = (64, 32)

@@ -44,7 +44,8 @@ class Batch(PackedArrays):
     token_id_offsets: IntArray
     """start of each token's bag in token_ids, shape (n_tokens + 1,)"""
     token_numbers: FloatArray
-    """the tokens' numbers, zeros where none was chosen, (n_tokens, n_numbers)"""
+    """the tokens' numbers, zeros where none was chosen, then what followed the choice, (n_tokens,
+    n_numbers + n_outcomes)"""
     context_ids: IntArray
     """ids of the events' context fields, shape (n_events, n_context_fields)"""
     context_numbers: FloatArray
@@ -79,6 +80,10 @@ def assemble(encoded: EncodedSessions, sessions: IntArray | None = None) -> Batc
     is_token[offsets[1:][np.diff(offsets) > 0] - 1] = False
     tokens = of_events[is_token]
     token_ids, token_id_offsets, token_numbers = bags_of_candidates(ids, numbers, tokens)
+    if encoded.outcomes is not None:
+        # of the events that have a token, which is read by later ones alone
+        followed = encoded.outcomes[part.events][is_token]
+        token_numbers = np.concatenate([token_numbers, followed], 1)
     batch = Batch(
         rows=encoded.rows[sessions],
         session_offsets=offsets,

@@ -12,6 +12,7 @@ from fastgaum.errors import FeatureMismatchError
 from fastgaum.features.fields import ids_of_context, ids_of_items, ids_of_places
 from fastgaum.features.item_vectors import VectorReader
 from fastgaum.features.number_columns import require_moderate
+from fastgaum.features.outcomes import outcomes_of
 from fastgaum.features.sessions import ActionBags, Selection
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.clicks import CLICKS_SO_FAR
@@ -76,6 +77,11 @@ class CodedLog:
         columns, of_places = ids_of_places(fields, self.space.grid)
         if columns.stop:
             ids[:, columns] = of_places.take(part.places, 0, mode="clip")
+
+    @cached_property
+    def outcomes(self) -> FloatArray:
+        """Columns of the events' outcomes, NaN for what is not known, (n_events, n_outcomes)."""
+        return outcomes_of(self.space.outcomes, self.log)
 
     def context_rows(self, events: IntArray) -> IntArray:
         """Row of each context category, -1 for an unknown one, (n_events, n_fields)."""
@@ -169,6 +175,22 @@ def _faults(space: FeatureSpace, log: SessionLog) -> Iterator[str]:
             f"has {_in_words(widths)}: read it with the same columns of an item table "
             "(--item-table, --item-vectors)"
         )
+    of_space, of_log = [one.name for one in space.outcomes], [*log.outcomes]
+    # of displays without a choice yet nothing is known
+    if of_space != of_log and (of_log or (log.choices >= 0).any()):
+        yield (
+            f"the model was trained on outcomes {of_space}, log '{log.name}' declares {of_log}: "
+            "declare the same outcomes"
+        )
+    for one in space.outcomes:
+        if one.name in log.outcomes and (one.categories is None) != (
+            log.outcomes[one.name].texts is None
+        ):
+            kinds = ("categories", "numbers")
+            yield (
+                f"outcome '{one.name}' holds {kinds[one.categories is None]} in the training log, "
+                f"{kinds[one.categories is not None]} in '{log.name}'"
+            )
     if space.grid and space.grid != log.grid:
         yield (
             f"the model reads places of a grid of {space.grid} columns, log '{log.name}' has "

@@ -20,6 +20,7 @@ from fastgaum.features.number_columns import (
     totals_of,
     varying_columns,
 )
+from fastgaum.features.outcomes import OutcomeNumbers
 from fastgaum.features.relations import NO_CHOICES, latest_choices
 from fastgaum.features.sessions import (
     EncodedSessions,
@@ -45,6 +46,7 @@ from fastgaum.kernels.candidate_formulas import (
     relate_to_sets,
     training_numbers,
 )
+from fastgaum.kernels.given import PastChoices, sum_ranks
 from fastgaum.logs.clicks import is_successive
 from fastgaum.logs.log import TRAIN, SessionLog
 from fastgaum.logs.trained_users import TrainedUsers
@@ -70,6 +72,7 @@ class Encoder:
         self.space, self.log, self.hiding = space, log, hiding
         self.coded = CodedLog(space, log) if coded is None else coded
         self.event_numbers = EventNumbers(space)
+        self.outcome_numbers = OutcomeNumbers(space.outcomes, space.categorical, space.number_names)
 
     def with_space(self, space: FeatureSpace, hiding: Hiding | None) -> Encoder:
         """The encoder of the same log under a space of the same ids that has counted less."""
@@ -156,6 +159,7 @@ class Encoder:
             first_choices=log.first_choices[part.events] if is_successive(log.context) else None,
             vectors=coded.vectors_of(part),
             actions=coded.actions_before(part.events),
+            outcomes=space.encode_outcomes(coded.outcomes[part.events]) if space.outcomes else None,
             weights=event_weights(log, part.events),
             held_out=self.held_out(part.rows),
         )
@@ -179,6 +183,7 @@ class Encoder:
         numbers in `moments`."""
         # made once, not once a thread
         _ = self.coded.rows_of_codes, self.coded.space_rows, self.space.crossed_tables
+        _ = self.coded.outcomes
         ends = encoded.display_offsets[encoded.session_offsets]
         parts = []
         for chunk in chunks(self.log, rows):
@@ -249,7 +254,27 @@ class Encoder:
             elif name == LOG_VIEWS:
                 assert log.views is not None
                 numbers[:, column] = np.log(log.views[part.candidates])
+        if space.outcomes:
+            self._write_outcomes(part, rows, numbers)
         require_moderate(log, names, numbers, part.events, part.display_offsets)
+
+    def _write_outcomes(self, part: Selection, rows: IntArray, numbers: FloatArray) -> None:
+        """Write what earlier choices have given, and by it and all that was written before how
+        choices were ranked."""
+        reads, starts = self.outcome_numbers, part.session_offsets
+        ids = np.empty((len(rows), len(self.space.categorical)), np.int32)
+        self.coded.write_ids(part, rows, ids)
+        keys = reads.keys_of(self.log.items[part.candidates], ids)
+        chosen = np.full((part.n_events, keys.shape[1]), -1, np.int32)
+        chosen[part.choices >= 0] = keys[part.chosen_candidates]
+        past = PastChoices(chosen, self.coded.outcomes[part.events].astype(np.float64))
+        first = np.repeat(starts[:-1], np.diff(starts)).astype(np.int64)
+        last = np.arange(part.n_events, dtype=np.int64)
+        reads.write_given(part.display_offsets, keys, first, last, past, numbers)
+        ranks = reads.ranks_of(part.display_offsets, numbers)
+        sums, n = np.empty((part.n_events, ranks.shape[1])), np.empty(part.n_events, np.int64)
+        sum_ranks(starts, part.display_offsets, part.choices, ranks, sums, n)
+        reads.write_habits(part.display_offsets, sums, n, ranks, numbers)
 
     def _write_by_blocks(
         self, earlier: list[FeatureSpace], part: Selection, train: BoolArray, numbers: FloatArray

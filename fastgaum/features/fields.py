@@ -11,6 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.arrays import BoolArray, IntArray, LongArray
+from fastgaum.features.outcomes import OutcomeMoments
 from fastgaum.logs.context import ContextField, training_events
 from fastgaum.logs.hashes import hash_texts
 from fastgaum.logs.log import NO_CLICK, SessionLog
@@ -72,6 +73,7 @@ class TrainingValues:
         self.named = {name: np.zeros(len(one) + 1, np.bool_) for name, one in texts.items()}
         """whether a value occurs, and last whether a missing one does"""
         self.longest, self.no_click = 0, False
+        self.outcomes = OutcomeMoments(log)
 
     def add(self, log: SessionLog) -> None:
         """Note a part's training events."""
@@ -83,6 +85,7 @@ class TrainingValues:
             named[log.values_at(name, of_candidates if is_field else training)] = True
         self.longest = max(self.longest, int(sizes[training].max(initial=0)))
         self.no_click |= bool((log.choices[training] == NO_CLICK).any())
+        self.outcomes.add(log, training)
 
     def combine(self, other: TrainingValues) -> None:
         """Note what another has noted."""
@@ -91,6 +94,7 @@ class TrainingValues:
             named |= other.named[name]
         self.longest = max(self.longest, other.longest)
         self.no_click |= other.no_click
+        self.outcomes.combine(other.outcomes)
 
     @property
     def items(self) -> LongArray:

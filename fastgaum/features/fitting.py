@@ -26,6 +26,7 @@ from fastgaum.features.number_columns import (
     made_numbers,
     place_rates,
 )
+from fastgaum.features.outcomes import is_ranked, names_of_outcomes
 from fastgaum.features.relations import left_out
 from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
 from fastgaum.features.space import FeatureSpace
@@ -219,6 +220,7 @@ def blank_space(
         no_click=values.no_click,
         context_number_names=tuple(of_context.names),
         context_code=of_context.code(choices.pieces, choices.robust),
+        outcomes=values.outcomes.fields(),
         place_rates=rates,
     )
 
@@ -291,7 +293,12 @@ def names_of_numbers(space: FeatureSpace, log: SessionLog) -> tuple[str, ...]:
         )
     declared = log.columns_of("item", "candidate").items()
     of_log = sorted(name for name, column in declared if column.texts is None)
-    return (*names, *(of_context if space.protocol != "identity" else ()), *others, *of_log)
+    given: tuple[str, ...] = ()
+    if space.protocol != "identity":
+        ranked = [name for name in (*names, *of_log) if is_ranked(name, name in of_log)]
+        given = names_of_outcomes(space.outcomes, space.categorical, ranked)
+        names = (*names, *of_context)
+    return (*names, *others, *given, *of_log)
 
 
 def ordered_blocks(

@@ -29,6 +29,9 @@ SAME_FOR_SET = ("log_set_size", "event_number")
 LOG_VIEWS = "log_views"
 PLACE_NUMBERS = ("place_row_number", "place_column_number")
 """row and column, from 0, of a candidate's place in a grid"""
+ALIKE_OR_CENTRED = ("given_all_", "habit_")
+"""numbers of outcomes (`features.outcomes`) that a display's candidates share, or whose mean over
+them is 0"""
 SAME_AS = "same_as_"
 """"candidate is the item that the context field holds" is a number of this name and the field's"""
 
@@ -59,7 +62,7 @@ def varying_columns(number_names: Sequence[str], relative_numbers: bool) -> Long
     columns = [
         column
         for column, name in enumerate(number_names if relative_numbers else ())
-        if name not in without and not name.startswith(SAME_AS)
+        if name not in without and not name.startswith((SAME_AS, *ALIKE_OR_CENTRED))
     ]
     return np.array(columns, np.int64)
 

@@ -8,6 +8,7 @@ import numpy as np
 from fastgaum import threads
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.features.event_numbers import DisplayedEvents, EventNumbers
+from fastgaum.features.outcomes import OutcomeNumbers, SessionOutcomes
 from fastgaum.features.relations import WINDOW
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels import candidate_counts as kernels
@@ -89,20 +90,41 @@ class SessionCounts(SessionTables):
         self.context_rows: IntArray = np.full((n, len(space.context)), -1, np.int32)
         columns = self.numbers.of_session
         self.kept = columns[columns >= 0] if within else columns[:0]
+        self.outcomes: SessionOutcomes | None = None
+        if space.outcomes:
+            names = space.number_names
+            reads = OutcomeNumbers(space.outcomes, space.categorical, names)
+            self.outcomes = SessionOutcomes(reads, n)
         super().__init__(n, self.numbers.reads_counts or self.numbers.reads_choices)
 
+    def reset(self, rows: IntArray | slice) -> None:
+        """Forget those users' sessions."""
+        super().reset(rows)
+        if self.outcomes is not None:
+            self.outcomes.reset(rows)
+
     def encode(
-        self, shown: UserDisplays, base: FloatArray, parts: Parts, set_size: int = 0
-    ) -> FloatArray:
-        """Numbers of displayed candidates as networks read them, (n_candidates, n_numbers). base:
-        base numbers, (n_candidates, n_base), those that sessions decide open; set_size: k where
-        candidates are a pool, of which an average slate of k is meant; threads share `parts`."""
+        self,
+        shown: UserDisplays,
+        ids: IntArray,
+        base: FloatArray,
+        parts: Parts,
+        set_size: int = 0,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Numbers of displayed candidates as networks read them, (n_candidates, n_numbers), and
+        their ranks, which `SessionOutcomes.add` reads, (n_candidates, n_habits).
+
+        ids: feature ids, (n_candidates, n_fields); base: base numbers, (n_candidates, n_base),
+        those that sessions decide open; set_size: k where candidates are a pool, of which an
+        average slate of k is meant; threads share `parts`."""
         numbers = np.empty((len(base), self.n_numbers), np.float32)
+        n_habits = 0 if self.outcomes is None else len(self.outcomes.numbers.ranked)
+        ranks = np.empty((len(base), n_habits), np.float32)
         if not self.n_numbers:
-            return numbers
+            return numbers, ranks
         if len(parts) == 1:
-            self._encode(shown, base, set_size, numbers)
-            return numbers
+            self._encode(shown, ids, base, set_size, numbers, ranks)
+            return numbers, ranks
         # made once, not once a thread
         _ = self.space.crossed_tables
 
@@ -110,13 +132,19 @@ class SessionCounts(SessionTables):
             users, offsets = shown.users[first:last], shown.offsets[first : last + 1]
             part = slice(offsets[0], offsets[-1])
             of_part = UserDisplays(users, offsets - offsets[0], shown.items[part])
-            self._encode(of_part, base[part], set_size, numbers[part])
+            self._encode(of_part, ids[part], base[part], set_size, numbers[part], ranks[part])
 
         threads.run(encode, parts)
-        return numbers
+        return numbers, ranks
 
     def _encode(
-        self, shown: UserDisplays, base: FloatArray, set_size: int, numbers: FloatArray
+        self,
+        shown: UserDisplays,
+        ids: IntArray,
+        base: FloatArray,
+        set_size: int,
+        numbers: FloatArray,
+        ranks: FloatArray,
     ) -> None:
         users, offsets, items = shown
         tables, space, counting = self.users, self.space, self.counting
@@ -143,5 +171,7 @@ class SessionCounts(SessionTables):
         if len(kept := self.kept):
             within = np.maximum(raw[:, kept], space.least[kept])
             raw[:, kept] = np.minimum(within, space.most[kept])
+        if self.outcomes is not None:
+            self.outcomes.write(shown, ids, raw, ranks)
         relate_to_sets(offsets, self.numbers.varying, set_size, raw)
         space.code.write(raw, numbers)

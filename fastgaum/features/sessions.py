@@ -170,6 +170,9 @@ class EncodedSessions(PackedArrays):
     actions: ActionBags | None = None
     weights: FloatArray | None = None
     """of each event, 1 on average over these sessions, shape (n_events,); None: all alike"""
+    outcomes: FloatArray | None = None
+    """what followed the choice of each event, as networks read it, (n_events, n_outcomes); None:
+    nothing is read"""
     held_out: LongArray | None = None
     """the fold of each session that trained, which the fit of that fold left out, -1 of others,
     shape (n_sessions,); None: there are no folds, or none trained"""

@@ -18,6 +18,7 @@ from fastgaum.features.crossed import crossed_names, displayers, fixes_display
 from fastgaum.features.fields import CategoricalField
 from fastgaum.features.item_vectors import ItemVectors
 from fastgaum.features.number_columns import SAME_AS, varying_columns
+from fastgaum.features.outcomes import OutcomeField
 from fastgaum.features.relations import Relations
 from fastgaum.features.standardise import NumberCode
 from fastgaum.kernels.crossed import CrossedCounts, Displayers
@@ -76,6 +77,8 @@ class FeatureSpace:
     """choices per display in training"""
     no_click: bool
     """whether training holds an event without a choice"""
+    outcomes: tuple[OutcomeField, ...]
+    """what may follow a choice, by name"""
     place_rates: FloatArray
     """choices per display at each place that is kept apart from the bags (`nets.examination`), the
     first being 1, shape (n_places,); else empty"""
@@ -151,6 +154,20 @@ class FeatureSpace:
         return len(self.number_names) + len(
             varying_columns(self.number_names, self.relative_numbers)
         )
+
+    @property
+    def n_outcomes(self) -> int:
+        """Columns of outcomes that the token of a choice has beside its candidate's numbers."""
+        return sum(one.width for one in self.outcomes)
+
+    def encode_outcomes(self, raw: FloatArray) -> FloatArray:
+        """Columns of outcomes, (n, n_outcomes), as networks read them: 0 where nothing is known."""
+        if not self.outcomes:
+            return raw
+        mean = np.concatenate([one.mean for one in self.outcomes])
+        scale = np.concatenate([one.scale for one in self.outcomes])
+        found: FloatArray = np.nan_to_num((raw - mean) / scale, nan=0.0).astype(np.float32)
+        return found
 
     @property
     def n_numbers(self) -> int:

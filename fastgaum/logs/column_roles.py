@@ -85,7 +85,7 @@ class LogSchema:
         """Columns that are read, each once."""
         of_roles = [getattr(self, role) for role in (*ROLE_NAMES, "time_beside")]
         others = [options.past, options.available, options.weight]
-        fields = [*options.candidate_fields, *options.context_fields]
+        fields = [*options.candidate_fields, *options.context_fields, *options.outcomes]
         return list(dict.fromkeys(filter(None, [*of_roles, *others, *fields])))
 
 
@@ -123,7 +123,7 @@ def resolve_schema(
                 f"required{did_you_mean(role, ROLE_NAMES)}"
             )
         require_column(column, dtypes, f"the {role}", _cure_of_unlabelled(role))
-    fields = {*options.candidate_fields, *options.context_fields}
+    fields = {*options.candidate_fields, *options.context_fields, *options.outcomes}
     roles = {**_named_roles(dtypes, explicit, fields), **explicit}
     for one, other in (("chosen", "chosen_index"), ("chosen_index", "chosen")):
         if one in explicit and other not in explicit:
@@ -304,6 +304,7 @@ def _check_fields(
     for what, columns in (
         ("a candidate field", options.candidate_fields),
         ("a context field", options.context_fields),
+        ("an outcome", options.outcomes),
         ("the weight", [options.weight or ""]),
         ("the availability", [options.available or ""]),
     ):
@@ -318,7 +319,7 @@ def _check_fields(
                 raise LogFormatError(
                     f"column '{column}' is named as {named[column]} and as {what}, one is "
                     "required: context if an event has one value, candidate if its candidates "
-                    "have their own; or copy the column"
+                    "have their own, outcome if only the choice made it known; or copy the column"
                 )
     for column in options.context_fields:
         if is_list(dtypes[column]):

@@ -20,6 +20,7 @@ from fastgaum.logs.context import time_columns
 from fastgaum.logs.cut import check_size, stable_order
 from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
+from fastgaum.logs.outcomes import encode_outcomes, with_outcomes
 from fastgaum.logs.successive import choices_of, with_each_click
 from fastgaum.logs.vocabulary import Vocabulary
 
@@ -44,6 +45,8 @@ class Rows:
     """whether the row is its event's choice, shape (n_rows,)"""
     fields: Mapping[str, pl.Series]
     """candidate columns by name, each of n_rows rows"""
+    outcomes: Mapping[str, pl.Series] = field(default_factory=dict)
+    """likewise what followed the choice of a row, read where it is chosen"""
     views: npt.NDArray[np.integer] | None = None
     """views of each row, shape (n_rows,); None: one, which counts only where an event repeats an
     item"""
@@ -116,6 +119,9 @@ def pack_rows(
         )
         for name, column in rows.fields.items()
     }
+    if rows.outcomes:
+        of_candidates = _outcomes_of(rows, of_rows, candidates)
+        columns |= encode_outcomes(of_candidates, of_candidate, options.categories)
     for name, column in rows.context.items():
         column = column.gather(events["row"])
         columns[name] = encode_column(
@@ -170,7 +176,20 @@ def pack_rows(
     )
     orders = events.group_by("session").agg(pl.col("order").first()).sort("session")["order"]
     log = with_each_click(log, clicks, options)
-    return log, orders
+    return with_outcomes(log, tuple(rows.outcomes)), orders
+
+
+def _outcomes_of(
+    rows: Rows, event: npt.NDArray[np.integer], candidates: pl.DataFrame
+) -> dict[str, pl.Series]:
+    """What followed each candidate: the first outcome that is known among its chosen rows."""
+    frame = pl.DataFrame({"event": event, "item": rows.item.codes, **rows.outcomes})
+    first = (pl.col(name).drop_nulls().first() for name in rows.outcomes)
+    found = frame.filter(pl.Series(rows.chosen)).group_by("event", "item").agg(first)
+    kinds = {name: found.schema[name] for name in ("event", "item")}
+    keys = candidates.select(pl.col(name).cast(kind) for name, kind in kinds.items())
+    joined = keys.join(found, on=("event", "item"), how="left", maintain_order="left")
+    return {name: joined[name] for name in rows.outcomes}
 
 
 def _in_order(rows: Rows, sessions: IntArray) -> tuple[pl.DataFrame, IntArray]:
@@ -304,12 +323,15 @@ def to_frame(log: SessionLog) -> pl.DataFrame:
             name = f"event_{name}"
         columns[name] = log.weights[event_of_candidate]
     of_candidate = {"event": event_of_candidate, "user": session_of_candidate}
-    for name, column in log.columns_of("candidate", "event", "user").items():
+    is_chosen = pl.Series(chosen == 1)
+    for name, column in log.columns_of("candidate", "event", "user", "outcome").items():
         values = pl.Series(column.values)
         if column.texts is not None:
             # categories stay so, where all of them are numbers
             values = Vocabulary(column.texts).decode(column.values).cast(pl.Categorical)
-        columns[name] = (
-            values.gather(of_candidate[column.of]) if column.of != "candidate" else values
-        )
+        if column.of == "outcome":
+            values = values.fill_nan(None) if column.texts is None else values
+            values = values.gather(event_of_candidate).zip_with(is_chosen, pl.Series([None]))
+        at = of_candidate.get(column.of)
+        columns[name] = values if at is None else values.gather(at)
     return pl.DataFrame(columns)

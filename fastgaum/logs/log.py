@@ -37,8 +37,9 @@ TRAIN, VALIDATION, TEST = 0, 1, 2
 NO_CLICK = -1
 SplitName = Literal["train", "validation", "test", "all"]
 Counted = Literal["sessions", "events", "choices", "candidates", "actions"]
-Of = Literal["session", "user", "event", "candidate", "item"]
-"""what an array of a log has an entry of; one of users has an entry for each session"""
+Of = Literal["session", "user", "event", "candidate", "item", "outcome"]
+"""what an array of a log has an entry of; one of users has an entry for each session, one of
+outcomes for each event"""
 Kind = Literal["number", "category", "vector"]
 
 MOST_USERS = 2**31 - 1
@@ -116,7 +117,8 @@ class Column:
 
     of: Of
     values: npt.NDArray[Any]
-    """float32 numbers or int32 codes, shape (n,); or float32 vectors, shape (n, d)"""
+    """float32 numbers or int32 codes, shape (n,); or float32 vectors, shape (n, d). NaN and code -1
+    of an outcome: there was no choice, or nobody knows what followed"""
     texts: pl.Series | None = None
     """the text of each code, distinct; code -1 is a missing value"""
 
@@ -170,7 +172,8 @@ class SessionLog(PackedArrays):
     weighted_by: str = ""
     """column that weights were read from; empty: unknown"""
     columns: Mapping[str, Column] = field(default_factory=dict)
-    """further columns by name: of items and candidates their fields, of events and users context"""
+    """further columns by name: of items and candidates their fields, of events and users context,
+    of outcomes what followed the choice of an event"""
     ordered: bool = False
     grid: int = 0
     """columns of the grid that a display fills row by row; 0: none"""
@@ -223,6 +226,7 @@ class SessionLog(PackedArrays):
         for of in ("candidate", "event", "user", "item"):
             names = ", ".join(self.columns_of(of))
             parts += [f"{of} fields {names}"] if names else []
+        parts += [f"outcomes {', '.join(self.outcomes)}"] if self.outcomes else []
         parts += [f"item vectors {', '.join(self.vectors)}"] if self.vectors else []
         return f"SessionLog('{self.name}', {', '.join(parts)})"
 
@@ -248,6 +252,11 @@ class SessionLog(PackedArrays):
         return self.columns_of("event", "user")
 
     @property
+    def outcomes(self) -> dict[str, Column]:
+        """What followed choices, by name, in the order of names."""
+        return dict(sorted(self.columns_of("outcome").items()))
+
+    @property
     def vectors(self) -> dict[str, FloatArray]:
         """Vectors of the items by name, each of shape (n_items, d)."""
         columns = self.columns.items()
@@ -266,6 +275,8 @@ class SessionLog(PackedArrays):
         `dataclasses.replace`."""
         if "session" in rows:
             rows["user"] = rows["session"]
+        if "event" in rows:
+            rows["outcome"] = rows["event"]
         changes: dict[str, Any] = {
             role: values.gather(rows[of]) if isinstance(values, pl.Series) else values[rows[of]]
             for role, of in ROLES.items()
@@ -441,6 +452,7 @@ def _check_arrays(log: SessionLog) -> None:
     _check_codes("split", log.split, np.int8, 3, "parts")
     _check_codes("users", log.users, np.int32, MOST_USERS, "users at most")
     sizes = {"candidate": len(log.items), "event": log.n_events, "item": log.n_items}
+    sizes["outcome"] = log.n_events
     for name, (of, values) in log.arrays().items():
         # what is of users has an entry for each session
         n, of = (sizes[of], of) if of in sizes else (log.n_sessions, "session")
@@ -561,6 +573,8 @@ def _check_column(what: str, column: Column) -> None:
         raise ValueError(f"{what} holds codes, and has no texts for them")
     _check_kind(what, values, np.float32, 2 if column.of == "item" and values.ndim == 2 else 1)
     values = values.reshape(-1)
+    if column.of == "outcome":
+        values = values[~np.isnan(values)]
     # a NaN is the least and the largest of its array
     if len(values) and not (np.isfinite(values.min()) and np.isfinite(values.max())):
         _check_where(what, values, ~np.isfinite(values), "finite numbers are required")

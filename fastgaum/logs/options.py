@@ -30,6 +30,8 @@ class ReadKeywords(TypedDict, total=False):
     wide: str | None
     candidate_fields: Sequence[str]
     context_fields: Sequence[str]
+    outcomes: Sequence[str]
+    outcome_of_all: bool
     time_fields: Sequence[str]
     item_table: str | os.PathLike[str] | None
     item_vectors: Sequence[str]
@@ -83,6 +85,17 @@ class ReadOptions:
     )
     """missing is code -1. Text is numbers if every value is one and some are not whole; booleans
     are categories."""
+    outcomes: tuple[str, ...] = _option(
+        (),
+        "a column of what followed a choice, such as minutes, a rating or a purchase (repeatable): "
+        "a number or a category in the chosen row, empty in all others. Later events of the "
+        "session read it, and a model predicts it",
+    )
+    """missing after a choice: not known. Text is numbers if every filled value is one"""
+    outcome_of_all: bool = _option(
+        False,
+        "rows that were not chosen have values in the columns of outcomes too: they are not read",
+    )
     time_fields: tuple[str, ...] = _option(
         (),
         "what to read of the times of events (repeatable). gap: logarithm of the seconds since the "
@@ -175,7 +188,7 @@ class ReadOptions:
                 f"sample_users is {self.sample_users}, a share of the users above 0 and at most 1 "
                 "is required: .01 reads one in a hundred"
             )
-        for option in ("candidate_fields", "context_fields", "item_vectors"):
+        for option in ("candidate_fields", "context_fields", "item_vectors", "outcomes"):
             if "" in getattr(self, option):
                 raise _nameless(option)
         if any(not name and role != "chosen" for role, name in self.columns.items()):
@@ -298,7 +311,7 @@ def _nameless(option: str) -> ConfigError:
 
 def option_name(field_name: str) -> str:
     """An option's name on the command line and in JSON."""
-    if field_name in ("columns", "candidate_fields", "context_fields", "time_fields"):
+    if field_name in ("columns", "candidate_fields", "context_fields", "time_fields", "outcomes"):
         return field_name.removesuffix("s")
     return "split_by" if field_name == "split" else field_name
 

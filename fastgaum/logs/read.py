@@ -232,7 +232,10 @@ def without_choices(options: ReadOptions, columns: Collection[str]) -> ReadOptio
     if find_column(named or usual, columns) is not None:
         return options
     weight = options.weight if options.weight in columns else ""
-    return ReadOptions.of(columns={**given, "chosen": ""}, weight=weight).over(options)
+    # nothing followed a choice that has not been made
+    outcomes = tuple(name for name in options.outcomes if name in columns)
+    none = ReadOptions.of(columns={**given, "chosen": ""}, weight=weight, outcomes=outcomes)
+    return none.over(options)
 
 
 class OpenedLog(NamedTuple):
@@ -508,4 +511,6 @@ def _as_saved(log: SessionLog, options: ReadOptions) -> SessionLog:
         require_column(field, log.columns_of("candidate"), "a candidate field")
     for field in (*options.context_fields, *options.time_fields):
         require_column(field, log.columns_of("event"), "a context field")
+    for field in options.outcomes:
+        require_column(field, log.outcomes, "an outcome")
     return log

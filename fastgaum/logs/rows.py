@@ -35,6 +35,7 @@ from fastgaum.logs.cut import check_size
 from fastgaum.logs.event_order import clock_of, order_of, parse_order
 from fastgaum.logs.fold import Rows, event_text
 from fastgaum.logs.options import ReadOptions
+from fastgaum.logs.outcomes import refuse_unchosen
 from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
 
 AVAILABLE = "0 (it could not be chosen) or 1 is required"
@@ -75,12 +76,20 @@ def candidate_rows(table: pl.DataFrame, schema: LogSchema, options: ReadOptions)
     if schema.by_session:
         _check_one_display(lines["session"], item, chosen, options)
     views = _views(table[schema.views]) if schema.views else (~chosen).cast(pl.Int64)
+    outcomes = {name: table[name] for name in options.outcomes}
+    refuse_unchosen(
+        outcomes,
+        chosen.to_numpy(),
+        lambda row: event_text(lines, row),
+        of_all=options.outcome_of_all,
+    )
     rows = Rows(
         events,
         (np.cumsum(is_start) - 1)[first].astype(np.int32),
         item,
         chosen.to_numpy(),
         fields={name: table[name] for name in options.candidate_fields},
+        outcomes=outcomes,
         click_order=_click_order(table, schema),
         views=views.to_numpy(),
         context={name: column.gather(starts) for name, column in context.items()},
@@ -134,6 +143,7 @@ def _of_available(rows: Rows, available: pl.Series, options: ReadOptions) -> Row
         item=CodedIds.of(rows.item.as_text().filter(available), "item"),
         chosen=rows.chosen[there],
         fields={name: values.filter(available) for name, values in rows.fields.items()},
+        outcomes={name: values.filter(available) for name, values in rows.outcomes.items()},
         views=None if rows.views is None else rows.views[there],
         click_order=None if rows.click_order is None else rows.click_order.filter(available),
     )
@@ -418,12 +428,25 @@ def _nested_rows(table: pl.DataFrame, schema: LogSchema, options: ReadOptions) -
         name: _spread(table[name], lengths, event_of_row, source, name_event)
         for name in options.candidate_fields
     }
+    outcomes = {
+        name: _spread(table[name], lengths, event_of_row, source, name_event)
+        for name in options.outcomes
+    }
+    # a plain column has what followed the event's choice, a list what followed each candidate's
+    listed = {name: one for name, one in outcomes.items() if is_list(table[name].dtype)}
+    refuse_unchosen(
+        listed,
+        click_of_row >= 0,
+        lambda row: name_event(int(event_of_row[row])),
+        of_all=options.outcome_of_all,
+    )
     rows = Rows(
         events,
         event_of_row,
         item,
         click_of_row >= 0,
         fields,
+        outcomes=outcomes,
         context=_context(table, options),
         has_times=has_times,
         # an event of a plain column has one click

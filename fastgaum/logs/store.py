@@ -64,6 +64,7 @@ _TABLE_OF: dict[str, TableOfLog] = {
     "session": "sessions",
     "user": "sessions",
     "event": "events",
+    "outcome": "events",
     "candidate": "events",
     "item": "items",
 }

@@ -22,6 +22,7 @@ from fastgaum.metrics.calibration import (
 )
 from fastgaum.metrics.displays import clicks_of_displays, rank_displays
 from fastgaum.metrics.intervals import Interval, bootstrap_means, paired_difference
+from fastgaum.metrics.outcomes import OutcomeFigures
 from fastgaum.metrics.precision import KS, micro_mean, precision_at_k, user_mean
 
 
@@ -210,9 +211,12 @@ class Evaluation:
     """items that were hidden from the model (`hide_items`)"""
     weights: FloatArray | None = field(default=None, repr=False)
     """of the events, by which all figures are weighted means, shape (n_events,); None: all alike"""
+    outcomes: Mapping[str, OutcomeFigures] = field(default_factory=dict)
+    """how well what followed choices is predicted, by the name of the outcome"""
 
     def __repr__(self) -> str:
         heads = "; ".join(f"{name} {head}" for name, head in self.heads.items())
+        heads += "".join(f"; {name} {one}" for name, one in self.outcomes.items())
         return f"Evaluation({self.n_events} events of {self.n_users} users: {heads})"
 
     def lead(self, other: Evaluation, k: int = 1) -> Interval:
@@ -244,6 +248,11 @@ class Evaluation:
             "gap": self.gap,
             "floors": {"random": {str(k): v for k, v in self.random.items()}},
             "heads": {name: head.to_dict() for name, head in self.heads.items()},
+            **(
+                {"outcomes": {name: one.to_dict() for name, one in self.outcomes.items()}}
+                if self.outcomes
+                else {}
+            ),
         }
 
 

@@ -16,7 +16,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from fastgaum.arrays import FloatArray, IntArray
+from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.errors import (
     ConfigError,
     LogFormatError,
@@ -28,9 +28,10 @@ from fastgaum.errors import (
 from fastgaum.features.batches import batches
 from fastgaum.features.coded_log import check_columns
 from fastgaum.features.encoder import Encoder
-from fastgaum.features.sessions import EncodedSessions, chunks
+from fastgaum.features.sessions import EncodedSessions, chunks, select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import SCORING_SESSIONS, ScoredSessions
+from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog, SplitName, require_split
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import RowsToPredict, as_log, read_to_predict
@@ -38,6 +39,7 @@ from fastgaum.logs.store import StoredLog
 from fastgaum.logs.tables import Frame, is_frame
 from fastgaum.logs.trained_users import SeenUsers, count_seen
 from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
+from fastgaum.metrics.outcomes import OutcomeFigures, figures_of_outcomes
 from fastgaum.models.fit_checks import with_hidden_items
 from fastgaum.models.model_file import MODEL_FORMAT
 from fastgaum.models.score_frames import beside_rows, candidate_frame, checked_scores
@@ -241,7 +243,8 @@ class ChoiceModel(ABC):
             log, hidden = with_hidden_items(log, encoder.space, hide_items, seed)
         encoded, scored = self.score_sessions(log, split, progress)
         evaluation = evaluate_heads(scored.heads, encoded, self.no_click, scored.gap)
-        return dataclasses.replace(evaluation, hidden=hidden)
+        outcomes = self._outcome_figures(log, split) if self._trained_space().outcomes else {}
+        return dataclasses.replace(evaluation, hidden=hidden, outcomes=outcomes)
 
     def score(self, log: SessionLog | Frame, split: SplitName = "test") -> float:
         """Mean log-likelihood of a split's choices by the reward's best response, nats per event;
@@ -410,10 +413,47 @@ class ChoiceModel(ABC):
             columns["probability_sd"] = reward.spread
         if generator is not None:
             columns["generator_probability"] = np.exp(generator.log_probs)
+        columns |= self._outcome_columns(encoded)
         trained = np.isin(log.user_hashes[encoded.rows], self._trained_space().trained.users)
         n_candidates = np.diff(encoded.display_offsets[encoded.session_offsets])
         columns["trained_on"] = np.repeat(trained, n_candidates)
         return candidate_frame(log, encoded).with_columns(**columns)
+
+    def _outcomes(self, batch: BatchTensors) -> Float64Array | None:
+        """What would follow the choice of each candidate of a batch, (n_candidates, n_columns);
+        None without outcomes."""
+        return None
+
+    def _outcome_columns(self, encoded: EncodedSessions) -> dict[str, Float64Array]:
+        space = self._trained_space()
+        if not space.outcomes or not encoded.n_events:
+            return {}
+        found = [self._outcomes(batch) for batch in self._batches(encoded)]
+        if found[0] is None:
+            return {}
+        labels = [label for one in space.outcomes for label in one.labels]
+        values = np.concatenate([one for one in found if one is not None])
+        return {f"expected_{label}": values[:, at] for at, label in enumerate(labels)}
+
+    def _outcome_figures(self, log: SessionLog, split: SplitName) -> dict[str, OutcomeFigures]:
+        """How well the heads say what followed the choices of a split."""
+        encoder = self._encoder(log, split)
+        parts = []
+
+        def predicted(encoded: EncodedSessions) -> tuple[IntArray, dict[str, Float64Array]]:
+            events = select_sessions(log, encoded.rows).events
+            return events, self._outcome_columns(encoded)
+
+        for events, columns in self._parts(encoder, split, predicted):
+            if not columns:
+                return {}
+            offsets, choices = pick_rows(log.display_offsets, events)[0], log.choices[events]
+            chosen = (offsets[:-1] + choices)[choices >= 0]
+            parts.append((events[choices >= 0], np.stack([*columns.values()], 1)[chosen]))
+        if not parts:
+            return {}
+        events, found = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return figures_of_outcomes(self._trained_space().outcomes, log, events, found)
 
     def sample(
         self, log: SessionLog, split: SplitName = "test", seed: int = 0, head: Head = "generator"

@@ -21,7 +21,7 @@ from fastgaum.nets.networks import Networks, context_sizes, log_rates
 from fastgaum.nets.tensors import float32_on
 from fastgaum.state_file import State, check_weights, load_state
 
-MODEL_FORMAT = "fastgaum-model-14"
+MODEL_FORMAT = "fastgaum-model-15"
 OwnCode = Literal["regulariser", "history"]
 CodeName = Annotated[str, Meta(pattern=r"^[\w<>(). ]{1,200}$")]
 
@@ -40,6 +40,8 @@ class SavedModel:
     no_click: bool
     members: list[dict[str, Tensor]]
     """weights of the fits of the folds after the first"""
+    heads: dict[str, Tensor]
+    """weights of the heads of outcomes; empty without any"""
 
 
 def load_model_state(path: Path) -> tuple[Path, State]:

@@ -200,6 +200,35 @@ class OnlineModel:
             raise ConfigError(f"view counts are at least 1, got {numbers.min():g}")
         return np.log(numbers).astype(np.float32)
 
+    def outcome_row(self, given: Mapping[str, object] | None, *, chosen: bool) -> FloatArray | None:
+        """What followed a choice as columns, (1, n_outcomes), NaN for what is not known. Raises
+        ConfigError as `OnlineUser.chose`."""
+        fields = {one.name: one for one in self.space.outcomes}
+        require_type("outcome", given or {}, Mapping)
+        for name in given or {}:
+            if name not in fields:
+                raise ConfigError(
+                    f"outcome has '{name}', those that the model reads are: "
+                    f"{', '.join(fields) or 'none'}{did_you_mean(name, fields)}"
+                )
+            if not chosen:
+                raise ConfigError(
+                    f"outcome has '{name}', and nothing was chosen: nothing follows no click, "
+                    "leave it out"
+                )
+        if not fields:
+            return None
+        columns = []
+        for name, one in fields.items():
+            value = None if given is None else given.get(name)
+            row: FloatArray = np.full(one.width, np.nan, np.float32)
+            if value is not None and one.categories is None:
+                row[:] = number_of(value, name)
+            elif value is not None:
+                row[:] = one.categories == category_of(value, name)
+            columns.append(row)
+        return np.concatenate(columns)[None]
+
     def action_ids(self, item: str, action: str, given: Mapping[str, object]) -> IntArray:
         """Feature ids of an action, (1, n_fields). Raises ConfigError as `OnlineUser.acted`."""
         if self.actions is None:
@@ -290,11 +319,16 @@ class OnlineUser:
             found.append(np.concatenate([probs, none]) if networks.no_click else probs)
         return found[0] if len(found) == 1 else np.mean(found, 0, np.float32)
 
-    def chose(self, item: str | int | None) -> None:
+    def chose(self, item: str | int | None, outcome: Mapping[str, object] | None = None) -> None:
         """Choose an item of the display that was scored last, or None; the state moves on.
 
+        Args:
+            item: an item, or None for no click.
+            outcome: what followed, by the name of the outcome; what is left out is not known.
+
         Raises:
-            ConfigError: no display was scored since the last choice, or it did not show the item.
+            ConfigError: no display was scored since the last choice, or it did not show the item;
+                or an outcome is unknown, of another kind, or of no choice.
         """
         if self._shown is None:
             raise ConfigError(
@@ -309,7 +343,8 @@ class OnlineUser:
                     f"{', '.join(map(show, items[:10]))}: tell one of them, or None for no click"
                 )
             place = items.index(key)
-        self._users.move(shown, np.array([place], np.int32))
+        followed = self.model.outcome_row(outcome, chosen=place >= 0)
+        self._users.move(shown, np.array([place], np.int32), followed)
         self._shown = None
         self.n_events += 1
 

@@ -16,6 +16,7 @@ from fastgaum.features.crossed import check_crossed
 from fastgaum.features.fields import OF_PLACE
 from fastgaum.features.item_vectors import component_names
 from fastgaum.features.number_columns import PLACE_NUMBERS, made_numbers
+from fastgaum.features.outcomes import is_ranked, names_of_outcomes
 from fastgaum.features.relations import Relations, pairs_of, ranks_of
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.crossed import CrossedCounts
@@ -157,6 +158,11 @@ def _faulty_shapes(space: FeatureSpace, n_items: int) -> Iterator[str]:
         ("vectors.mean", dim): vectors.mean,
         ("vectors.scale", dim): vectors.scale,
         ("place_rates", space.place_rates.size): space.place_rates,
+        **{
+            (f"outcomes.{one.name}.{what}", one.width): values
+            for one in space.outcomes
+            for what, values in (("mean", one.mean), ("scale", one.scale))
+        },
     }
     for (name, n), found in wanted.items():
         if found.shape != (n,):
@@ -191,6 +197,11 @@ def _faulty_numbers(space: FeatureSpace) -> Iterator[str]:
     of_items = (*(PLACE_NUMBERS if space.grid else ()), *component_names(space.vectors))
     known = {*made_numbers(space.protocol, space.relations is not None)}
     known |= {*made_numbers("bags", False), *space.numbers_of_context, *space.field_names}
+    ranked = [name for name in names if is_ranked(name, name in space.field_names)]
+    given = names_of_outcomes(space.outcomes, space.categorical, ranked)
+    known |= {*given}
+    if wanted and given and not set(given) <= set(names):
+        yield "the numbers of outcomes are not those of its fields"
     for code, n_raw in (
         (space.code, space.n_raw),
         (space.context_code, len(space.context_number_names)),

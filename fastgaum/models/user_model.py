@@ -22,8 +22,8 @@ import numpy as np
 import polars as pl
 import torch
 
-from fastgaum import threads
-from fastgaum.arrays import BoolArray, FloatArray
+from fastgaum import ops, threads
+from fastgaum.arrays import BoolArray, Float64Array, FloatArray
 from fastgaum.config import Config
 from fastgaum.errors import (
     CheckpointError,
@@ -66,6 +66,7 @@ from fastgaum.models.model_file import (
 )
 from fastgaum.models.networks_model import NetworksModel
 from fastgaum.models.online import OnlineModel, OnlineUser
+from fastgaum.models.outcomes import fit_heads, heads_of, outcomes_of_candidates
 from fastgaum.models.portfolio import Halving, budget_of, settings_of, short_epochs
 from fastgaum.models.space_state import saved_space, space_of
 from fastgaum.models.start import require_same_settings, take_weights
@@ -78,6 +79,7 @@ from fastgaum.nets.networks import (
     log_rates,
     require_room,
 )
+from fastgaum.nets.outcomes import OutcomeHead
 from fastgaum.nets.regularisers import (
     ChoiceDistribution,
     Regulariser,
@@ -106,6 +108,7 @@ class UserModel(NetworksModel):
         members: of a fit by folds the fits of all folds but the first, whose networks are
             `networks`. Results are means over all folds; a user who trained is scored by the fit
             that left its fold out.
+        heads: what follows choices, on the states of `networks`; None without outcomes.
     """
 
     def __init__(
@@ -139,6 +142,7 @@ class UserModel(NetworksModel):
         self.networks: Networks | None = None
         self.trials: tuple[TriedSetting, ...] = ()
         self.members: tuple[UserModel, ...] = ()
+        self.heads: OutcomeHead | None = None
         self._online: dict[str, OnlineModel] = {}
         self._unmet: BoolArray | None = None
         """ids that the fit without a fold has not met, shape (n_ids,)"""
@@ -215,6 +219,11 @@ class UserModel(NetworksModel):
             require_same_settings(self.asked, start)
             # it may be this model, which becomes another
             start = copy.copy(start)
+        if parts is not None and (outcomes := parts.first.outcomes):
+            raise ConfigError(
+                f"a log in parts is fitted without outcomes ({', '.join(outcomes)}): load it into "
+                "memory (load_log), or convert it without them"
+            )
         if parts is not None and (start is not None or self.folds_for(given)):
             what = "folds" if start is None else "start"
             raise ConfigError(
@@ -236,6 +245,7 @@ class UserModel(NetworksModel):
         # what is refused leaves the model as it was
         prepared = (compared or prepare)(first)
         self.trials, self.members, self.settings_tried = (), (), len(settings)
+        self.heads = None
         self.config = first
         begun: Mapping[int, Begun] = {}
         if isinstance(compared, PreparedLog):
@@ -250,6 +260,11 @@ class UserModel(NetworksModel):
         rows = self.train_on(
             prepared, told, checkpointer, processes, begun=begun.get(0), start=start
         )
+        if prepared.space.outcomes and isinstance(given, SessionLog):
+            with seeded(self.config.seed):
+                self.heads = fit_heads(
+                    self._networks(), prepared.space, given, self.config.seed
+                )
         self.history_ = pl.DataFrame([row.to_dict() for row in rows])
         return self
 
@@ -472,6 +487,7 @@ class UserModel(NetworksModel):
             "weights": networks.state_dict(),
             "compared": trials,
             "members": [one._networks().state_dict() for one in self.members],
+            "heads": {} if self.heads is None else self.heads.state_dict(),
         }
 
     def _own_code(self) -> dict[OwnCode, Any]:
@@ -536,7 +552,17 @@ class UserModel(NetworksModel):
                     f"{model.space.folds} folds"
                 )
             model.members = tuple(model._fitted_members(saved.members))
+            if saved.heads:
+                state_dim = networks.player.state_dim
+                model.heads = heads_of(model.space, state_dim, saved.heads)
         return model
+
+    def _outcomes(self, batch: BatchTensors) -> Float64Array | None:
+        """As of `ChoiceModel`."""
+        if self.heads is None or self.space is None:
+            return None
+        with ops.plain():
+            return outcomes_of_candidates(self.heads, self._networks(), self.space, batch)
 
     def utility(self, batch: BatchTensors) -> torch.Tensor:
         """The mean over the members; of users who trained, by the fit that left them out."""

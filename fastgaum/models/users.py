@@ -79,6 +79,7 @@ class FixedNetworks:
         self.reads_vectors, self.n_vectors = False, 0
         self._read(self._plain)
         self.n_ids, self.n_numbers = space.n_ids, space.n_numbers
+        self.n_outcomes = space.n_outcomes
         self.fields_of_items = [
             at for at, part in enumerate(space.context) if part.source == "context_item"
         ]
@@ -148,6 +149,9 @@ class ShownDisplays(NamedTuple):
     items: IntArray
     """training row of each candidate's item, further items after these, (n_candidates,)"""
     batch: DisplayBatch
+    ranks: FloatArray | None = None
+    """where candidates stand in their displays, as `SessionOutcomes.write`; None: nothing is read
+    of outcomes, or of these displays"""
 
     @property
     def counted(self) -> UserDisplays:
@@ -281,13 +285,13 @@ class Users:
             places = np.zeros_like(shown.items) if set_size else places_of(offsets)
             ids[:, networks.place_columns] = networks.ids_of_places.take(places, 0, mode="clip")
         parts = parts_of(offsets)
-        encoded = self.counts.encode(shown, numbers, parts, set_size)
+        encoded, ranks = self.counts.encode(shown, ids, numbers, parts, set_size)
         vector_ids = None
         if networks.reads_vectors:
             assert vectors is not None
             vector_ids = np.column_stack([ids, vectors + np.int32(networks.n_ids)])
         batch = DisplayBatch(offsets, ids, encoded, parts, vector_ids=vector_ids)
-        return ShownDisplays(shown.users, shown.items, batch)
+        return ShownDisplays(shown.users, shown.items, batch, ranks)
 
     def pass_by(self, shown: UserDisplays) -> ShownDisplays:
         """Show displays that no network reads and of which nothing is chosen."""
@@ -332,20 +336,33 @@ class Users:
             utilities[clicked] = self.scores("reward", of_clicked, examined=False)
         return utilities
 
-    def move(self, shown: ShownDisplays, chosen: IntArray) -> None:
-        """Move users on by the candidate that each chose, (n_events,), -1 for no click."""
-        batch = shown.batch
+    def move(
+        self, shown: ShownDisplays, chosen: IntArray, outcomes: FloatArray | None = None
+    ) -> None:
+        """Move users on by the candidate that each chose, (n_events,), -1 for no click, and by what
+        followed, NaN for what is not known, (n_events, n_outcomes)."""
+        batch, n_outcomes = shown.batch, self.networks.n_outcomes
+        if n_outcomes and outcomes is None:
+            outcomes = np.full((len(chosen), n_outcomes), np.nan, np.float32)
+        if outcomes is not None and self.counts.outcomes is not None:
+            ranks = np.empty((0, 0), np.float32) if shown.ranks is None else shown.ranks
+            self.counts.outcomes.add(shown.counted, batch.ids, ranks, chosen, outcomes)
         self.counts.count(shown.counted, chosen, batch.parts)
         ids = batch.ids
         if self.networks.history_reads_vectors:
             assert batch.vector_ids is not None
             ids = batch.vector_ids
-        self.tell(shown.users, BagArrays(*bags_of_candidates(ids, batch.numbers, chosen)))
+        tokens = BagArrays(*bags_of_candidates(ids, batch.numbers, chosen))
+        if outcomes is not None:
+            followed = self.networks.space.encode_outcomes(outcomes)
+            tokens = tokens._replace(numbers=np.concatenate([tokens.numbers, followed], 1))
+        self.tell(shown.users, tokens)
 
     def act(self, users: IntArray, ids: IntArray) -> None:
         """Move users on by an action each, feature ids (n_users, ·)."""
         offsets = np.arange(len(ids) + 1, dtype=np.int32) * np.int32(ids.shape[1])
-        numbers = np.zeros((len(ids), self.networks.n_numbers), np.float32)
+        n_numbers = self.networks.n_numbers + self.networks.n_outcomes
+        numbers = np.zeros((len(ids), n_numbers), np.float32)
         self.tell(users, BagArrays(np.ascontiguousarray(ids).ravel(), offsets, numbers))
 
     def tell(self, users: IntArray, tokens: BagArrays) -> None:

@@ -191,6 +191,8 @@ class ContextSizes:
     """numbers of an item's vector that a tower reads; 0: none"""
     own: range = NO_NUMBERS
     """columns of the log's own numbers, which tastes read"""
+    n_outcomes: int = 0
+    """columns of a past choice's outcomes, which the history reads behind its numbers"""
 
     @property
     def n_fields(self) -> int:
@@ -207,7 +209,8 @@ def context_sizes(space: FeatureSpace) -> ContextSizes:
     vector_dim = space.vectors.dim if space.vectors.are_read else 0
     stop = len(space.number_names)
     own = range(stop - sum(name in space.field_names for name in space.number_names), stop)
-    return ContextSizes(hold_items, space.context_code.n_numbers, vector_dim, own)
+    n_numbers = space.context_code.n_numbers
+    return ContextSizes(hold_items, n_numbers, vector_dim, own, space.n_outcomes)
 
 
 def log_rates(space: FeatureSpace) -> tuple[float, ...]:
@@ -261,10 +264,11 @@ class RewardPlayer(nn.Module):
         if config.tower_dim or context.n_fields:
             self.items = vector_table(sizes, config.tower_dim or CONTEXT_DIM)
         shared = self.items if config.tower_dim else None
+        n_numbers = sizes.n_numbers + context.n_outcomes
         self.history: HistoryEncoder = (
-            history_encoder(config, sizes.n_ids, sizes.n_numbers, shared)
+            history_encoder(config, sizes.n_ids, n_numbers, shared)
             if encoder is history_encoder
-            else encoder(config, sizes.n_ids, sizes.n_numbers)
+            else encoder(config, sizes.n_ids, n_numbers)
         )
         self.context: EventContext | None = None
         if context.n_fields or context.n_numbers:

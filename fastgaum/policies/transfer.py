@@ -104,7 +104,7 @@ class TransferPolicy(Policy):
         items = self._own(transition.response.items)
         users.follow(slates, np.where(items >= 0, places, -1), transition.active)
         utilities = np.where(places >= 0, thought, np.float32(0))
-        response = Response(places, items, utilities)
+        response = Response(places, items, utilities, transition.response.outcomes)
         met = dataclasses.replace(transition.response, utilities=utilities)
         rewards = self.pays.of(met, transition.slates, users.states, before)
         self.policy.observe(

@@ -38,7 +38,9 @@ LeavingRule = Callable[[Response, IntArray, FloatArray], npt.NDArray[Any]]
 """leaving(response, steps, states): steps of each user's episode with this one, (n,), states after
 it (n, state_dim); returns each user's probability of leaving now, (n,)."""
 RewardName = Literal["utility", "contrast", "surplus", "click"]
-Reward = RewardName | RewardRule
+Reward = RewardName | str | RewardRule
+OF_OUTCOME = "outcome:"
+"""before the name of an outcome that is paid"""
 OF_MEAN = 8
 """items of a pool whose mean stands for that of the pool"""
 Leaving = float | Sequence[float] | npt.NDArray[np.generic] | LeavingRule
@@ -59,7 +61,9 @@ class EnvOptions:
     """utility: the user's utility of the choice, 0 for none; contrast: the same less the mean
     utility of the pool in the same state, which choices identify even where the log never offers no
     click; surplus: what the whole slate is worth to the user (`Population.surplus`), and where
-    users always choose less that mean; click: 1 for a choice; or a function. Where users always
+    users always choose less that mean; click: 1 for a choice; outcome:NAME: the number that
+    followed the choice, or for outcome:NAME=VALUE 1 where this did, 0 without a choice; or a
+    function. Where users always
     choose, take surplus: utility and contrast pay most for one good item among items that nobody
     picks"""
     horizon: int | None = 20
@@ -123,13 +127,17 @@ class StepReward:
         if callable(reward):
             self._rule = _checked(reward, "reward", "response, slates, states")
             self.name = str(getattr(reward, "__name__", type(reward).__name__))
-        elif reward in names:
+        elif reward in names or (isinstance(reward, str) and reward.startswith(OF_OUTCOME)):
             self.name = reward
         else:
             raise ConfigError(
-                f"reward is {as_given(reward)}, one of {', '.join(names)} or a function is "
-                f"required{did_you_mean(str(reward), names)}"
+                f"reward is {as_given(reward)}, one of {', '.join(names)}, {OF_OUTCOME}NAME or a "
+                f"function is required{did_you_mean(str(reward), names)}"
             )
+        self._label = ""
+        if self._rule is None and self.name.startswith(OF_OUTCOME):
+            self._label = self.name.removeprefix(OF_OUTCOME)
+        self._column = 0
 
     @property
     def is_surplus(self) -> bool:
@@ -138,7 +146,17 @@ class StepReward:
 
     def require_world(self, world: World) -> None:
         """Raise ConfigError for the surplus of users who do not choose by the softmax of their
-        utilities."""
+        utilities, and for an outcome that the world does not draw."""
+        if self._label:
+            labels = world.outcome_labels
+            if self._label not in labels:
+                raise ConfigError(
+                    f"reward is {self.name}, and no outcome of this world is '{self._label}': "
+                    f"{', '.join(labels) or 'it draws none'}"
+                    f"{did_you_mean(self._label, labels)}; train on a log with that outcome "
+                    "(--outcome COLUMN)"
+                )
+            self._column = labels.index(self._label)
         if self.is_surplus and not world.is_logit:
             raise ConfigError(
                 "the reward surplus is the value of a slate to users who choose by the softmax of "
@@ -196,6 +214,9 @@ class StepReward:
         gives one finite number per user."""
         if self._rule is not None:
             return np.array(self._rule(response, slates, states), np.float32)
+        if self._label:
+            assert response.outcomes is not None
+            return np.nan_to_num(response.outcomes[:, self._column], nan=0.0)
         if self.name == "click":
             return (response.places >= 0).astype(np.float32)
         of_choice = np.float32(0) if self.is_surplus else response.utilities

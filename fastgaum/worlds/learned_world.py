@@ -7,6 +7,7 @@ best response under the run's regulariser and eta."""
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, get_args
@@ -14,7 +15,9 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import torch
 
+from fastgaum import ops
 from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray, LongArray
 from fastgaum.errors import ConfigError, require_known, require_type
 from fastgaum.features.fields import OF_PLACE
@@ -23,11 +26,13 @@ from fastgaum.features.number_columns import item_numbers, number_columns, total
 from fastgaum.kernels import shown_slates as kernels
 from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.kernels.candidate_formulas import TRAINING_NUMBERS
+from fastgaum.kernels.draws import uniforms
 from fastgaum.logs.clicks import refuse_successive
 from fastgaum.logs.log import SessionLog, SplitName, require_log
 from fastgaum.models.choice_model import Head
 from fastgaum.models.context import ContextRows, EncodedContext
 from fastgaum.models.item_catalogue import ActionIds, Catalogue
+from fastgaum.models.outcomes import drawn, equal_bags, expected
 from fastgaum.models.user_model import UserModel
 from fastgaum.models.users import FixedNetworks, ShownDisplays, Users
 from fastgaum.nets.regularisers import Shannon
@@ -48,6 +53,8 @@ from fastgaum.worlds.world import (
 Starts = Literal["empty", "logged"]
 POOL_PLACES = 1 << 20
 """places of pools that are scored at once"""
+_OUTCOME = np.uint64(16)
+"""stream of a step's key, and those behind it for further outcomes"""
 ITEM_STATISTICS = ("log_displays", "log_choices", "choice_rate")
 """training numbers of an item that a policy may know"""
 
@@ -113,6 +120,10 @@ class LearnedWorld(World):
         if vectors is not None:
             self.networks = self.networks.with_vectors(vectors, self.catalogue.n_items + 1)
         self.model, self.head, self.no_click = model, self.networks.head, model.no_click
+        self.heads = copy.deepcopy(model.heads)
+        if self.heads is not None:
+            labels = (one.labels for one in model.space.outcomes)
+            self.outcome_labels = tuple(label for each in labels for label in each)
         self.is_logit = type(model.regulariser) is Shannon and model.config.eta == 1
         self.item_ids, self.state_dim = self.catalogue.item_ids, self.networks.state_dim
         self.action_ids = ActionIds(self.catalogue) if model.space.actions else None
@@ -229,10 +240,7 @@ class ContextPopulation(Population):
         slates, who = self._begin(slates, active, context)
         if active is None:
             return self.choose(who, slates, keys)
-        found, response = self.choose(who, slates[who], keys[who]), Response.none(self.n)
-        response.places[who], response.items[who] = found.places, found.items
-        response.utilities[who] = found.utilities
-        return response
+        return self.choose(who, slates[who], keys[who]).scattered(who, self.n)
 
     def follow(
         self,
@@ -335,9 +343,36 @@ class LearnedPopulation(ContextPopulation):
             if networks.chooser is networks.reward and networks.reward.scorer.examination is None
             else users.utilities(shown, chosen)
         )
-        response = Response(places[chosen], items[chosen], earned)
-        self._move(shown, chosen)
+        outcomes = self._draw_outcomes(shown, chosen, keys)
+        response = Response(places[chosen], items[chosen], earned, outcomes)
+        self._move(shown, chosen, outcomes)
         return response
+
+    def _draw_outcomes(
+        self, shown: ShownDisplays, chosen: IntArray, keys: KeyArray
+    ) -> FloatArray | None:
+        """What follows each choice, (n_events, n_labels), NaN for no choice; None where nothing
+        is drawn."""
+        world, clicked = self.first, np.flatnonzero(chosen >= 0)
+        if world.heads is None:
+            return None
+        fields = world.catalogue.space.outcomes
+        found = np.full((len(chosen), world.networks.n_outcomes), np.nan, np.float32)
+        if len(clicked):
+            at, batch = chosen[clicked], shown.batch
+            states = torch.from_numpy(self.users.states[shown.users[clicked]])
+            ones = torch.arange(len(at) + 1, dtype=torch.int32)
+            with torch.no_grad(), ops.plain():
+                outputs = world.heads(equal_bags(batch.ids[at], batch.numbers[at]), states, ones)
+            draws = np.empty((len(at), len(fields)))
+            of_clicked = np.ascontiguousarray(keys[clicked])
+            for number in range(len(fields)):
+                of_outcome = np.empty(len(at))
+                uniforms(of_clicked, _OUTCOME + np.uint64(number), of_outcome)
+                draws[:, number] = of_outcome
+            means = expected(world.heads, fields, outputs)
+            found[clicked] = drawn(world.heads, fields, means, draws)
+        return found
 
     def see(self, who: IntArray, slates: IntArray, places: IntArray) -> None:
         """As the base says."""
@@ -416,8 +451,10 @@ class LearnedPopulation(ContextPopulation):
         ids, numbers = catalogue.ids.take(items, 0), catalogue.fixed.take(items, 0)
         return self.users.show(displays, ids, numbers, items, set_size)
 
-    def _move(self, shown: ShownDisplays, chosen: IntArray) -> None:
-        self.users.move(shown, chosen)
+    def _move(
+        self, shown: ShownDisplays, chosen: IntArray, outcomes: FloatArray | None = None
+    ) -> None:
+        self.users.move(shown, chosen, outcomes)
         if self.contexts is not None:
             self.contexts.move_on(shown.users)
 

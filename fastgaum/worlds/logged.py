@@ -128,6 +128,11 @@ class LoggedStarts:
         known = encoder.known_rows(select_sessions(log, encoded.rows))
         self.items = np.where(known < 0, np.int32(self.n_known), known)
         self.actions = encoded.actions
+        self.outcomes = self.ranks = None
+        if catalogue.space.outcomes:
+            reads = encoder.outcome_numbers
+            self.ranks = reads.ranks_of(encoded.display_offsets, encoded.base)
+            self.outcomes = encoder.coded.outcomes[select_sessions(log, encoded.rows).events]
 
     def past(self, keys: KeyArray) -> Iterator[Past]:
         """The prefixes that these keys draw, event by event, as items of the catalogue."""
@@ -173,4 +178,6 @@ class LoggedStarts:
             numbers, parts = self.numbers[at], parts_of(offsets)
             batch = DisplayBatch(offsets, ids, numbers, parts, vector_ids=vector_ids)
             chosen = np.where(choices >= 0, offsets[:-1] + choices, np.int32(-1))
-            users.move(ShownDisplays(who[now], items, batch), chosen)
+            ranks = None if self.ranks is None else self.ranks[at]
+            outcomes = None if self.outcomes is None else self.outcomes[events]
+            users.move(ShownDisplays(who[now], items, batch, ranks), chosen, outcomes)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -39,11 +39,25 @@ class Response:
     """item chosen, -1 for none, shape (n_users,)"""
     utilities: FloatArray
     """the user's utility of the choice before it was made, 0 for no click, shape (n_users,)"""
+    outcomes: FloatArray | None = None
+    """what followed the choice, a column for each of `World.outcome_labels`, NaN without a choice,
+    shape (n_users, n_labels); None where the world draws none"""
 
     @classmethod
     def none(cls, n: int) -> Response:
         """The response of n users who do nothing."""
         return cls(np.full(n, -1, np.int32), np.full(n, NO_ITEM, np.int32), np.zeros(n, np.float32))
+
+    def scattered(self, rows: IntArray, n: int) -> Response:
+        """The response of n users, of whom those of `rows` gave this one, and all others none."""
+        found = Response.none(n)
+        found.places[rows], found.items[rows] = self.places, self.items
+        found.utilities[rows] = self.utilities
+        if self.outcomes is None:
+            return found
+        outcomes = np.full((n, self.outcomes.shape[1]), np.nan, np.float32)
+        outcomes[rows] = self.outcomes
+        return replace(found, outcomes=outcomes)
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,7 @@ class World(ABC):
         state_dim: size of a user's state.
         no_click: whether a user may choose nothing.
         is_logit: whether users choose by the softmax of their utilities, which `surplus` values.
+        outcome_labels: numbers that follow a choice, and categories, each 0 or 1.
         folds: of a set of the fits on folds of the same users, the number of these folds; 0: of one
             world, or of members that do not share their users so.
     """
@@ -77,6 +92,7 @@ class World(ABC):
     state_dim: int
     no_click: bool
     is_logit: bool = True
+    outcome_labels: tuple[str, ...] = ()
     folds: int = 0
 
     def __repr__(self) -> str:

@@ -155,11 +155,9 @@ class SetPopulation(LearnedPopulation):
 
     def choose(self, who: IntArray, slates: IntArray, keys: KeyArray) -> Response:
         """As the base says."""
-        order, response = self._order(who), Response.none(len(who))
+        order = self._order(who)
         found = super().choose(who[order], slates[order], keys[order])
-        response.places[order], response.items[order] = found.places, found.items
-        response.utilities[order] = found.utilities
-        return response
+        return found.scattered(order, len(who))
 
     def see(self, who: IntArray, slates: IntArray, places: IntArray) -> None:
         """As the base says."""
