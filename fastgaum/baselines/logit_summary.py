@@ -21,8 +21,8 @@ import polars as pl
 from scipy import sparse
 
 from fastgaum.arrays import BoolArray, Float64Array, IntArray, LongArray
-from fastgaum.features.batches import Batch
 from fastgaum.features.sessions import cut_by_candidates
+from fastgaum.logs.log import PackedArrays
 
 SINGULAR = 1e-8
 """share of a column's variance within displays below which the columns before it determine it"""
@@ -283,7 +283,7 @@ def fit_coefficients(
     constants: sparse.csr_matrix,
     rows: RowReader,
     names: Sequence[str],
-    shown: Batch,
+    shown: PackedArrays,
     users: LongArray,
     no_click: bool,
 ) -> Coefficients:
@@ -350,7 +350,7 @@ def fit_coefficients(
     return Coefficients(tuple(names), values, covariance, {}, notes)
 
 
-def _notes(left: Undecided, shown: Batch, n: int) -> tuple[str, ...]:
+def _notes(left: Undecided, shown: PackedArrays, n: int) -> tuple[str, ...]:
     """What constants decided, and whether choices are few beside `n` constants that are left."""
     notes, n_left, n_events = [], len(left.events), len(shown.choices)
     if left.endless.any():

@@ -25,7 +25,6 @@ from fastgaum.errors import (
     require_path,
     require_whole,
 )
-from fastgaum.features.batches import batches
 from fastgaum.features.coded_log import check_columns
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.sessions import EncodedSessions, chunks
@@ -41,9 +40,9 @@ from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
 from fastgaum.models.fit_checks import with_hidden_items
 from fastgaum.models.model_file import MODEL_FORMAT
 from fastgaum.models.score_frames import beside_rows, candidate_frame, checked_scores
+from fastgaum.nets.batches import Batch, batches
 from fastgaum.nets.examination import Place
 from fastgaum.nets.regularisers import ChoiceDistribution, sample_candidates
-from fastgaum.nets.tensors import BatchTensors, to_tensors
 from fastgaum.state_file import State, save_state
 from fastgaum.threads import one_thread_each
 
@@ -138,11 +137,11 @@ class ChoiceModel(ABC):
         """Train on the training split, choose on validation; return a row per epoch."""
 
     @abstractmethod
-    def utility(self, batch: BatchTensors) -> Tensor:
+    def utility(self, batch: Batch) -> Tensor:
         """Utilities of a batch's candidates, shape (n_candidates,); no click has utility 0."""
 
     @abstractmethod
-    def choice_distribution(self, batch: BatchTensors, head: Head = "reward") -> ChoiceDistribution:
+    def choice_distribution(self, batch: Batch, head: Head = "reward") -> ChoiceDistribution:
         """A head's distribution over each display set."""
 
     @abstractmethod
@@ -187,7 +186,7 @@ class ChoiceModel(ABC):
         where the model does not keep places apart."""
         return None
 
-    def choice_log_probs(self, batch: BatchTensors, head: Head = "reward") -> tuple[Tensor, Tensor]:
+    def choice_log_probs(self, batch: Batch, head: Head = "reward") -> tuple[Tensor, Tensor]:
         """Log-probabilities of candidates (n_candidates,) and of no click (n_events,)."""
         dist = self.choice_distribution(batch, head)
         return dist.log_probs, dist.no_click_log_prob
@@ -444,12 +443,12 @@ class ChoiceModel(ABC):
             "UserModel, a trained preset"
         )
 
-    def tensors(self, log: SessionLog, split: SplitName = "all") -> Iterator[BatchTensors]:
+    def tensors(self, log: SessionLog, split: SplitName = "all") -> Iterator[Batch]:
         """Yield a split as batches of tensors, for `utility` and `choice_log_probs`."""
         return self._batches(self._encoder(log, split).encode(log.sessions_in(split)))
 
-    def _batches(self, encoded: EncodedSessions) -> Iterator[BatchTensors]:
-        return (to_tensors(batch, self.device) for batch in batches(encoded, SCORING_SESSIONS))
+    def _batches(self, encoded: EncodedSessions) -> Iterator[Batch]:
+        return (batch.to(self.device) for batch in batches(encoded, SCORING_SESSIONS))
 
     def _parts(
         self,
