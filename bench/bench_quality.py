@@ -31,7 +31,6 @@ from fastgaum.baselines.registry import make_model
 from fastgaum.bench.races import SOONER, Group, Race, SkippedError, times_as_soon
 from fastgaum.bench.rivals.peers import PEERS, conditional_logit
 from fastgaum.bench.rivals.two_towers import BATCH, Displays, Training
-from fastgaum.features.batches import Batch, batches
 from fastgaum.features.encoder import Encoder
 from fastgaum.game.game import Game
 from fastgaum.game.observers import EpochRow, Observer
@@ -40,10 +39,10 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import load
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
+from fastgaum.nets.batches import Batch, batches
 from fastgaum.nets.histories import history_encoder
 from fastgaum.nets.networks import Networks, context_sizes, log_rates
 from fastgaum.nets.regularisers import regulariser_of
-from fastgaum.nets.tensors import to_tensors
 
 ASKED = 1.97
 BASELINES = ("logit", "wd-lr", "wd-ccf")
@@ -127,7 +126,7 @@ def our_rate(model: UserModel, log: SessionLog, kind: str, n_calls: int) -> floa
             if batch is None:
                 waiting = batches(train, config.batch_sessions, np.random.default_rng(0))
                 batch = next(waiting)
-            step(to_tensors(batch))
+            step(batch)
             n += len(batch.ids)
         return n
 

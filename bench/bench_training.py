@@ -18,14 +18,13 @@ from fastgaum.bench.races import Bar, Group, Race
 from fastgaum.bench.rivals.flops import round_flops
 from fastgaum.bench.rivals.nano import StockTorch
 from fastgaum.config import Config
-from fastgaum.features.batches import Batch, batches
 from fastgaum.features.fitting import fit_training
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.game import Game
 from fastgaum.logs.synthetic import synthesise
+from fastgaum.nets.batches import Batch, batches
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
-from fastgaum.nets.tensors import to_tensors
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class Run:
         self.data, self.config = data, config
         networks = Networks(config, data.n_ids, 0)
         self.game = GAMES[game](networks, config, data)
-        self.prepare: Callable[[Batch], Any] = getattr(self.game, "prepare", to_tensors)
+        self.prepare: Callable[[Batch], Any] = getattr(self.game, "prepare", lambda one: one)
         self.waiting = self._batches()
 
     def _batches(self) -> Iterator[Batch]:

@@ -14,18 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastgaum.features.batches import assemble
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.standardise import Moments, standardised
 from fastgaum.game.game import optimiser_of
 from fastgaum.game.losses import exact_loss
 from fastgaum.kernels.choice import CHOICES, Loss
 from fastgaum.nets.bags import BagLinear, BagSizes
+from fastgaum.nets.batches import Batch, assemble
 from fastgaum.nets.examination import Examination
 from fastgaum.nets.histories import Recurrent
 from fastgaum.nets.networks import Scorer
 from fastgaum.nets.regularisers import Shannon
-from fastgaum.nets.tensors import BatchTensors, to_tensors
 from fastgaum.nets.towers import TwoTower, vector_table
 from fastgaum.ops.optimiser import LazyAdamW
 from fastgaum.ops.scorer import learn
@@ -49,7 +48,7 @@ class Sizes:
 class Inputs(NamedTuple):
     """Sessions, and states of their events, (n_events, dim), that want a gradient."""
 
-    batch: BatchTensors
+    batch: Batch
     states: Tensor
     no_click: bool
 
@@ -75,7 +74,7 @@ def inputs_of(sizes: Sizes, seed: int, dtype: torch.dtype) -> Inputs:
         context_ids=np.empty((n_events, 0), np.int32),
         context_numbers=np.empty((n_events, 0), np.float32),
     )
-    batch = to_tensors(assemble(encoded))
+    batch = assemble(encoded)
     candidates, tokens = (
         replace(one, numbers=one.numbers.to(dtype)) for one in (batch.candidates, batch.tokens)
     )
@@ -131,9 +130,9 @@ def _learn(scorer: Any, inputs: Inputs, _: LazyAdamW | None) -> Tensor:
         utility = scorer(batch.candidates, states, batch.display_offsets)
         return exact_loss(utility, batch, Shannon(), 1.0, no_click).mean()
     shown = scorer.inputs(of, batch.candidates, batch.display_offsets)[0]
-    none, choices = np.empty(0, np.float32), batch.source.choices
+    none, choices = np.empty(0, np.float32), batch.choices.numpy()
     made = learn(of, shown, states, Loss(CHOICES, np.float32(1), no_click, choices, none, none))
-    total = made.log_totals.sum(dtype=np.float64) - made.scores[batch.source.chosen].sum()
+    total = made.log_totals.sum(dtype=np.float64) - made.scores[batch.chosen.numpy()].sum()
     return torch.tensor(total / batch.n_events)
 
 

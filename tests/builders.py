@@ -24,7 +24,7 @@ from fastgaum.features.training_order import ONCE, TrainingOrder
 from fastgaum.game.game import Game
 from fastgaum.logs.actions import Actions
 from fastgaum.logs.log import Column, Of, SessionLog
-from fastgaum.nets.tensors import BatchTensors
+from fastgaum.nets.batches import Batch
 from fastgaum.state_file import content_sha256
 
 NARROW: dict[str, Any] = {"preset": "paper-lstm", "players": "adversarial"}
@@ -264,18 +264,18 @@ def change_table(folder: Path, name: str, change: Callable[[pl.DataFrame], pl.Da
 class PlainGame(Game):
     """The game with every operator as its twin in torch."""
 
-    def exact_step(self, batch: BatchTensors) -> float:
+    def exact_step(self, batch: Batch) -> float:
         with ops.plain():
             return super().exact_step(batch)
 
-    def round(self, batch: BatchTensors) -> float:
+    def round(self, batch: Batch) -> float:
         with ops.plain():
             return super().round(batch)
 
-    def generator_turn(self, batch: BatchTensors, steps: int) -> None:
+    def generator_turn(self, batch: Batch, steps: int) -> None:
         with ops.plain():
             super().generator_turn(batch, steps)
 
-    def outputs(self, batch: BatchTensors) -> tuple[Tensor, Tensor | None]:
+    def outputs(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         with ops.plain():
             return super().outputs(batch)

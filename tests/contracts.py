@@ -8,13 +8,13 @@ import dataclasses
 import numpy as np
 import torch
 
-from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import Encoder
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.user_model import UserModel
-from fastgaum.nets.tensors import BatchTensors, gather_bags, to_tensors
+from fastgaum.nets.batches import Batch, assemble
+from fastgaum.nets.tensors import gather_bags
 from tests.builders import permuted_within_sets, random_log
 
 
@@ -38,18 +38,16 @@ def check_choice_model(model: ChoiceModel, log: SessionLog, head: Head = "reward
     _check_batching(model, log, head)
 
 
-def _batch(model: ChoiceModel, log: SessionLog, rows: np.ndarray) -> BatchTensors:
+def _batch(model: ChoiceModel, log: SessionLog, rows: np.ndarray) -> Batch:
     assert model.space is not None
     encoded = Encoder(model.space, log).encode(rows)
-    return to_tensors(assemble(encoded))
+    return assemble(encoded)
 
 
 def _check_normalised(model: ChoiceModel, log: SessionLog, head: Head) -> None:
     batch = _batch(model, log, log.sessions_in("all"))
     log_probs, no_click = model.choice_log_probs(batch, head)
-    sums = np.add.reduceat(
-        log_probs.exp().numpy().astype(np.float64), batch.source.display_offsets[:-1]
-    )
+    sums = np.add.reduceat(log_probs.exp().numpy().astype(np.float64), batch.display_offsets[:-1])
     np.testing.assert_allclose(sums + no_click.exp().numpy(), 1, atol=1e-4)
 
 
@@ -82,7 +80,7 @@ def _check_batching(model: ChoiceModel, log: SessionLog, head: Head) -> None:
     np.testing.assert_allclose(torch.cat(alone).numpy(), together.numpy(), atol=1e-4)
 
 
-def _states(model: UserModel, batch: BatchTensors) -> torch.Tensor:
+def _states(model: UserModel, batch: Batch) -> torch.Tensor:
     assert model.networks is not None
     with torch.no_grad():
         return model.networks.eval().utility(batch)[1]
@@ -112,7 +110,7 @@ def _check_state_is_past_only(model: UserModel, log: SessionLog) -> None:
         batch = assemble(
             dataclasses.replace(encoded, choices=choices[first:last]), np.zeros(1, np.int32)
         )
-        after = _states(model, to_tensors(batch))
+        after = _states(model, batch)
         assert torch.equal(after[: t + 1], before[: t + 1])
         if t + 1 < last - first and other.choices[first + t] != log.choices[first + t]:
             moved += int(not torch.equal(after[t + 1], before[t + 1]))

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fastgaum.config import Config
-from fastgaum.features.batches import Batch
+from fastgaum.nets.batches import Batch
 from fastgaum.nets.networks import Networks
 
 ADAM = 12
@@ -25,7 +25,7 @@ def round_flops(batch: Batch, config: Config) -> float:
         networks = Networks(config, 1, 0)
     player = networks.player
     assert networks.generator is not None
-    held = batch.token_candidates
+    held = batch.token_candidates.numpy()
     tokens = np.where(held >= 0, batch.ids[np.maximum(held, 0), 0], 0)
     rows_history, rows_scorer = len(np.unique(tokens)), len(np.unique(batch.ids))
     encode, encode_back = _history_flops(len(tokens), config)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fastgaum.bench.races import SkippedError
 from fastgaum.config import Config
-from fastgaum.features.batches import Batch
+from fastgaum.nets.batches import Batch
 from fastgaum.nets.networks import Networks
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "nano.py"
@@ -62,12 +62,12 @@ class StockTorch:
 
     def prepare(self, batch: Batch) -> Any:
         """Pad a batch. Raises ValueError for bags of more than one id."""
-        if batch.ids.shape[1] != 1 or batch.numbers.shape[1]:
+        if batch.ids.shape[1] != 1 or batch.candidates.numbers.shape[1]:
             raise ValueError(
                 "the rival races under the protocol identity: one id per candidate and no numbers"
             )
-        offsets = batch.session_offsets, batch.display_offsets
-        return nano().pad(*offsets, batch.ids[:, 0], batch.choices)
+        offsets = batch.session_offsets.numpy(), batch.display_offsets.numpy()
+        return nano().pad(*offsets, batch.ids[:, 0], batch.choices.numpy())
 
     def weights(self) -> dict[str, Tensor]:
         """The weights, not copies, by the names that they have in `Networks.state_dict`."""

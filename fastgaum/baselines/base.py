@@ -22,7 +22,6 @@ from torch import Tensor
 from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.config import CheckedSettings, Protocol, Seed
 from fastgaum.errors import ConfigError
-from fastgaum.features.batches import Batch
 from fastgaum.features.encoder import N_RESERVED, Encoder
 from fastgaum.features.fitting import fit_training
 from fastgaum.features.relations import left_out
@@ -38,9 +37,9 @@ from fastgaum.metrics.precision import micro_mean, precision_at_k
 from fastgaum.models.choice_model import ChoiceModel, Head, ScoreSessions
 from fastgaum.models.fit_checks import offers_no_click, require_validation
 from fastgaum.models.space_state import saved_space
+from fastgaum.nets.batches import Batch
 from fastgaum.nets.examination import Place
 from fastgaum.nets.regularisers import ChoiceDistribution, Shannon
-from fastgaum.nets.tensors import BatchTensors
 from fastgaum.state_file import State
 from fastgaum.threads import seeded
 
@@ -81,14 +80,14 @@ class SoftmaxModel(ChoiceModel):
     """A model whose distribution is the softmax of its utilities, whatever the head."""
 
     @abstractmethod
-    def _ranked(self, batch: BatchTensors) -> tuple[np.ndarray, Tensor]:
+    def _ranked(self, batch: Batch) -> tuple[np.ndarray, Tensor]:
         """Scores that rank a batch's candidates, and their utilities, (n_candidates,) each."""
 
-    def utility(self, batch: BatchTensors) -> Tensor:
+    def utility(self, batch: Batch) -> Tensor:
         """Utilities of a batch's candidates, shape (n_candidates,); no click has 0."""
         return self._ranked(batch)[1]
 
-    def choice_distribution(self, batch: BatchTensors, head: Head = "reward") -> ChoiceDistribution:
+    def choice_distribution(self, batch: Batch, head: Head = "reward") -> ChoiceDistribution:
         """The softmax of the utilities over each display set."""
         return Shannon().best_response(
             self.utility(batch), batch.display_offsets.cpu(), self.no_click
@@ -174,7 +173,7 @@ class Baseline(SoftmaxModel, CheckedSettings):
         """Learn from encoded sessions; return a row per epoch or per setting that was tried."""
 
     @abstractmethod
-    def _scores(self, batch: BatchTensors) -> Float64Array:
+    def _scores(self, batch: Batch) -> Float64Array:
         """Scores of a batch's candidates, shape (n_candidates,), without the events' choices."""
 
     @abstractmethod
@@ -224,7 +223,7 @@ class Baseline(SoftmaxModel, CheckedSettings):
         self.history_ = pl.DataFrame(rows or [{"epoch": 1}])
         return self
 
-    def _ranked(self, batch: BatchTensors) -> tuple[np.ndarray, Tensor]:
+    def _ranked(self, batch: Batch) -> tuple[np.ndarray, Tensor]:
         scores = self._scores(batch)
         utility = (self.link.scale * scores + self.link.shift).astype(np.float32)
         return scores, torch.from_numpy(utility)
@@ -317,7 +316,7 @@ class GridBaseline(Baseline):
         """Count what the scores of every combination need."""
 
     @abstractmethod
-    def _scores_with(self, batch: BatchTensors, chosen: Values) -> Float64Array:
+    def _scores_with(self, batch: Batch, chosen: Values) -> Float64Array:
         """Score a batch's candidates under these values of `grids`, shape (n_candidates,)."""
 
     def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> SettingRows:
@@ -343,7 +342,7 @@ class GridBaseline(Baseline):
         self.chosen = {name: rows[0][name] for name in self.grids}
         return rows
 
-    def _kept(self, batch: BatchTensors, key: tuple[object, ...], make: Callable[[], _T]) -> _T:
+    def _kept(self, batch: Batch, key: tuple[object, ...], make: Callable[[], _T]) -> _T:
         """Call `make` once for each batch and key while the settings are chosen."""
         if self.memo is None:
             return make()
@@ -353,5 +352,5 @@ class GridBaseline(Baseline):
         kept: _T = self.memo[where]
         return kept
 
-    def _scores(self, batch: BatchTensors) -> Float64Array:
+    def _scores(self, batch: Batch) -> Float64Array:
         return self._scores_with(batch, self.chosen)

@@ -19,9 +19,9 @@ from fastgaum.baselines.gradient import (
 from fastgaum.config import NotNegative, Probability, Width
 from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.bags import BagLinear, bag_sum
+from fastgaum.nets.batches import Batch
 from fastgaum.nets.networks import context_sizes
 from fastgaum.nets.segments import expand_to_candidates
-from fastgaum.nets.tensors import BatchTensors
 
 
 @dataclass(eq=False)
@@ -55,7 +55,7 @@ class DeepFm(GradientBaseline):
         assert self.space is not None
         return _Network(self.space, self.chosen["dim"], self.chosen["dropout"])
 
-    def _losses(self, scores: Tensor, batch: BatchTensors) -> Tensor:
+    def _losses(self, scores: Tensor, batch: Batch) -> Tensor:
         logistic = self.chosen["loss"] == "logistic"
         return logistic_nll(scores, batch) if logistic else super()._losses(scores, batch)
 
@@ -83,7 +83,7 @@ class _Network(nn.Module):
         ]
         self.rest = nn.Sequential(*itertools.chain(*rest))
 
-    def forward(self, batch: BatchTensors) -> Tensor:
+    def forward(self, batch: Batch) -> Tensor:
         """Scores, shape (n_candidates,)."""
         candidates, offsets = batch.candidates, batch.display_offsets
         ids = self.of_ids[candidates.ids.long().view(-1, self.shape[0])]

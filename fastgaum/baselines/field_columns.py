@@ -17,7 +17,6 @@ from scipy import sparse
 
 from fastgaum.arrays import BoolArray, FloatArray, IntArray
 from fastgaum.baselines.base import Arrays
-from fastgaum.features.batches import Batch
 from fastgaum.features.fields import CategoricalField
 from fastgaum.features.number_columns import item_numbers, totals_of
 from fastgaum.features.sessions import EncodedSessions
@@ -25,8 +24,8 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.features.training_order import ONCE, Training
 from fastgaum.kernels.candidate_counts import TrainingTotals
 from fastgaum.logs.log import ItemCounts
+from fastgaum.nets.batches import Batch
 from fastgaum.nets.sequences import prefixes
-from fastgaum.nets.tensors import BatchTensors
 
 FEW_VALUES = 64
 """a field of more values is read by what training says of them"""
@@ -107,13 +106,11 @@ class FieldColumns:
         ]
         return _stacked([np.where(one < 0, np.nan, one) for one in codes], source.n_events)
 
-    def numbers(
-        self, batch: BatchTensors, window: int, of_keys: FloatArray | None = None
-    ) -> FloatArray:
+    def numbers(self, batch: Batch, window: int, of_keys: FloatArray | None = None) -> FloatArray:
         """Statistics of keys, and how often each field's value is among the last `window` choices,
         (n_candidates, ·). `of_keys`: the statistics, where they are not those of all users."""
         if of_keys is None:
-            of_keys = self.of_keys(batch.source)
+            of_keys = self.of_keys(batch)
         return np.column_stack([of_keys, self._shared(batch, window)])
 
     def of_keys(
@@ -190,23 +187,23 @@ class FieldColumns:
             if part.source != "item"
         ]
 
-    def _shared(self, batch: BatchTensors, window: int) -> FloatArray:
+    def _shared(self, batch: Batch, window: int) -> FloatArray:
         """How often each declared field's value is among the last choices."""
         fields = [
             column
             for column, part in enumerate(self.space.categorical)
             if part.source.endswith("_field")
         ]
-        ids = batch.source.ids
+        ids = batch.ids
         if not fields:
             return np.empty((len(ids), 0), np.float32)
         before = chosen_before(batch, self.space.n_ids, window)
-        event = batch.source.event_of_candidate()
+        event = batch.event_of_candidate()
         counts = [np.asarray(before[event, ids[:, column]]).ravel() for column in fields]
         return _stacked(counts, len(ids))
 
 
-def chosen_before(batch: BatchTensors, n_ids: int, window: int) -> sparse.csr_matrix:
+def chosen_before(batch: Batch, n_ids: int, window: int) -> sparse.csr_matrix:
     """How often each id is in the last `window` choices before each event, (n_events, n_ids)."""
     read, starts = prefixes(batch.token_offsets, window)
     ids = batch.tokens.ids.numpy()

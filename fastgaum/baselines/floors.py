@@ -30,7 +30,7 @@ from fastgaum.features.training_order import folds_of, with_fold
 from fastgaum.logs.context import context_of, item_of_codes
 from fastgaum.logs.log import TEST, PackedArrays, SessionLog, SplitName
 from fastgaum.metrics.precision import KS, micro_mean, precision_at_k
-from fastgaum.nets.tensors import BatchTensors
+from fastgaum.nets.batches import Batch
 
 Counts = npt.NDArray[np.number]
 Ranking = Callable[[Selection], Float64Array]
@@ -190,8 +190,8 @@ class _ItemFloor(Baseline):
         }[self.name]
         return []
 
-    def _scores(self, batch: BatchTensors) -> Float64Array:
-        scores: Float64Array = self.by_item[item_rows(batch.source)]
+    def _scores(self, batch: Batch) -> Float64Array:
+        scores: Float64Array = self.by_item[item_rows(batch)]
         return scores
 
     def _arrays(self) -> Arrays:

@@ -28,15 +28,15 @@ from fastgaum.baselines.base import (
 from fastgaum.baselines.field_columns import ids_of_few
 from fastgaum.config import CountFromOne, NotNegative, Positive, Probability
 from fastgaum.errors import NumericsError
-from fastgaum.features.batches import batches
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.game import AVERAGES, averaged_share
 from fastgaum.game.losses import exact_loss
 from fastgaum.nets.bags import IdDropout
+from fastgaum.nets.batches import Batch, batches
 from fastgaum.nets.regularisers import Shannon
 from fastgaum.nets.segments import segment_sum
-from fastgaum.nets.tensors import Bags, BatchTensors, float32_on, to_tensors
+from fastgaum.nets.tensors import Bags, float32_on
 
 RATE_OF_FEW = 0.05
 """id dropout of a field of few values at most"""
@@ -68,9 +68,9 @@ class GradientBaseline(Baseline):
 
     @abstractmethod
     def _network(self) -> nn.Module:
-        """A fresh module for `self.space`, from a BatchTensors to scores, shape (n_candidates,)."""
+        """A fresh module for `self.space`, from a Batch to scores, shape (n_candidates,)."""
 
-    def _losses(self, scores: Tensor, batch: BatchTensors) -> Tensor:
+    def _losses(self, scores: Tensor, batch: Batch) -> Tensor:
         """Loss of each event, shape (n_events,); by default the NLL of the choice (nats)."""
         return exact_loss(scores, batch, Shannon(), 1.0, self.no_click)
 
@@ -95,7 +95,7 @@ class GradientBaseline(Baseline):
         return [row | {"best": row["val_loss"] == best} for row in rows]
 
     def _best_network(
-        self, train: EncodedSessions, validation: EncodedSessions, fixed: list[BatchTensors]
+        self, train: EncodedSessions, validation: EncodedSessions, fixed: list[Batch]
     ) -> tuple[nn.Module, SettingRows]:
         """The network of the best epoch, and a row for each epoch."""
         assert self.space is not None
@@ -125,7 +125,7 @@ class GradientBaseline(Baseline):
             losses, epoch = list[float](), len(rows) + 1
             for done, drawn in enumerate(batches(train, size, order), start=1):
                 where = f"in epoch {epoch}, batch {done}"
-                losses.append(self._step(optimiser, drops, to_tensors(drawn), where))
+                losses.append(self._step(optimiser, drops, drawn, where))
                 if done * shares % n_batches < shares:
                     average.update_parameters(stepped)
             self.network = average.module
@@ -147,7 +147,7 @@ class GradientBaseline(Baseline):
         self,
         optimiser: torch.optim.Optimizer,
         drops: Sequence[IdDropout],
-        batch: BatchTensors,
+        batch: Batch,
         where: str,
     ) -> float:
         """Take one step; returns the summed loss. Raises NumericsError: the loss or the gradient is
@@ -174,7 +174,7 @@ class GradientBaseline(Baseline):
         return float(loss.detach()) * batch.n_events
 
     @torch.no_grad()
-    def _scores(self, batch: BatchTensors) -> Float64Array:
+    def _scores(self, batch: Batch) -> Float64Array:
         scores: Tensor = self.network.eval()(batch)
         return scores.double().numpy()
 
@@ -196,14 +196,14 @@ def dropouts(space: FeatureSpace, rate: float) -> list[IdDropout]:
     return [IdDropout(torch.from_numpy(unknown), of_ids) for unknown, of_ids in drops]
 
 
-def logistic_nll(scores: Tensor, batch: BatchTensors) -> Tensor:
+def logistic_nll(scores: Tensor, batch: Batch) -> Tensor:
     """Binary cross-entropy of "was chosen", summed over each display set, shape (n_events,)."""
     labels = torch.zeros_like(scores).index_fill(0, batch.chosen, 1.0)
     losses = nn.functional.binary_cross_entropy_with_logits(scores, labels, reduction="none")
     return segment_sum(losses, batch.display_offsets)
 
 
-def mean_of_choices(embedded: Tensor, batch: BatchTensors) -> Tensor:
+def mean_of_choices(embedded: Tensor, batch: Batch) -> Tensor:
     """Mean over the choices before each event of their tokens' vectors, zeros before the first,
     shape (n_events, d); embedded (n_tokens, d).
 
@@ -218,7 +218,7 @@ def mean_of_choices(embedded: Tensor, batch: BatchTensors) -> Tensor:
     return zeros.index_copy(0, batch.later_events, means.to(embedded.dtype))
 
 
-def last_choices(batch: BatchTensors) -> Tensor:
+def last_choices(batch: Batch) -> Tensor:
     """Item id of the choice before each event (0: no click, −1: none), int64, shape (n_events,)."""
     nothing = torch.full((batch.n_events,), -1, dtype=torch.int64, device="cpu")
     return nothing.index_copy(0, batch.later_events, item_ids(batch.tokens))

@@ -37,14 +37,13 @@ from fastgaum.baselines.field_columns import ids_of_few, is_few
 from fastgaum.baselines.logit_summary import Coefficients, choice_shares, fit_coefficients
 from fastgaum.config import Positive
 from fastgaum.errors import ConfigError
-from fastgaum.features.batches import Batch, assemble
 from fastgaum.features.fitting import fit_training
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.training_order import ONCE
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog
+from fastgaum.nets.batches import Batch, assemble
 from fastgaum.nets.networks import context_sizes
-from fastgaum.nets.tensors import BatchTensors
 
 FEW_PENALTY = 0.1
 """the penalty of values of fields that have few, each seen often, and of the intercept"""
@@ -342,7 +341,7 @@ class ConditionalLogit(Baseline):
             sparse.csr_matrix(sparse.hstack(parts)),
             rows,
             [name + other for other in mixed for name in space.number_names],
-            batch,
+            train,
             np.unique(train.user_of_event, return_inverse=True)[1],
             self.no_click,
         )
@@ -401,14 +400,14 @@ class ConditionalLogit(Baseline):
         self.crossed = np.unique(self._cross_keys(batch))
         return Problem(
             self._design(batch),
-            batch.display_offsets,
-            batch.chosen,
+            batch.display_offsets.numpy(),
+            batch.chosen.numpy(),
             self.no_click,
             batch.weight_of_event,
         )
 
-    def _scores(self, batch: BatchTensors) -> Float64Array:
-        return self._design(batch.source).times(self.weights)
+    def _scores(self, batch: Batch) -> Float64Array:
+        return self._design(batch).times(self.weights)
 
     def _arrays(self) -> Arrays:
         return {"weights": self.weights, "crossed": self.crossed}
@@ -432,7 +431,7 @@ class ConditionalLogit(Baseline):
         assert self.space is not None
         n, n_ids = len(batch.ids), self.space.n_ids
         event = batch.event_of_candidate()
-        context = batch.context_numbers.astype(np.float64)[event]
+        context = batch.context_numbers.numpy().astype(np.float64)[event]
         keys = self._cross_keys(batch)
         columns = np.searchsorted(self.crossed, keys)
         inside = np.minimum(columns, len(self.crossed) - 1)
@@ -445,7 +444,8 @@ class ConditionalLogit(Baseline):
             of_events = _indicators(batch.context_ids[event], n_ids)
             others = sparse.hstack([others, np.ones((n, 1)), context, of_events], format="csr")
         factors = np.concatenate([np.ones((n, 1)), context], axis=1)
-        return Design(_indicators(batch.ids, n_ids), batch.numbers, factors, others)
+        numbers = batch.candidates.numbers.numpy()
+        return Design(_indicators(batch.ids, n_ids), numbers, factors, others)
 
     def _few_crosses(self) -> BoolArray:
         """Whether both values of each cross are of a field of few values, (n_crossed,)."""

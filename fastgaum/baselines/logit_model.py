@@ -23,7 +23,7 @@ from fastgaum.arrays import BoolArray, Float64Array, LongArray
 from fastgaum.baselines.base import SoftmaxModel, item_rows
 from fastgaum.baselines.logit_summary import Coefficients, fit_coefficients
 from fastgaum.errors import ConfigError, as_given, did_you_mean, require_known
-from fastgaum.features.batches import Batch, assemble
+from fastgaum.nets.batches import Batch, assemble
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
 from fastgaum.features.space import FeatureSpace
@@ -33,7 +33,6 @@ from fastgaum.logs.log import SPLITS, TEST, TRAIN, Of, SessionLog, SplitName, re
 from fastgaum.logs.read import as_log, load, read_log
 from fastgaum.logs.tables import Frame, LogSource
 from fastgaum.models.choice_model import ModelSettings
-from fastgaum.nets.tensors import BatchTensors
 from fastgaum.state_file import State
 
 MOST_COEFFICIENTS = 500
@@ -277,7 +276,7 @@ class LogitModel(SoftmaxModel):
         of_events = batch.context_numbers[:, space.context_number_names.index(part.column)]
         return np.repeat(of_events.astype(np.float64), np.diff(batch.display_offsets))
 
-    def _ranked(self, batch: BatchTensors) -> tuple[np.ndarray, Tensor]:
+    def _ranked(self, batch: Batch) -> tuple[np.ndarray, Tensor]:
         weights, item = np.append(self.coefficients.weights, 0.0), item_rows(batch.source)
         utility = np.zeros(len(item))
         for part in self.parts:

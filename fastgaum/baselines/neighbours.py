@@ -34,11 +34,10 @@ from fastgaum.baselines.base import (
 from fastgaum.baselines.floors import click_rate
 from fastgaum.baselines.s_rnn import SessionRnn
 from fastgaum.config import CountFromOne, NotNegative
-from fastgaum.features.batches import Batch
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
+from fastgaum.nets.batches import Batch
 from fastgaum.nets.sequences import prefixes
-from fastgaum.nets.tensors import BatchTensors
 
 Points = Annotated[float, Meta(ge=-1e9, le=1e9)]
 """added to a score"""
@@ -72,13 +71,13 @@ class NeighbourBaseline(GridBaseline):
     """regularisation λ of the similarities"""
 
     @abstractmethod
-    def _similar(self, batch: BatchTensors, chosen: Values) -> Float64Array:
+    def _similar(self, batch: Batch, chosen: Values) -> Float64Array:
         """Similarity of each candidate to the earlier choices, shape (n_candidates,); 0: no
         neighbour."""
 
-    def _scores_with(self, batch: BatchTensors, chosen: Values) -> Float64Array:
+    def _scores_with(self, batch: Batch, chosen: Values) -> Float64Array:
         similar = self._similar(batch, chosen)
-        items = item_rows(batch.source)
+        items = item_rows(batch)
         fallback = np.where(items < 0, chosen["unknown"], self.by_item[chosen["popularity"]][items])
         return np.asarray(similar + chosen["popularity_weight"] * fallback, dtype=np.float64)
 
@@ -122,22 +121,21 @@ class EarlierChoices:
     """choices before the event, shape (n_entries,)"""
 
     @classmethod
-    def of(cls, batch: BatchTensors, n_items: int) -> Self:
+    def of(cls, batch: Batch, n_items: int) -> Self:
         """The choices of a batch, of MOST_EARLIER tokens before an event."""
-        source = batch.source
         read, starts = prefixes(batch.token_offsets, MOST_EARLIER)
         token, offsets = read.numpy(), starts.numpy()
         sizes, first, last = np.diff(offsets), token[offsets[:-1]], token[offsets[1:] - 1]
-        candidates = source.token_candidates
+        candidates = batch.token_candidates.numpy()
         # an unknown item's row is -1, and so is no choice's
-        items = np.where(candidates >= 0, item_rows(source)[candidates], -1)[token]
+        items = np.where(candidates >= 0, item_rows(batch)[candidates], -1)[token]
         # the number of choices up to each token; differences within a session are what counts
         total = np.cumsum(candidates >= 0)
         newest = np.repeat(total[last], sizes)
         before = np.repeat(total[first], sizes)
         first_chose = np.repeat((candidates >= 0)[first], sizes)
         known = items >= 0
-        event = np.repeat(source.later_events, sizes)
+        event = np.repeat(batch.later_events.numpy(), sizes)
         age, length = newest - total[token], newest - before + first_chose
         shape = (batch.n_events, n_items)
         return cls(shape, event[known], items[known], age[known], length[known])
@@ -215,7 +213,7 @@ class ItemKnn(NeighbourBaseline):
         self.counts = (matrix.T @ matrix).tocoo()
         self.nearest: dict[float, sparse.csr_matrix] = {}
 
-    def _similar(self, batch: BatchTensors, chosen: Values) -> Float64Array:
+    def _similar(self, batch: Batch, chosen: Values) -> Float64Array:
         decay, shrinkage = chosen["decay"], chosen["shrinkage"]
 
         def of_both() -> tuple[Float64Array, Float64Array]:
@@ -223,7 +221,7 @@ class ItemKnn(NeighbourBaseline):
             weights = earlier.matrix(decay ** earlier.age.astype(np.float64))
             weights.eliminate_zeros()
             similar = weights @ self._nearest(shrinkage)
-            return of_candidates(similar, batch.source), of_candidates(weights, batch.source)
+            return of_candidates(similar, batch), of_candidates(weights, batch)
 
         similar, same = self._kept(batch, (decay, shrinkage), of_both)
         return np.asarray(similar + chosen["repeat"] * same, dtype=np.float64)
@@ -272,12 +270,12 @@ class _SessionKnn(NeighbourBaseline):
         self._read_popularity()
         self.sessions = choice_matrix(train, len(self.by_item["rate"]), np.arange(train.n_sessions))
 
-    def _similar(self, batch: BatchTensors, chosen: Values) -> Float64Array:
+    def _similar(self, batch: Batch, chosen: Values) -> Float64Array:
         shared, total, before = self._kept(batch, ("shares",), lambda: self._neighbours(batch))
         shares = shared / np.where(shared > 0, chosen["shrinkage"] + total, 1.0)
         return np.asarray(shares + chosen["repeat"] * before, dtype=np.float64)
 
-    def _neighbours(self, batch: BatchTensors) -> tuple[Float64Array, Float64Array, Float64Array]:
+    def _neighbours(self, batch: Batch) -> tuple[Float64Array, Float64Array, Float64Array]:
         """Of each candidate: the similarity of neighbours that chose it, of all, and whether the
         session chose it before, (n_candidates,) each."""
         earlier = EarlierChoices.of(batch, self.sessions.shape[1]).latest()
@@ -301,9 +299,9 @@ class _SessionKnn(NeighbourBaseline):
             sims.eliminate_zeros()
             totals.append(np.asarray(sims.sum(axis=1)).ravel())
             shared.append(sims @ self.sessions)
-        total = np.repeat(np.concatenate(totals), np.diff(batch.source.display_offsets))
+        total = np.repeat(np.concatenate(totals), np.diff(batch.display_offsets.numpy()))
         together = sparse.vstack(shared, format="csr")
-        return of_candidates(together, batch.source), total, of_candidates(before, batch.source)
+        return of_candidates(together, batch), total, of_candidates(before, batch)
 
     def _arrays(self) -> Arrays:
         return arrays_of("sessions", self.sessions)
@@ -362,7 +360,7 @@ class CascadeSessionKnn(_SessionKnn):
         rnn.space, rnn.no_click = self.space, self.no_click
         return rnn
 
-    def _similar(self, batch: BatchTensors, chosen: Values) -> Float64Array:
+    def _similar(self, batch: Batch, chosen: Values) -> Float64Array:
         known = np.sign(super()._similar(batch, chosen))
         ranked = self._kept(batch, ("s-rnn",), lambda: self.rnn._scores(batch))
         return np.asarray(chosen["cascade"] * known + ranked, dtype=np.float64)

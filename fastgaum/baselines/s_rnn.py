@@ -22,10 +22,11 @@ from fastgaum.baselines.gradient import GradientBaseline, item_ids
 from fastgaum.config import Probability, Width
 from fastgaum.features.encoder import N_RESERVED
 from fastgaum.features.sessions import UNKNOWN_ITEM_ID, EncodedSessions
+from fastgaum.nets.batches import Batch
 from fastgaum.nets.histories import HistoryEncoder
 from fastgaum.nets.segments import expand_to_candidates
 from fastgaum.nets.sequences import time_major
-from fastgaum.nets.tensors import Bags, BatchTensors
+from fastgaum.nets.tensors import Bags
 
 ALL_ITEMS, NEGATIVES = 4096, 2048
 """items up to which all are negatives of each choice, and how many are drawn of more"""
@@ -82,9 +83,10 @@ class SessionRnn(GradientBaseline):
                 self.network.bias[UNKNOWN_ITEM_ID] = float(best)
         return rows
 
-    def _losses(self, scores: Tensor, batch: BatchTensors) -> Tensor:
-        # in training the network returns its losses over the catalogue
-        return scores
+    def _losses(self, scores: Tensor, batch: Batch) -> Tensor:
+        # in training the network returns its states
+        assert isinstance(self.network, _NextItem)
+        return self.network.losses(scores, batch)
 
 
 class _Gru(HistoryEncoder):
@@ -130,20 +132,20 @@ class _NextItem(nn.Module):
         self.register_buffer("log_weights", torch.from_numpy(log_weights), persistent=False)
         self.register_buffer("cumulative", torch.from_numpy(np.cumsum(shares)), persistent=False)
 
-    def forward(self, batch: BatchTensors) -> Tensor:
-        """Scores of the candidates (n_candidates,); in training, each event's loss (n_events,)."""
-        states = self.dropout(self.history(batch))
+    def forward(self, batch: Batch) -> Tensor:
+        """Scores of the candidates (n_candidates,); in training, states (n_events, dim)."""
+        states: Tensor = self.dropout(self.history(batch))
         if self.training:
-            return self._losses(states, batch)
+            return states
         ids = item_ids(batch.candidates)
         # an unknown item has no embedding that training could reach as an output: its bias alone
         known = (ids != UNKNOWN_ITEM_ID).to(states.dtype)
         of_candidates = expand_to_candidates(states, batch.display_offsets)
         return (of_candidates * self.output[ids]).sum(1) * known + self.bias[ids]
 
-    def _losses(self, states: Tensor, batch: BatchTensors) -> Tensor:
+    def losses(self, states: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of the chosen item against negatives, 0 for no click, (n_events,)."""
-        targets = torch.from_numpy(batch.source.ids[:, 0])[batch.chosen].long()
+        targets = item_ids(batch.candidates)[batch.chosen]
         asking = states[batch.clicked]
         score = self._scores_of_all if self.n_items <= ALL_ITEMS else self._scores_of_drawn
         logits, columns = score(asking, targets)

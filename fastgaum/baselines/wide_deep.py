@@ -23,9 +23,10 @@ from fastgaum.baselines.gradient import (
 from fastgaum.config import NotNegative, Positive, Probability, Width
 from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.bags import BagLinear, BagSizes, SharedBagLinear, bag_sum
+from fastgaum.nets.batches import Batch
 from fastgaum.nets.networks import Scorer, context_sizes
 from fastgaum.nets.segments import expand_to_candidates
-from fastgaum.nets.tensors import Bags, BatchTensors
+from fastgaum.nets.tensors import Bags
 
 CROSSES_OF_LAST, CROSSES_OF_CONTEXT = 4096, 1 << 18
 """rows of the tables that crosses are hashed to"""
@@ -67,7 +68,7 @@ class WideDeepLr(WideDeep):
 
     lr: Positive = 0.01
 
-    def _losses(self, scores: Tensor, batch: BatchTensors) -> Tensor:
+    def _losses(self, scores: Tensor, batch: Batch) -> Tensor:
         return logistic_nll(scores, batch)
 
 
@@ -102,7 +103,7 @@ class _Network(nn.Module):
             first=cast(BagLinear, first),
         )
 
-    def forward(self, batch: BatchTensors) -> Tensor:
+    def forward(self, batch: Batch) -> Tensor:
         """Scores, shape (n_candidates,)."""
         users = mean_of_choices(self.user(batch.tokens), batch)
         context = self.user.table[batch.context.ids.long()].reshape(batch.n_events, -1)
@@ -157,7 +158,7 @@ class ContextCrosses(nn.Module):
             self.by_number_of_few = FieldWeights(space, sizes.n_numbers)
             self.of_numbers = nn.Parameter(torch.zeros(sizes.n_numbers))
 
-    def add_to(self, scores: Tensor, batch: BatchTensors) -> Tensor:
+    def add_to(self, scores: Tensor, batch: Batch) -> Tensor:
         """The scores and what the context adds to them, (n_candidates,)."""
         offsets = batch.display_offsets
         if self.crosses is not None and self.of_ids is not None:

@@ -32,7 +32,6 @@ from fastgaum.baselines.base import (
 from fastgaum.baselines.field_columns import FieldColumns, chosen_before
 from fastgaum.config import CountFromOne, NotNegative
 from fastgaum.errors import ConfigError
-from fastgaum.features.batches import assemble
 from fastgaum.features.fitting import fit_training
 from fastgaum.features.sessions import EncodedSessions, blocks, select_sessions
 from fastgaum.features.space import FeatureSpace
@@ -40,8 +39,8 @@ from fastgaum.features.training_counts import of_relations, of_statistics
 from fastgaum.features.training_order import ONCE
 from fastgaum.kernels.ranking import rank_counts
 from fastgaum.logs.log import SessionLog
+from fastgaum.nets.batches import Batch, assemble
 from fastgaum.nets.segments import segment_log_softmax
-from fastgaum.nets.tensors import BatchTensors, to_tensors
 from fastgaum.threads import get_threads
 
 if TYPE_CHECKING:
@@ -106,14 +105,14 @@ class TreeRows:
         )
         return TreeRows(picked, None if of_keys is None else of_keys[part.candidates])
 
-    def blocks(self) -> Iterator[tuple[BatchTensors, FloatArray | None]]:
+    def blocks(self) -> Iterator[tuple[Batch, FloatArray | None]]:
         """The sessions in batches, with the statistics of keys."""
         order = np.arange(self.encoded.n_sessions, dtype=np.int32)
         for sessions in blocks(self.encoded, order, BLOCK_SESSIONS):
             of_keys = self.of_keys
             if of_keys is not None:
                 of_keys = of_keys[select_sessions(self.encoded, sessions).candidates]
-            yield to_tensors(assemble(self.encoded, sessions)), of_keys
+            yield assemble(self.encoded, sessions), of_keys
 
 
 @dataclass(eq=False)
@@ -324,52 +323,53 @@ class BoostedTrees(Baseline):
         return matrix
 
     def _columns(
-        self, batch: BatchTensors, reads: str, of_keys: FloatArray | None = None
+        self, batch: Batch, reads: str, of_keys: FloatArray | None = None
     ) -> tuple[FloatArray | sparse.csr_matrix, list[str]]:
         """Inputs of the trees, a row per candidate, and the library's type of each column.
         `of_keys`: as in `FieldColumns.numbers`."""
-        space, source = self.space, batch.source
+        space, ids = self.space, batch.ids
         assert space is not None
-        event = source.event_of_candidate()
-        shared = [self.fields.places(source.ids), source.context_numbers[event]]
-        of_context = self.fields.context_codes(source)[event]
+        event = batch.event_of_candidate()
+        shared = [self.fields.places(ids), batch.context_numbers.numpy()[event]]
+        of_context = self.fields.context_codes(batch)[event]
         if reads == "alternatives":
-            items = item_rows(source).astype(np.float32)
+            items = item_rows(batch).astype(np.float32)
             items[items < 0] = np.nan
-            of_fields = self.fields.codes(source.ids)
+            of_fields = self.fields.codes(ids)
             numbers = [*shared, self._alternatives(batch)[event]]
             return _with_types(numbers, [items, of_fields, of_context])
-        of_bags = source.numbers
+        of_bags = batch.candidates.numbers.numpy()
         if reads != "relations":
             left_out = of_relations(space) if reads == "counts" else of_statistics(space)
             of_bags = of_bags[:, ~left_out]
         numbers = [of_bags, self.fields.numbers(batch, TREES_WINDOW, of_keys), *shared]
         if reads != "ids":
-            return _with_types(numbers, [self.fields.codes(source.ids), of_context])
+            return _with_types(numbers, [self.fields.codes(ids), of_context])
         # a field's unknown row is code 0, which a sparse matrix leaves out: to the library, a
         # missing value
-        own = source.ids - np.array([part.start for part in space.categorical])
+        own = ids - np.array([part.start for part in space.categorical])
         codes = np.column_stack([own, np.nan_to_num(of_context + 1)]).astype(np.float32)
         before = chosen_before(batch, space.n_ids, TREES_WINDOW)
         dense = np.column_stack(numbers)
         columns = sparse.hstack([codes, before[event], _every_entry(dense)], format="csr")
         return columns, ["c"] * codes.shape[1] + ["q"] * (space.n_ids + dense.shape[1])
 
-    def _alternatives(self, batch: BatchTensors) -> FloatArray:
+    def _alternatives(self, batch: Batch) -> FloatArray:
         """The numbers of each item of the space that the log has of it, and how often it is among
         the last choices: those that vary in training, missing where a display does not hold the
         item, (n_events, ·)."""
         grid = self._every_alternative(batch)
         return grid[:, self.varying]
 
-    def _every_alternative(self, batch: BatchTensors) -> FloatArray:
-        space, source = self.space, batch.source
+    def _every_alternative(self, batch: Batch) -> FloatArray:
+        space = self.space
         assert space is not None
         own = self._of_log()
-        event, items = source.event_of_candidate(), item_rows(source)
-        before = chosen_before(batch, space.n_ids, TREES_WINDOW)[event, source.ids[:, 0]]
-        numbers = np.column_stack([source.numbers[:, own], np.asarray(before).ravel()])
-        shape = source.n_events, len(space.item_counts.displays), numbers.shape[1]
+        event, items = batch.event_of_candidate(), item_rows(batch)
+        before = chosen_before(batch, space.n_ids, TREES_WINDOW)[event, batch.ids[:, 0]]
+        numbers = batch.candidates.numbers.numpy()[:, own]
+        numbers = np.column_stack([numbers, np.asarray(before).ravel()])
+        shape = batch.n_events, len(space.item_counts.displays), numbers.shape[1]
         grid = np.full(shape, np.nan, np.float32)
         known = items >= 0
         grid[event[known], items[known]] = numbers[known]
@@ -391,7 +391,7 @@ class BoostedTrees(Baseline):
         varying: BoolArray = ~((grid == first) | (np.isnan(grid) & np.isnan(first))).all(0)
         return varying
 
-    def _scores(self, batch: BatchTensors) -> Float64Array:
+    def _scores(self, batch: Batch) -> Float64Array:
         columns, types = self._columns(batch, self.inputs)
         matrix = _xgboost().DMatrix(
             columns, nthread=1, feature_types=types, enable_categorical=True

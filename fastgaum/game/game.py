@@ -20,6 +20,7 @@ from fastgaum.errors import StepRefusedError
 from fastgaum.game.losses import exact_loss, mirror_loss
 from fastgaum.kernels.choice import CHOICES, TARGETS, Loss, choice_probs
 from fastgaum.nets.bags import BagLinear, IdDropout, random_key
+from fastgaum.nets.batches import Batch
 from fastgaum.nets.examination import Examination
 from fastgaum.nets.histories import PositionWeight
 from fastgaum.nets.networks import Networks, Scorer
@@ -28,7 +29,6 @@ from fastgaum.nets.regularisers import (
     Shannon,
 )
 from fastgaum.nets.segments import expand_to_candidates
-from fastgaum.nets.tensors import BatchTensors
 from fastgaum.ops.displays import parts_of
 from fastgaum.ops.optimiser import LazyAdamW
 from fastgaum.ops.scorer import ScorerKernels, ScorerPass, go_on, kernel_parameters, learn
@@ -103,11 +103,11 @@ class Game:
             if isinstance(module, BagLinear | PositionWeight):
                 module.sparse_grad = False
 
-    def outputs(self, batch: BatchTensors) -> tuple[Tensor, Tensor | None]:
+    def outputs(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """As `Networks.outputs`, of settled networks."""
         return self.networks.outputs(batch)
 
-    def exact_step(self, batch: BatchTensors) -> float:
+    def exact_step(self, batch: Batch) -> float:
         """Take one reward step against the closed-form best response; return the mean Fenchel–Young
         loss (nats for Shannon).
 
@@ -125,13 +125,13 @@ class Game:
             losses = exact_loss(utility, batch, self.regulariser, eta, self.no_click)
             return self._reward_update(batch.weighted(losses).mean())
         shown, vectors = reward.inputs(of, dropped.candidates, dropped.display_offsets)
-        choices = batch.source.choices
+        choices = batch.choices.numpy()
         rule = Loss(CHOICES, np.float32(eta), self.no_click, choices, NOTHING, _weights_of(batch))
         made = learn(of, shown, states, rule, self._key(reward), vectors, way_back)
         found = _mean_loss(made.log_totals, 1 / eta, made.scores, batch)
         return self.reward_optimiser.step(found)
 
-    def round(self, batch: BatchTensors) -> float:
+    def round(self, batch: Batch) -> float:
         """Take generator steps, then one reward step; return the mean of ⟨φ, r⟩ − r(a_t) before it,
         φ with nothing dropped. Raises StepRefusedError as `exact_step` does."""
         self._train()
@@ -168,7 +168,7 @@ class Game:
             go_on(scored, states, vectors, way_back)
         return self.reward_optimiser.step(loss)
 
-    def generator_turn(self, batch: BatchTensors, steps: int) -> None:
+    def generator_turn(self, batch: Batch, steps: int) -> None:
         """Take generator steps against the present reward, which stays fixed."""
         self._train()
         player, dropped = self.networks.player, self._dropped(batch)
@@ -180,7 +180,7 @@ class Game:
 
     def _generator_steps(
         self,
-        dropped: BatchTensors,
+        dropped: Batch,
         states: Tensor,
         utility: Tensor,
         draws: Tensor | None,
@@ -195,7 +195,7 @@ class Game:
         if of is not None:
             best, totals = self._softmax(utility, eta, dropped)
             _mean_loss(totals, 1 / eta, utility.numpy(), dropped)
-            choices, weights = dropped.source.choices, _weights_of(dropped)
+            choices, weights = dropped.choices.numpy(), _weights_of(dropped)
             rule = Loss(TARGETS, np.float32(1), self.no_click, choices, best, weights)
         for _ in range(steps):
             optimiser.zero_grad()
@@ -211,7 +211,7 @@ class Game:
             optimiser.step()
 
     @torch.no_grad()
-    def _whole_choice(self, batch: BatchTensors, states: Tensor) -> Tensor:
+    def _whole_choice(self, batch: Batch, states: Tensor) -> Tensor:
         """Probabilities that the generator gives with nothing dropped, (n_candidates,)."""
         by_kernels = type(self.regulariser) is Shannon and ops.takes(states)
         if not by_kernels:
@@ -223,9 +223,7 @@ class Game:
             return torch.from_numpy(self._softmax(logits, 1.0, batch)[0])
         return self.regulariser.link(logits, batch.display_offsets, self.no_click).probs
 
-    def _softmax(
-        self, scores: Tensor, eta: float, batch: BatchTensors
-    ) -> tuple[FloatArray, FloatArray]:
+    def _softmax(self, scores: Tensor, eta: float, batch: Batch) -> tuple[FloatArray, FloatArray]:
         """softmax(eta · scores), (n_candidates,), and log Σ exp of each event, (n_events,)."""
         values, offsets = scores.numpy(), batch.display_offsets.numpy()
         probs, totals = np.empty_like(values), np.empty(batch.n_events, np.float32)
@@ -237,7 +235,7 @@ class Game:
         threads.run(choice_probs, calls)
         return probs, totals
 
-    def _kernels(self, scorer: Scorer, batch: BatchTensors, states: Tensor) -> ScorerKernels | None:
+    def _kernels(self, scorer: Scorer, batch: Batch, states: Tensor) -> ScorerKernels | None:
         """The kernels of the fused loss, which is Shannon's."""
         if type(self.regulariser) is not Shannon:
             return None
@@ -248,7 +246,7 @@ class Game:
         if not self.networks.training:
             self.networks.train()
 
-    def _key_of(self, scorer: Scorer, batch: BatchTensors, states: Tensor) -> int | None:
+    def _key_of(self, scorer: Scorer, batch: Batch, states: Tensor) -> int | None:
         """A key of dropout, drawn where kernels score."""
         return self._key(scorer) if scorer.kernels_for(batch.candidates, states) else None
 
@@ -263,7 +261,7 @@ class Game:
             raise StepRefusedError(f"the loss is {found}")
         return self.reward_optimiser.step(found)
 
-    def _dropped(self, batch: BatchTensors) -> BatchTensors:
+    def _dropped(self, batch: Batch) -> Batch:
         if not self.drop_ids.rate:
             return batch
         candidates, tokens = self.drop_ids(batch.candidates), self.drop_ids(batch.tokens)
@@ -287,20 +285,19 @@ def optimiser_of(
     return LazyAdamW(dense, tables.values(), lr, weight_decay, clip, free)
 
 
-def _weights_of(batch: BatchTensors) -> FloatArray:
+def _weights_of(batch: Batch) -> FloatArray:
     """Weights of the events as kernels read them, (n_events,), or (0,) without any."""
-    return NOTHING if batch.source.weights is None else batch.source.weights
+    return NOTHING if batch.weights is None else batch.weights.numpy()
 
 
 @np.errstate(all="ignore")
-def _mean_loss(
-    values: FloatArray, factor: float, utility: FloatArray, batch: BatchTensors
-) -> float:
+def _mean_loss(values: FloatArray, factor: float, utility: FloatArray, batch: Batch) -> float:
     """The mean over events of values, (n_events,), times a factor, less the logged choices'
     utility, by the events' weights. Raises StepRefusedError where it is not finite."""
-    terms, chosen, weights = values * factor, utility[batch.source.chosen], batch.source.weights
-    if weights is not None:
-        terms, chosen = terms * weights, chosen * weights[batch.source.clicked]
+    terms, chosen = values * factor, utility[batch.chosen.numpy()]
+    if batch.weights is not None:
+        weights = batch.weights.numpy()
+        terms, chosen = terms * weights, chosen * weights[batch.clicked.numpy()]
     total = terms.sum(dtype=np.float64)
     loss = float(total - chosen.sum(dtype=np.float64)) / batch.n_events
     if not math.isfinite(loss):

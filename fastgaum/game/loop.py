@@ -15,7 +15,6 @@ from torch import nn
 
 from fastgaum.arrays import IntArray
 from fastgaum.errors import NumericsError, StepRefusedError
-from fastgaum.features.batches import Batch, batches
 from fastgaum.features.parts import Windows
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.checkpoint import (
@@ -30,7 +29,7 @@ from fastgaum.game.game import AVERAGES, Game, averaged_share
 from fastgaum.game.observers import EpochRow, Observer, Observers
 from fastgaum.game.processes import Averaging, Processes
 from fastgaum.game.scoring import Figures, HeldBatches, figures
-from fastgaum.nets.tensors import BatchTensors, to_tensors
+from fastgaum.nets.batches import Batch, batches
 from fastgaum.state_file import check_like
 
 CATCH_UP_GAP = 2e-3
@@ -176,7 +175,7 @@ class Trainer:
             else:
                 self._phase("rounds", self.game.round, self.config.epochs)
 
-    def _phase(self, phase: Phase, step: Callable[[BatchTensors], float], epochs: int) -> None:
+    def _phase(self, phase: Phase, step: Callable[[Batch], float], epochs: int) -> None:
         """Epochs of one kind until the validation score stops improving; an exact one is validated,
         and kept where it is best, as a moving average of weights."""
         at = self.at
@@ -258,11 +257,11 @@ class Trainer:
             at.epochs += 1
             self.checkpointer.after_epoch(self.state)
 
-    def _generator_only(self, batch: BatchTensors) -> float:
+    def _generator_only(self, batch: Batch) -> float:
         self.game.generator_turn(batch, self.config.generator_steps)
         return 0.0
 
-    def _epoch(self, step: Callable[[BatchTensors], float]) -> tuple[float, float]:
+    def _epoch(self, step: Callable[[Batch], float]) -> tuple[float, float]:
         """Train an epoch; return its mean loss, and events per second."""
         started, epoch = time.perf_counter(), len(self.rows) + 1
         loss, n_events = 0.0, 0.0
@@ -278,7 +277,7 @@ class Trainer:
         self.observers.tell(Observer.on_epoch_begin, epoch)
         drawn = data.batches(epoch - 1, batch_sessions, self.order, self.processes.part)
         for done, one in enumerate(islice(drawn, steps), start=1):
-            batch = to_tensors(one, self.device)
+            batch = one.to(self.device)
             try:
                 loss += self._step(step, batch, f"epoch {epoch}, batch {done}") * batch.n_events
             except NumericsError as error:
@@ -295,9 +294,7 @@ class Trainer:
         loss, n_events = self.processes.sum([loss, n_events])
         return loss / n_events, n_events / max(time.perf_counter() - started, 1e-9)
 
-    def _step(
-        self, step: Callable[[BatchTensors], float], batch: BatchTensors, where: str
-    ) -> float:
+    def _step(self, step: Callable[[Batch], float], batch: Batch, where: str) -> float:
         """Take a step; return its loss. Raises NumericsError where it is refused, which names
         `where`, or the weights if they are at fault."""
         try:

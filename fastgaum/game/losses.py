@@ -10,19 +10,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastgaum.nets.batches import Batch
 from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser, best_value
 from fastgaum.nets.segments import segment_sum
-from fastgaum.nets.tensors import BatchTensors
 
 
-def logged_utility(utility: Tensor, batch: BatchTensors) -> Tensor:
+def logged_utility(utility: Tensor, batch: Batch) -> Tensor:
     """r(a_t): the utility of the logged choice, 0 for no click, (n_events,)."""
     zeros = utility.new_zeros(batch.n_events)
     return zeros.index_copy(0, batch.clicked, utility[batch.chosen])
 
 
 def exact_loss(
-    utility: Tensor, batch: BatchTensors, regulariser: Regulariser, eta: float, no_click: bool
+    utility: Tensor, batch: Batch, regulariser: Regulariser, eta: float, no_click: bool
 ) -> Tensor:
     """max_φ [⟨φ, r⟩ − Ω(φ)/η] − r(a_t) per event: the reward's loss against the best response, with
     gradient φ* − onehot(a_t).
@@ -37,7 +37,7 @@ def exact_loss(
 def generator_value(
     dist: ChoiceDistribution,
     utility: Tensor,
-    batch: BatchTensors,
+    batch: Batch,
     regulariser: Regulariser,
     eta: float,
 ) -> Tensor:
@@ -49,7 +49,7 @@ def generator_value(
 def mirror_loss(
     logits: Tensor,
     utility: Tensor,
-    batch: BatchTensors,
+    batch: Batch,
     regulariser: Regulariser,
     eta: float,
     no_click: bool,
@@ -71,7 +71,7 @@ def mirror_loss(
 def optimality_gap(
     dist: ChoiceDistribution,
     utility: Tensor,
-    batch: BatchTensors,
+    batch: Batch,
     regulariser: Regulariser,
     eta: float,
     no_click: bool,

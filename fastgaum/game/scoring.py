@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 
 from fastgaum.arrays import Float64Array, FloatArray, IntArray
-from fastgaum.features.batches import assemble
 from fastgaum.features.sessions import EncodedSessions, blocks
 from fastgaum.game.losses import exact_loss, optimality_gap
 from fastgaum.metrics.evaluation import HeadScores
 from fastgaum.metrics.precision import precision_at_k
+from fastgaum.nets.batches import Batch, assemble
 from fastgaum.nets.regularisers import Regulariser
-from fastgaum.nets.tensors import BatchTensors, to_tensors
 
 SCORING_SESSIONS = 1024
 """sessions per batch when nothing is trained"""
@@ -108,7 +107,7 @@ def out_of_fold(
     return ScoredSessions(heads, gap)
 
 
-Outputs = Callable[[BatchTensors], tuple[Tensor, Tensor | None]]
+Outputs = Callable[[Batch], tuple[Tensor, Tensor | None]]
 """utilities and logits of a batch's candidates, without dropout; no logits without a generator"""
 HELD_EVENTS = 50_000
 """events up to which scored sessions stay assembled"""
@@ -150,17 +149,17 @@ class HeldBatches:
         few = encoded.n_events * (len(self.positions) / max(encoded.n_sessions, 1)) <= HELD_EVENTS
         self.held = list(self._assembled()) if few else None
 
-    def __iter__(self) -> Iterator[BatchTensors]:
+    def __iter__(self) -> Iterator[Batch]:
         return iter(self.held) if self.held is not None else self._assembled()
 
-    def _assembled(self) -> Iterator[BatchTensors]:
+    def _assembled(self) -> Iterator[Batch]:
         for picked in blocks(self.encoded, self.positions.astype(np.int32), SCORING_SESSIONS):
-            yield to_tensors(assemble(self.encoded, picked), self.device)
+            yield assemble(self.encoded, picked).to(self.device)
 
 
 def figures(
     outputs: Outputs,
-    batches: Iterable[BatchTensors],
+    batches: Iterable[Batch],
     regulariser: Regulariser,
     eta: float,
     no_click: bool,
@@ -173,8 +172,8 @@ def figures(
     of_scales = np.zeros(len(SCALES))
     for batch in batches:
         scores = score_batches(outputs, [batch], regulariser, eta, no_click)
-        weights = batch.source.weight_of_event
-        totals[4:] += weights.sum(), weights[batch.source.clicked].sum()
+        weights = batch.weight_of_event
+        totals[4:] += weights.sum(), weights[batch.clicked.cpu()].sum()
         utility = scores.heads["reward"].scores
         if calibrated:
             of_scales += _loss_of_scales(utility, batch, regulariser, eta, no_click)
@@ -198,7 +197,7 @@ def figures(
 
 
 def _loss_of_scales(
-    utility: FloatArray, batch: BatchTensors, regulariser: Regulariser, eta: float, no_click: bool
+    utility: FloatArray, batch: Batch, regulariser: Regulariser, eta: float, no_click: bool
 ) -> npt.NDArray[np.float64]:
     values = torch.from_numpy(utility).to(batch.display_offsets.device).double()
     losses = [
@@ -225,15 +224,16 @@ def lowest_between(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     return at + (before - after) / (2 * bend), here - (after - before) ** 2 / (8 * bend)
 
 
-def _hits(scores: FloatArray, batch: BatchTensors, weights: Float64Array) -> float:
-    precision = precision_at_k(scores, batch.source.display_offsets, batch.source.choices, 1)
+def _hits(scores: FloatArray, batch: Batch, weights: Float64Array) -> float:
+    offsets, choices = (one.cpu().numpy() for one in (batch.display_offsets, batch.choices))
+    precision = precision_at_k(scores, offsets, choices, 1)
     return float(np.nansum(precision * weights))
 
 
 @torch.no_grad()
 def score_batches(
     outputs: Outputs,
-    batches: Iterable[BatchTensors],
+    batches: Iterable[Batch],
     regulariser: Regulariser,
     eta: float,
     no_click: bool,

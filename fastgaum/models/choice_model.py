@@ -25,7 +25,6 @@ from fastgaum.errors import (
     require_path,
     require_whole,
 )
-from fastgaum.features.batches import batches
 from fastgaum.features.coded_log import check_columns
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.sessions import EncodedSessions, chunks, select_sessions
@@ -43,9 +42,9 @@ from fastgaum.metrics.outcomes import OutcomeFigures, figures_of_outcomes
 from fastgaum.models.fit_checks import with_hidden_items
 from fastgaum.models.model_file import MODEL_FORMAT
 from fastgaum.models.score_frames import beside_rows, candidate_frame, checked_scores
+from fastgaum.nets.batches import Batch, batches
 from fastgaum.nets.examination import Place
 from fastgaum.nets.regularisers import ChoiceDistribution, sample_candidates
-from fastgaum.nets.tensors import BatchTensors, to_tensors
 from fastgaum.state_file import State, save_state
 from fastgaum.threads import one_thread_each
 
@@ -142,11 +141,11 @@ class ChoiceModel(ABC):
         """Train on the training split, choose on validation; return the model."""
 
     @abstractmethod
-    def utility(self, batch: BatchTensors) -> Tensor:
+    def utility(self, batch: Batch) -> Tensor:
         """Utilities of a batch's candidates, shape (n_candidates,); no click has utility 0."""
 
     @abstractmethod
-    def choice_distribution(self, batch: BatchTensors, head: Head = "reward") -> ChoiceDistribution:
+    def choice_distribution(self, batch: Batch, head: Head = "reward") -> ChoiceDistribution:
         """A head's distribution over each display set."""
 
     @abstractmethod
@@ -191,7 +190,7 @@ class ChoiceModel(ABC):
         where the model does not keep places apart."""
         return None
 
-    def choice_log_probs(self, batch: BatchTensors, head: Head = "reward") -> tuple[Tensor, Tensor]:
+    def choice_log_probs(self, batch: Batch, head: Head = "reward") -> tuple[Tensor, Tensor]:
         """Log-probabilities of candidates (n_candidates,) and of no click (n_events,)."""
         dist = self.choice_distribution(batch, head)
         return dist.log_probs, dist.no_click_log_prob
@@ -419,7 +418,7 @@ class ChoiceModel(ABC):
         columns["trained_on"] = np.repeat(trained, n_candidates)
         return candidate_frame(log, encoded).with_columns(**columns)
 
-    def _outcomes(self, batch: BatchTensors) -> Float64Array | None:
+    def _outcomes(self, batch: Batch) -> Float64Array | None:
         """What would follow the choice of each candidate of a batch, (n_candidates, n_columns);
         None without outcomes."""
         return None
@@ -487,12 +486,12 @@ class ChoiceModel(ABC):
             "UserModel, a trained preset"
         )
 
-    def tensors(self, log: SessionLog, split: SplitName = "all") -> Iterator[BatchTensors]:
+    def tensors(self, log: SessionLog, split: SplitName = "all") -> Iterator[Batch]:
         """Yield a split as batches of tensors, for `utility` and `choice_log_probs`."""
         return self._batches(self._encoder(log, split).encode(log.sessions_in(split)))
 
-    def _batches(self, encoded: EncodedSessions) -> Iterator[BatchTensors]:
-        return (to_tensors(batch, self.device) for batch in batches(encoded, SCORING_SESSIONS))
+    def _batches(self, encoded: EncodedSessions) -> Iterator[Batch]:
+        return (batch.to(self.device) for batch in batches(encoded, SCORING_SESSIONS))
 
     def _parts(
         self,

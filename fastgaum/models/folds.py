@@ -9,8 +9,9 @@ import torch
 
 from fastgaum.arrays import BoolArray, IntArray
 from fastgaum.config import MOST_SEED, Config
+from fastgaum.nets.batches import Batch
 from fastgaum.nets.networks import Networks
-from fastgaum.nets.tensors import BatchTensors
+from fastgaum.nets.segments import expand_to_candidates
 
 
 def member_config(config: Config, fold: int) -> Config:
@@ -35,16 +36,14 @@ def forget_ids(networks: Networks, unknown: BoolArray, unknown_of_id: IntArray) 
             by_id[ids] = by_id[rows]
 
 
-def mean_out_of_fold(each: Sequence[torch.Tensor], batch: BatchTensors) -> torch.Tensor:
+def mean_out_of_fold(each: Sequence[torch.Tensor], batch: Batch) -> torch.Tensor:
     """The mean of what each fit says of candidates or events, (n,); of those of users who trained,
     what the fit that left them out says."""
     found = torch.stack(list(each))
-    mean, source = found.mean(0), batch.source
-    if source.held_out is None or len(each) == 1:
+    mean, folds = found.mean(0), batch.held_out
+    if folds is None or len(each) == 1:
         return mean
-    folds = source.held_out
     if len(mean) > len(folds):
-        folds = np.repeat(folds, np.diff(source.display_offsets))
-    of_fold = torch.from_numpy(folds).to(mean.device)
-    own = found.gather(0, of_fold.clamp(min=0)[None])[0]
-    return torch.where(of_fold >= 0, own, mean)
+        folds = expand_to_candidates(folds, batch.display_offsets)
+    own = found.gather(0, folds.clamp(min=0)[None])[0]
+    return torch.where(folds >= 0, own, mean)

@@ -13,10 +13,10 @@ from fastgaum.errors import ConfigError
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.scoring import Outputs, ScoredSessions, score_batches
 from fastgaum.models.choice_model import ChoiceModel, Head, ScoreSessions
+from fastgaum.nets.batches import Batch
 from fastgaum.nets.examination import Place
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser
-from fastgaum.nets.tensors import BatchTensors
 
 MANY = 1 << 20
 """candidates from which a split is scored by kernels"""
@@ -34,7 +34,7 @@ class NetworksModel(ChoiceModel):
     """whether a fit is on its way, whose game holds the networks' numbers"""
 
     @torch.no_grad()
-    def utility(self, batch: BatchTensors) -> torch.Tensor:
+    def utility(self, batch: Batch) -> torch.Tensor:
         """Utilities of a batch's candidates, with what their places add, (n_candidates,); no click
         has utility 0."""
         with ops.plain():
@@ -51,7 +51,7 @@ class NetworksModel(ChoiceModel):
         return by_place
 
     @torch.no_grad()
-    def choice_distribution(self, batch: BatchTensors, head: Head = "reward") -> ChoiceDistribution:
+    def choice_distribution(self, batch: Batch, head: Head = "reward") -> ChoiceDistribution:
         """A head's distribution over each display set: the reward's best response, or the
         generator's own."""
         networks = self._networks().eval()
@@ -78,7 +78,7 @@ class NetworksModel(ChoiceModel):
         if n_candidates >= MANY and not self._is_training:
             return networks.outputs
 
-        def outputs(batch: BatchTensors) -> tuple[torch.Tensor, torch.Tensor | None]:
+        def outputs(batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
             # kernels take a second to import: few candidates do without
             with ops.plain():
                 return networks.outputs(batch)

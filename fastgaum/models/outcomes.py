@@ -13,16 +13,16 @@ from torch import Tensor
 from fastgaum import ops
 from fastgaum.arrays import Float64Array, FloatArray, IntArray, LongArray
 from fastgaum.errors import ConfigError
-from fastgaum.features.batches import batches
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.outcomes import OutcomeField, outcomes_of
 from fastgaum.features.sessions import select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import SCORING_SESSIONS
 from fastgaum.logs.log import SessionLog, SplitName
+from fastgaum.nets.batches import Batch, batches
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.outcomes import N_QUANTILES, OutcomeHead
-from fastgaum.nets.tensors import Bags, BatchTensors, float32_on, to_tensors
+from fastgaum.nets.tensors import Bags, float32_on
 from fastgaum.ops.optimiser import LazyAdamW
 from fastgaum.state_file import check_weights
 
@@ -87,13 +87,14 @@ def choices_of_split(
     networks.eval()
     with ops.plain():
         for batch in batches(encoded, SCORING_SESSIONS):
-            states = networks.player.states(to_tensors(batch)).numpy()
-            of_log = events[first + batch.clicked]
+            states = networks.player.states(batch).numpy()
+            clicked, chosen = batch.clicked.numpy(), batch.chosen.numpy()
+            of_log = events[first + clicked]
             known = ~np.isnan(values[of_log]).all(1)
-            chosen, clicked = batch.chosen[known], batch.clicked[known]
-            of_batch = batch.ids[chosen], batch.numbers[chosen], states[clicked]
-            users = log.users[log.session_of_event[of_log[known]]].astype(np.int64)
-            found.append((*of_batch, values[of_log[known]], users))
+            chosen, clicked, of_log = chosen[known], clicked[known], of_log[known]
+            numbers = batch.candidates.numbers.numpy()[chosen]
+            users = log.users[log.session_of_event[of_log]].astype(np.int64)
+            found.append((batch.ids[chosen], numbers, states[clicked], values[of_log], users))
             first += batch.n_events
     return ChoicesOfSplit(*(np.concatenate(part) for part in zip(*found, strict=True)))
 
@@ -329,7 +330,7 @@ def drawn(
 
 @torch.no_grad()
 def outcomes_of_candidates(
-    head: OutcomeHead, networks: Networks, space: FeatureSpace, batch: BatchTensors
+    head: OutcomeHead, networks: Networks, space: FeatureSpace, batch: Batch
 ) -> Float64Array:
     """What would follow the choice of each displayed candidate, (n_candidates, n_columns)."""
     states = networks.eval().player.states(batch)

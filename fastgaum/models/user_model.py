@@ -70,6 +70,7 @@ from fastgaum.models.outcomes import fit_heads, heads_of, outcomes_of_candidates
 from fastgaum.models.portfolio import Halving, budget_of, settings_of, short_epochs
 from fastgaum.models.space_state import saved_space, space_of
 from fastgaum.models.start import require_same_settings, take_weights
+from fastgaum.nets.batches import Batch
 from fastgaum.nets.examination import Place
 from fastgaum.nets.histories import Encoders, history_encoder
 from fastgaum.nets.networks import (
@@ -86,7 +87,7 @@ from fastgaum.nets.regularisers import (
     regulariser_of,
     require_regulariser,
 )
-from fastgaum.nets.tensors import BatchTensors, float32_on
+from fastgaum.nets.tensors import float32_on
 from fastgaum.state_file import State, damage_named, state_of
 from fastgaum.threads import seeded
 
@@ -262,9 +263,7 @@ class UserModel(NetworksModel):
         )
         if prepared.space.outcomes and isinstance(given, SessionLog):
             with seeded(self.config.seed):
-                self.heads = fit_heads(
-                    self._networks(), prepared.space, given, self.config.seed
-                )
+                self.heads = fit_heads(self._networks(), prepared.space, given, self.config.seed)
         self.history_ = pl.DataFrame([row.to_dict() for row in rows])
         return self
 
@@ -557,14 +556,14 @@ class UserModel(NetworksModel):
                 model.heads = heads_of(model.space, state_dim, saved.heads)
         return model
 
-    def _outcomes(self, batch: BatchTensors) -> Float64Array | None:
+    def _outcomes(self, batch: Batch) -> Float64Array | None:
         """As of `ChoiceModel`."""
         if self.heads is None or self.space is None:
             return None
         with ops.plain():
             return outcomes_of_candidates(self.heads, self._networks(), self.space, batch)
 
-    def utility(self, batch: BatchTensors) -> torch.Tensor:
+    def utility(self, batch: Batch) -> torch.Tensor:
         """The mean over the members; of users who trained, by the fit that left them out."""
         each = [super().utility(batch), *(one.utility(batch) for one in self.members)]
         return mean_out_of_fold(each, batch)
@@ -575,7 +574,7 @@ class UserModel(NetworksModel):
         found = [np.log(one) for one in each if one is not None]
         return np.asarray(np.exp(np.mean(found, axis=0)), np.float32) if found else None
 
-    def choice_distribution(self, batch: BatchTensors, head: Head = "reward") -> ChoiceDistribution:
+    def choice_distribution(self, batch: Batch, head: Head = "reward") -> ChoiceDistribution:
         """As `utility`."""
         each = [super().choice_distribution(batch, head)]
         each += [one.choice_distribution(batch, head) for one in self.members]

@@ -16,7 +16,6 @@ from torch import nn
 from fastgaum import threads
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError
-from fastgaum.features.batches import bags_of_candidates
 from fastgaum.features.fields import ids_of_places
 from fastgaum.features.item_vectors import VectorsOfRows
 from fastgaum.features.session_counts import SessionCounts
@@ -29,6 +28,7 @@ from fastgaum.models.choice_model import Head
 from fastgaum.models.context import EncodedContext
 from fastgaum.models.networks_model import NetworksModel
 from fastgaum.nets.bags import BagLinear
+from fastgaum.nets.batches import bags_of_candidates
 from fastgaum.nets.histories import Carry, HistoryEncoder, Recurrent
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import Shannon

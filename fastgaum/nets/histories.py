@@ -22,9 +22,10 @@ from fastgaum.nets.bags import (
     drawn,
     normal_table,
 )
+from fastgaum.nets.batches import Batch
 from fastgaum.nets.segments import has_triton, segment_ids
 from fastgaum.nets.sequences import lstm, prefixes
-from fastgaum.nets.tensors import Bags, BatchTensors, gather_bags, join_bags
+from fastgaum.nets.tensors import Bags, gather_bags, join_bags
 
 if TYPE_CHECKING:
     from fastgaum.ops.history import HistoryKernels, HistoryPass, Tokens
@@ -89,12 +90,12 @@ class HistoryEncoder(nn.Module, ABC):
             return next(self.parameters()).new_zeros(len(offsets) - 1, self.state_dim)
         return self.last_states(Bags(ids, bag_offsets, numbers), offsets)
 
-    def pass_of(self, batch: BatchTensors) -> HistoryPass | None:
+    def pass_of(self, batch: Batch) -> HistoryPass | None:
         """A pass that makes the states and takes their gradient back by itself; None: autograd
         does."""
         return None
 
-    def forward(self, batch: BatchTensors) -> Tensor:
+    def forward(self, batch: Batch) -> Tensor:
         """State before each event, (n_events, state_dim)."""
         states = next(self.parameters()).new_zeros(batch.n_events, self.state_dim)
         if len(batch.later_events) == 0:
@@ -143,7 +144,7 @@ class Recurrent(HistoryEncoder):
             self._kernels = HistoryKernels(source.table, source.up, matrix, bias, layers)
         return self._kernels
 
-    def kernels_for(self, batch: BatchTensors) -> tuple[HistoryKernels, Tokens] | None:
+    def kernels_for(self, batch: Batch) -> tuple[HistoryKernels, Tokens] | None:
         """The kernels that make the states of this batch, and its tokens, or None: torch does."""
         source, tokens, read = self.input, batch.tokens, batch.read_tokens
         of = self.kernels() if len(batch.later_events) else None
@@ -169,7 +170,7 @@ class Recurrent(HistoryEncoder):
         """Without kernels, which a copy binds to its own weights."""
         return {**self.__dict__, "_kernels": None}
 
-    def pass_of(self, batch: BatchTensors) -> HistoryPass | None:
+    def pass_of(self, batch: Batch) -> HistoryPass | None:
         """As the base says."""
         found = self.kernels_for(batch)
         if found is None:
@@ -178,7 +179,7 @@ class Recurrent(HistoryEncoder):
 
         return HistoryPass(*found, alone=True)
 
-    def forward(self, batch: BatchTensors) -> Tensor:
+    def forward(self, batch: Batch) -> Tensor:
         """State before each event, (n_events, state_dim)."""
         found = self.kernels_for(batch)
         if found is None:

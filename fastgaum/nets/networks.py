@@ -21,6 +21,7 @@ from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.bags import BagLinear, BagSizes, SharedBagLinear
+from fastgaum.nets.batches import Batch
 from fastgaum.nets.examination import Examination
 from fastgaum.nets.histories import (
     Encoders,
@@ -28,7 +29,7 @@ from fastgaum.nets.histories import (
     history_encoder,
 )
 from fastgaum.nets.segments import expand_to_candidates
-from fastgaum.nets.tensors import Bags, BatchTensors, float32_on
+from fastgaum.nets.tensors import Bags, float32_on
 from fastgaum.nets.towers import NO_NUMBERS, TwoTower, vector_table
 
 if TYPE_CHECKING:
@@ -279,7 +280,7 @@ class RewardPlayer(nn.Module):
         items_at = [start + dim * i for i, held in enumerate(context.hold_items) if held]
         self.reward = scorer_of(config, sizes, self.state_dim, shared, items_at)
 
-    def states(self, batch: BatchTensors) -> Tensor:
+    def states(self, batch: Batch) -> Tensor:
         """State of each event, (n_events, state_dim): of the choices before it, then its
         context."""
         states: Tensor = self.history(batch)
@@ -287,14 +288,14 @@ class RewardPlayer(nn.Module):
             return states
         return torch.cat([states, self.context(batch.context, batch.context_numbers)], 1)
 
-    def states_and_way_back(self, batch: BatchTensors) -> tuple[Tensor, HistoryPass | None]:
+    def states_and_way_back(self, batch: Batch) -> tuple[Tensor, HistoryPass | None]:
         """States as of `states`, and what takes their gradient back; None: autograd does."""
         made = None if self.context is not None else self.history.pass_of(batch)
         if made is None:
             return self.states(batch), None
         return torch.from_numpy(made.states), made
 
-    def forward(self, batch: BatchTensors) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Utilities (n_candidates,) and the states (n_events, state_dim)."""
         states = self.states(batch)
         utility: Tensor = self.reward(batch.candidates, states, batch.display_offsets)
@@ -321,12 +322,12 @@ class Networks(nn.Module):
         if config.players == "adversarial":
             self.generator = scorer_of(config, sizes, self.player.state_dim)
 
-    def utility(self, batch: BatchTensors) -> tuple[Tensor, Tensor]:
+    def utility(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Utilities (n_candidates,) and the states (n_events, state_dim)."""
         outputs: tuple[Tensor, Tensor] = self.player(batch)
         return outputs
 
-    def logits(self, batch: BatchTensors, states: Tensor) -> Tensor:
+    def logits(self, batch: Batch, states: Tensor) -> Tensor:
         """The generator's logits (n_candidates,), from the reward player's states."""
         assert self.generator is not None
         logits: Tensor = self.generator(batch.candidates, states, batch.display_offsets)
@@ -372,7 +373,7 @@ class Networks(nn.Module):
                     layer.weight[:, of_ids].div_(factor)
 
     @torch.no_grad()
-    def outputs(self, batch: BatchTensors) -> tuple[Tensor, Tensor | None]:
+    def outputs(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Utilities and the generator's logits, if any, (n_candidates,), without dropout."""
         if self.training:
             self.eval()
@@ -381,7 +382,7 @@ class Networks(nn.Module):
 
     @torch.no_grad()
     def moved_to(
-        self, place: int | None, utility: Tensor, logits: Tensor | None, batch: BatchTensors
+        self, place: int | None, utility: Tensor, logits: Tensor | None, batch: Batch
     ) -> tuple[Tensor, Tensor | None]:
         """Utilities and logits, of networks with an examination, as if all stood at one place."""
         offsets, reward = batch.display_offsets, self.player.reward.examination

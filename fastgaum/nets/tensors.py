@@ -1,4 +1,4 @@
-"""A batch as torch tensors: the numpy arrays shared, not copied, on CPU; moved otherwise."""
+"""Bags of ids and numbers as torch tensors, and the dtype and device that networks are made of."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from fastgaum.arrays import FloatArray, IntArray
-from fastgaum.features.batches import Batch
 from fastgaum.logs.cut import pick_rows
 
 _OF_NUMBERS = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.eye}
@@ -88,67 +86,6 @@ class Bags:
         return self.offsets.shape[0] - 1
 
 
-@dataclass(frozen=True)
-class BatchTensors:
-    """Inputs of the networks; shapes as in `Batch`."""
-
-    source: Batch
-    candidates: Bags
-    display_offsets: Tensor
-    tokens: Bags
-    token_offsets: Tensor
-    context: Bags
-    """one bag of one id per event and context field"""
-    context_numbers: Tensor
-    """(n_events, n_context_numbers)"""
-    later_events: Tensor
-    """events with a token before them, int64, (n_later,)"""
-    read_tokens: Tensor | None
-    """last token before each of those events, int64; None: all"""
-    clicked: Tensor
-    """events with a choice, int64, (n_clicked,)"""
-    chosen: Tensor
-    """chosen candidate of each of those events, int64"""
-    weights: Tensor | None = None
-    """(n_events,); None: all alike"""
-
-    @property
-    def n_events(self) -> int:
-        """Number of events."""
-        return self.display_offsets.shape[0] - 1
-
-    def weighted(self, per_event: Tensor) -> Tensor:
-        """A number of each event times its weight, shape (n_events,)."""
-        return per_event if self.weights is None else self.weights * per_event
-
-
-def to_tensors(batch: Batch, device: torch.device | str = "cpu") -> BatchTensors:
-    """Wrap a batch for the networks."""
-    to = _mover(device)
-    of_candidates = of_tokens = of_context = None
-    if batch.vectors is not None:
-        values, *rows = map(to, batch.vectors)
-        of_candidates, of_tokens, of_context = (BagVectors(values, one.reshape(-1)) for one in rows)
-    context_ids = batch.context_ids.reshape(-1, 1)
-    nothing = np.empty((len(context_ids), 0), np.float32)
-    return BatchTensors(
-        source=batch,
-        candidates=_equal_bags(to, batch.ids, batch.numbers, of_candidates),
-        display_offsets=to(batch.display_offsets),
-        tokens=Bags(
-            to(batch.token_ids), to(batch.token_id_offsets), to(batch.token_numbers), of_tokens
-        ),
-        token_offsets=to(batch.token_offsets),
-        context=_equal_bags(to, context_ids, nothing, of_context),
-        context_numbers=to(batch.context_numbers),
-        later_events=to(batch.later_events),
-        read_tokens=None if batch.read_tokens is None else to(batch.read_tokens),
-        clicked=to(batch.clicked),
-        chosen=to(batch.chosen),
-        weights=None if batch.weights is None else to(batch.weights),
-    )
-
-
 def join_bags(left: Bags, right: Bags) -> Bags:
     """The bags of `left` followed by those of `right`, without vectors."""
     return Bags(
@@ -163,18 +100,3 @@ def gather_bags(bags: Bags, rows: Tensor) -> Bags:
     offsets, index = pick_rows(bags.offsets.cpu().numpy(), rows.cpu().numpy().astype(np.int32))
     flat = torch.from_numpy(index).long().to(rows.device)
     return Bags(bags.ids[flat], torch.from_numpy(offsets).to(rows.device), bags.numbers[rows])
-
-
-def _equal_bags(
-    to: Callable[[np.ndarray], Tensor],
-    ids: IntArray,
-    numbers: FloatArray,
-    vectors: BagVectors | None,
-) -> Bags:
-    """Bags of as many ids each, (n_bags, width)."""
-    offsets = np.arange(len(ids) + 1, dtype=np.int32) * np.int32(ids.shape[1])
-    return Bags(to(ids.reshape(-1)), to(offsets), to(numbers), vectors, ids.shape[1])
-
-
-def _mover(device: torch.device | str) -> Callable[[np.ndarray], Tensor]:
-    return lambda array: torch.from_numpy(array).to(device)

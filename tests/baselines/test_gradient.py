@@ -15,13 +15,13 @@ from fastgaum.baselines.gradient import last_choices, mean_of_choices
 from fastgaum.baselines.s_rnn import SessionRnn
 from fastgaum.baselines.wide_deep import WideDeepCcf, cross_rows
 from fastgaum.errors import NumericsError
-from fastgaum.features.batches import Batch, assemble
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
 from fastgaum.features.sessions import UNKNOWN_ITEM_ID
 from fastgaum.nets.bags import bag_sum
+from fastgaum.nets.batches import Batch, assemble
 from fastgaum.nets.segments import expand_to_candidates
-from fastgaum.nets.tensors import BatchTensors, to_tensors
+from fastgaum.nets.tensors import gather_bags
 from tests.baselines.contract import check_baseline
 from tests.builders import random_log
 
@@ -30,22 +30,21 @@ def test_the_user_is_the_mean_of_the_earlier_choices() -> None:
     """Against a loop over events."""
     log = random_log(3, n_sessions=30, no_click=0.3)
     encoded = Encoder(fit_space(log), log).encode(log.sessions_in("all"))
-    source = assemble(encoded)
-    batch = to_tensors(source)
+    batch = assemble(encoded)
     embedded = torch.randn(batch.tokens.n_bags, 3)
     means, last = mean_of_choices(embedded, batch), last_choices(batch)
     for session, (start, stop) in enumerate(
-        zip(source.session_offsets[:-1], source.session_offsets[1:], strict=True)
+        zip(batch.session_offsets[:-1], batch.session_offsets[1:], strict=True)
     ):
-        first = source.token_offsets[session]
+        first = batch.token_offsets[session]
         for t, event in enumerate(range(start, stop)):
             if t == 0:
                 assert not means[event].any()
                 assert last[event] == -1
                 continue
             torch.testing.assert_close(means[event], embedded[first : first + t].mean(0))
-            token = source.token_candidates[first + t - 1]
-            assert last[event] == (source.ids[token, 0] if token >= 0 else 0)
+            token = batch.token_candidates[first + t - 1]
+            assert last[event] == (batch.ids[token, 0] if token >= 0 else 0)
 
 
 def test_hashing_stays_in_the_table_and_spreads() -> None:
@@ -86,7 +85,7 @@ def test_the_network_is_the_papers_with_every_field_built(protocol: str) -> None
     model.fit(log)
     assert model.space is not None
     encoded = Encoder(model.space, log).encode(log.sessions_in("all"))
-    batch = to_tensors(assemble(encoded))
+    batch = assemble(encoded)
     network = model.network.eval()
     with torch.no_grad():
         candidates, tokens = batch.candidates, batch.tokens
@@ -95,7 +94,7 @@ def test_the_network_is_the_papers_with_every_field_built(protocol: str) -> None
             + tokens.numbers @ network.of_numbers
         )
         users = expand_to_candidates(mean_of_choices(summed, batch), batch.display_offsets)
-        ids = network.of_ids[torch.from_numpy(batch.source.ids).long()]
+        ids = network.of_ids[torch.from_numpy(batch.ids).long()]
         fields = torch.cat(
             [ids, candidates.numbers[:, :, None] * network.of_numbers, users[:, None]], dim=1
         )
@@ -115,32 +114,25 @@ def test_contract_with_drawn_negatives(monkeypatch: pytest.MonkeyPatch) -> None:
     check_baseline(SessionRnn(epochs=3))
 
 
-def fitted(**settings: object) -> tuple[SessionRnn, BatchTensors]:
+def fitted(**settings: object) -> tuple[SessionRnn, Batch]:
     log = random_log(7, n_sessions=80)
     model = SessionRnn.from_mapping({"epochs": 3, **settings})
     model.fit(log)
     assert model.space is not None
     rows = log.sessions_in("train")
-    return model, to_tensors(
-        assemble(Encoder(model.space, log).encode(rows), np.arange(len(rows), dtype=np.int32))
-    )
+    return model, assemble(Encoder(model.space, log).encode(rows))
 
 
 def without_displays(batch: Batch) -> Batch:
     """Every display set cut to its choice."""
-    clicked = batch.choices >= 0
-    chosen = batch.display_offsets[:-1][clicked] + batch.choices[clicked]
-    place = np.cumsum(np.isin(np.arange(len(batch.ids)), chosen)) - 1
+    clicked, bags = batch.choices >= 0, batch.candidates
+    kept = gather_bags(bags, batch.chosen)
     return dataclasses.replace(
         batch,
-        display_offsets=np.concatenate([[0], np.cumsum(clicked)]).astype(np.int32),
-        choices=np.where(clicked, 0, -1).astype(np.int32),
-        ids=batch.ids[chosen],
-        numbers=batch.numbers[chosen],
-        chosen=np.arange(len(chosen), dtype=np.int64),
-        token_candidates=np.where(
-            batch.token_candidates >= 0, place[batch.token_candidates], -1
-        ).astype(np.int32),
+        display_offsets=torch.cat([torch.zeros(1), clicked.cumsum(0)]).int(),
+        choices=torch.where(clicked, 0, -1).int(),
+        candidates=dataclasses.replace(kept, width=bags.width),
+        chosen=torch.arange(len(batch.chosen)),
     )
 
 
@@ -149,8 +141,9 @@ def test_the_loss_is_of_the_next_item_not_of_the_display_set() -> None:
     model, batch = fitted(dropout=0.0)
     model.network.train()
     with torch.no_grad():
-        full = model.network(batch)
-        alone = model.network(to_tensors(without_displays(batch.source)))
+        full, alone = (
+            model._losses(model.network(one), one) for one in (batch, without_displays(batch))
+        )
     assert full.shape == (batch.n_events,)
     torch.testing.assert_close(full, alone)
 
@@ -164,10 +157,11 @@ def test_drawn_negatives_give_the_full_softmax_in_expectation(
     network = model.network.train()
     torch.manual_seed(0)
     with torch.no_grad():
-        full = network(batch).exp() - 1
+        full = model._losses(network(batch), batch).exp() - 1
         monkeypatch.setattr(s_rnn, "ALL_ITEMS", 0)
         monkeypatch.setattr(s_rnn, "NEGATIVES", 512)
-        drawn = torch.stack([network(batch).exp() - 1 for _ in range(200)]).mean(0)
+        states = network(batch)
+        drawn = torch.stack([model._losses(states, batch).exp() - 1 for _ in range(200)]).mean(0)
     torch.testing.assert_close(drawn, full, rtol=0.03, atol=1e-4)
 
 

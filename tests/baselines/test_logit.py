@@ -18,10 +18,11 @@ from torch import Tensor
 from fastgaum.baselines.logit import ConditionalLogit
 from fastgaum.baselines.logit_summary import Coefficients, find_undecided, fit_coefficients
 from fastgaum.errors import ConfigError
-from fastgaum.features.batches import Batch, assemble
 from fastgaum.features.encoder import N_RESERVED
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.logs.log import TRAIN, SessionLog
 from fastgaum.logs.read import read_log
+from fastgaum.nets.batches import assemble
 from fastgaum.nets.segments import segment_logsumexp
 from tests.builders import put, random_log
 
@@ -55,7 +56,7 @@ def test_the_gradient_is_zero_at_the_weights(protocol: str, no_click: float) -> 
         sums = rows.transposed_times(errors, power)
         np.testing.assert_allclose(sums, (dense**power).T @ errors, atol=1e-9)
     design = torch.from_numpy(dense)
-    offsets, chosen = torch.from_numpy(batch.display_offsets), torch.from_numpy(batch.chosen[:])
+    offsets, chosen = batch.display_offsets, batch.chosen
     penalties = torch.from_numpy(model._penalties(2.0, 3.0))
 
     def penalised(weights: Tensor) -> Tensor:
@@ -171,7 +172,7 @@ def test_coefficients_and_errors_are_those_of_newton_s_method_by_hand() -> None:
 def test_a_summary_reads_each_session_once_and_hides_no_item(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    log, read = travel("cost", "time"), list[Batch]()
+    log, read = travel("cost", "time"), list[EncodedSessions]()
 
     def spy(*args: Any) -> Coefficients:
         read.append(args[3])

@@ -11,22 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.baselines.neighbours import CascadeSessionKnn, ItemKnn, VectorSessionKnn, _SessionKnn
-from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space, fit_training
 from fastgaum.features.training_order import ONCE
 from fastgaum.logs.log import SessionLog
-from fastgaum.nets.tensors import BatchTensors, to_tensors
+from fastgaum.nets.batches import Batch, assemble
 from tests.baselines.contract import co_choice_log, scores_of
 from tests.builders import random_log
 
 modest = settings(max_examples=8, deadline=None)
 
 
-def all_sessions(log: SessionLog) -> BatchTensors:
+def all_sessions(log: SessionLog) -> Batch:
     space = fit_space(log)
     encoded = Encoder(space, log).encode(log.sessions_in("all"))
-    return to_tensors(assemble(encoded))
+    return assemble(encoded)
 
 
 def events_of(log: SessionLog) -> Iterator[tuple[list[int], list[int]]]:

@@ -26,14 +26,13 @@ from fastgaum.baselines.xgboost_trees import (
     softmax_gradient,
 )
 from fastgaum.errors import ConfigError
-from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.training_counts import of_relations
 from fastgaum.logs.log import SessionLog
+from fastgaum.nets.batches import assemble
 from fastgaum.nets.segments import segment_logsumexp
-from fastgaum.nets.tensors import to_tensors
 from tests.builders import log_of, put, random_log, with_fields
 
 
@@ -68,7 +67,7 @@ def test_choices_so_far_as_columns() -> None:
     """Against a loop, with a window of two."""
     encoded = encoded_log()
     source = assemble(encoded)
-    batch = to_tensors(source)
+    batch = source
     n_ids = int(encoded.ids.max()) + 1
     columns = chosen_before(batch, n_ids, window=2).toarray()
     for session in range(source.n_sessions):
@@ -195,13 +194,14 @@ def test_relations_are_read_if_validation_says_so() -> None:
     assert set(tried) == {"relations", "counts", "ids"}
     assert model.inputs == min(tried, key=lambda name: tried[name]) != "relations"
     encoded = encoded_with(model, log, "validation")
-    batch = to_tensors(assemble(encoded))
+    batch = assemble(encoded)
     assert model.space is not None
     of_pairs = of_relations(model.space)
     assert of_pairs.sum() == 12
-    numbers = batch.source.numbers.copy()
+    numbers = batch.candidates.numbers.clone()
     numbers[:, of_pairs] += 7
-    other = dataclasses.replace(batch, source=dataclasses.replace(batch.source, numbers=numbers))
+    candidates = dataclasses.replace(batch.candidates, numbers=numbers)
+    other = dataclasses.replace(batch, candidates=candidates)
     np.testing.assert_array_equal(model._scores(other), model._scores(batch))
     without = XgboostSoftmax(relations=False, **ONE)
     assert set(without.fit(log).history_["reads"]) == {"counts", "ids"}
@@ -217,7 +217,7 @@ def test_bins_made_in_blocks_are_those_of_all_rows(
     log, model = with_fields(random_log(3, n_sessions=40)), XgboostSoftmax(**ONE)
     model.fit(log)
     encoded = encoded_with(model, log, "validation")
-    columns, types = model._columns(to_tensors(assemble(encoded)), reads)
+    columns, types = model._columns(assemble(encoded), reads)
     label = np.zeros(len(encoded.ids), np.float32)
     label[encoded.chosen_candidates] = 1
     whole = xgboost.QuantileDMatrix(

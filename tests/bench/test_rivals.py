@@ -13,12 +13,11 @@ from fastgaum.bench.rivals.flops import round_flops
 from fastgaum.bench.rivals.nano import StockTorch
 from fastgaum.bench.rivals.two_towers import Displays, TwoTowers
 from fastgaum.config import Config
-from fastgaum.features.batches import Batch, assemble, batches
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
+from fastgaum.nets.batches import Batch, assemble, batches
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
-from fastgaum.nets.tensors import to_tensors
 from tests.builders import PlainGame, log_of, put, random_log
 
 PLAIN = {"players": "adversarial", "dropout": 0.0, "id_dropout": 0.0}
@@ -40,9 +39,7 @@ def test_stock_torch_takes_our_steps(no_click: float) -> None:
     theirs = StockTorch(networks, config, no_click > 0)
     unknown = torch.from_numpy(space.unknown_of_id)
     ours = PlainGame(networks, config, regulariser_of(config), unknown, no_click > 0)
-    losses = [
-        (ours.round(to_tensors(batch)), theirs.round(theirs.prepare(batch))) for _ in range(3)
-    ]
+    losses = [(ours.round(batch), theirs.round(theirs.prepare(batch))) for _ in range(3)]
     ours.settle()
     for one, two in losses:
         assert two == pytest.approx(one, rel=1e-4)

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.errors import FeatureMismatchError, LogFormatError
-from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.splits import resplit
 from fastgaum.models.space_state import saved_space, space_of
+from fastgaum.nets.batches import assemble
 from tests.builders import put, random_log, with_vectors
 from tests.logs.test_context import navigation
 
@@ -57,8 +57,10 @@ def test_each_bag_has_its_item_s_vector(
     encoded = encoder.encode(rows)
     sessions = np.array(data.draw(st.lists(st.integers(0, 7), min_size=1, max_size=9)), np.int32)
     batch = assemble(encoded, sessions)
-    assert batch.vectors is not None
-    values, candidates, tokens, of_context = batch.vectors
+    found = [bags.vectors for bags in (batch.candidates, batch.tokens, batch.context)]
+    candidates, tokens, of_context = (one.rows.numpy() for one in found if one is not None)
+    assert found[0] is not None
+    values = found[0].values.numpy()
     expected = standardised(log, space)
 
     def check(found: np.ndarray, items: list[int]) -> None:

@@ -12,15 +12,14 @@ from torch import Tensor
 
 from fastgaum import ops
 from fastgaum.config import Config
-from fastgaum.features.batches import batches
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
 from fastgaum.game.game import Game
 from fastgaum.models.user_model import UserModel
+from fastgaum.nets.batches import batches
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import Custom, regulariser_of
 from fastgaum.nets.segments import segment_sum
-from fastgaum.nets.tensors import to_tensors
 from tests.builders import PlainGame, random_log
 
 
@@ -31,9 +30,7 @@ def _game(kind: type[Game] = PlainGame, **changes: Any) -> tuple[Game, list[Any]
     log = random_log(2, n_sessions=40)
     space = fit_space(log)
     networks = Networks(config, space.n_ids, space.n_numbers)
-    tensors = [
-        to_tensors(b) for b in batches(Encoder(space, log).encode(log.sessions_in("train")), 64)
-    ]
+    tensors = list(batches(Encoder(space, log).encode(log.sessions_in("train")), 64))
     return kind(
         networks, config, regulariser_of(config), torch.from_numpy(space.unknown_of_id), False
     ), tensors

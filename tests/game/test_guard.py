@@ -13,7 +13,6 @@ from torch import nn
 
 from fastgaum.config import Config
 from fastgaum.errors import NumericsError, StepRefusedError
-from fastgaum.features.batches import assemble, batches
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
 from fastgaum.features.sessions import EncodedSessions
@@ -21,9 +20,9 @@ from fastgaum.game.game import Game
 from fastgaum.game.loop import Trainer, TrainingData, require_finite_weights
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.bags import BagLinear
+from fastgaum.nets.batches import assemble, batches
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
-from fastgaum.nets.tensors import to_tensors
 from fastgaum.ops.optimiser import LazyAdamW
 from fastgaum.ops.tables import OfBags, learned_table
 from tests.builders import PlainGame, put, random_log
@@ -72,8 +71,8 @@ def everything(game: Any) -> list[np.ndarray]:
 def test_a_refused_step_moves_nothing(number: int) -> None:
     (kind, case), value = CASES[number], (math.nan, math.inf)[number % 2]
     game, encoded = made(kind, **case)
-    good = to_tensors(assemble(encoded, np.arange(6, dtype=np.int32)))
-    bad = to_tensors(assemble(poisoned(encoded, 2, value), np.arange(6, dtype=np.int32)))
+    good = assemble(encoded, np.arange(6, dtype=np.int32))
+    bad = assemble(poisoned(encoded, 2, value), np.arange(6, dtype=np.int32))
     for step in (game.exact_step, game.round):
         step(good)
         before = everything(game)
@@ -89,7 +88,7 @@ def test_a_refused_step_moves_nothing(number: int) -> None:
 def test_a_gradient_that_is_not_finite_is_refused_where_the_loss_is(bad: float) -> None:
     for kind in GAMES:
         game, encoded = made(kind)
-        game.exact_step(to_tensors(assemble(encoded, np.arange(4, dtype=np.int32))))
+        game.exact_step(assemble(encoded, np.arange(4, dtype=np.int32)))
         optimiser = game.reward_optimiser
         optimiser.grad[3] = bad
         before = everything(game)
@@ -134,7 +133,7 @@ def test_training_stops_and_names_the_batch(kind: str) -> None:
 def test_weights_that_overflow_are_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = train("kernels")
     weight = trainer.networks.player.reward.from_state.weight
-    batch = to_tensors(next(batches(trainer.data.train, 8)))
+    batch = next(batches(trainer.data.train, 8))
     weight.data[0] = math.inf
     place = r"'player\.reward\.from_state\.weight' are not finite in epoch 1, batch 2"
     with pytest.raises(NumericsError, match=place):

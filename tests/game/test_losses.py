@@ -7,7 +7,6 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 
-from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
 from fastgaum.game.losses import (
@@ -18,21 +17,21 @@ from fastgaum.game.losses import (
     optimality_gap,
 )
 from fastgaum.game.scoring import figures
+from fastgaum.nets.batches import Batch, assemble
 from fastgaum.nets.regularisers import L2, Custom, Regulariser, Shannon, Tsallis, sample_candidates
 from fastgaum.nets.segments import segment_sum
-from fastgaum.nets.tensors import BatchTensors, to_tensors
 from tests.builders import random_log
 
 REGULARISERS: list[Regulariser] = [Shannon(), L2(), Tsallis()]
 
 
-def _batch(no_click: float = 0.3, n_sessions: int = 16) -> BatchTensors:
+def _batch(no_click: float = 0.3, n_sessions: int = 16) -> Batch:
     log = random_log(11, n_sessions, no_click=no_click)
     encoded = Encoder(fit_space(log, "identity"), log).encode(log.sessions_in("all"))
-    return to_tensors(assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32)))
+    return assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32))
 
 
-def _utility(batch: BatchTensors, seed: int = 0) -> torch.Tensor:
+def _utility(batch: Batch, seed: int = 0) -> torch.Tensor:
     torch.manual_seed(seed)
     return torch.randn(int(batch.display_offsets[-1]), dtype=torch.float64, requires_grad=True)
 
@@ -44,7 +43,7 @@ def test_exact_shannon_is_the_conditional_logit(eta: float) -> None:
     batch, total = _batch(), torch.zeros((), dtype=torch.float64)
     utility = _utility(batch)
     offsets = batch.display_offsets.tolist()
-    for event, choice in enumerate(batch.source.choices.tolist()):
+    for event, choice in enumerate(batch.choices.tolist()):
         scores = torch.cat(
             [
                 eta * utility[offsets[event] : offsets[event + 1]],

@@ -317,9 +317,7 @@ def test_every_verb_scores_who_trained_out_of_fold(
     ):
         np.testing.assert_allclose(torch.cat(values), found[name].to_numpy(), atol=1e-5)
     none = torch.cat([model.choice_distribution(one).no_click_prob for one in batches])
-    first = np.cumsum(
-        [0, *np.concatenate([np.diff(one.source.display_offsets) for one in batches])]
-    )
+    first = np.cumsum([0, *np.concatenate([one.display_offsets.diff() for one in batches])])
     of_events = found["no_click_probability"].to_numpy()[first[:-1]]
     np.testing.assert_allclose(none, of_events, atol=1e-5)
 

@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.training_order import folds_of
 from fastgaum.game.scoring import figures
 from fastgaum.logs.log import TEST, SessionLog
 from fastgaum.models.user_model import UserModel
-from fastgaum.nets.tensors import to_tensors
+from fastgaum.nets.batches import assemble
 from tests.builders import log_of, random_log
 from tests.golden.make import log_of as log_of_roles
 from tests.models.test_user_model import SMALL
@@ -78,7 +77,7 @@ def test_all_networks_are_scaled_as_a_whole(changes: dict[str, Any]) -> None:
                 (log.split != TEST) & (folds_of(log.user_hashes, model.space.folds) == fold)
             )
         encoded = Encoder(model.space, log).encode(rows.astype(np.int32))
-        batches = [to_tensors(assemble(encoded))]
+        batches = [assemble(encoded)]
         networks, config = one.networks, one.config
         assert networks is not None
         rule = (one.regulariser, config.eta, one.no_click)

@@ -22,7 +22,6 @@ from fastgaum.baselines.wide_deep import WideDeepCcf
 from fastgaum.baselines.xgboost_trees import XgboostRank, XgboostSoftmax
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
-from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
 from fastgaum.features.sessions import EncodedSessions
@@ -31,10 +30,10 @@ from fastgaum.game.scoring import figures, score_batches
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.metrics.evaluation import HeadScores, evaluate_heads, figures_of
+from fastgaum.nets.batches import Batch, assemble
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import Shannon, regulariser_of
 from fastgaum.nets.segments import segment_log_softmax
-from fastgaum.nets.tensors import BatchTensors, to_tensors
 from fastgaum.ope import Target, off_policy_values
 from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.reports.comparison import compare
@@ -68,8 +67,8 @@ def encoded_of(log: SessionLog, space: Any, split: Any = "train") -> EncodedSess
     return Encoder(space, log).encode(log.sessions_in(split))
 
 
-def whole(encoded: EncodedSessions) -> BatchTensors:
-    return to_tensors(assemble(encoded))
+def whole(encoded: EncodedSessions) -> Batch:
+    return assemble(encoded)
 
 
 @pytest.mark.parametrize("kind", ["exact_step", "round"])

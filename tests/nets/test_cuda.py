@@ -8,13 +8,12 @@ import pytest
 import torch
 
 from fastgaum.config import Config
-from fastgaum.features.batches import batches
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
 from fastgaum.logs.synthetic import synthesise
+from fastgaum.nets.batches import batches
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
-from fastgaum.nets.tensors import to_tensors
 from tests.builders import PlainGame
 
 
@@ -42,5 +41,5 @@ def test_a_step_on_the_card_is_the_step_on_the_cpu(
             torch.from_numpy(space.unknown_of_id).to(device),
             False,
         )
-        losses.append([getattr(game, kind)(to_tensors(batch, device)) for _ in range(3)])
+        losses.append([getattr(game, kind)(batch.to(device)) for _ in range(3)])
     assert losses[1] == pytest.approx(losses[0], rel=1e-3, abs=1e-4)

@@ -13,20 +13,20 @@ import torch
 from torch import Tensor
 
 from fastgaum.config import Config
-from fastgaum.features.batches import batches
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
-from fastgaum.features.item_vectors import BatchVectors, rows_of_chosen
+from fastgaum.features.item_vectors import rows_of_chosen
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.game import Game
 from fastgaum.game.scoring import score_batches
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.nets.bags import BagLinear
+from fastgaum.nets.batches import Batch, batches
 from fastgaum.nets.histories import HistoryEncoder, history_encoder
 from fastgaum.nets.networks import ContextSizes, Networks
 from fastgaum.nets.regularisers import regulariser_of
-from fastgaum.nets.tensors import Bags, BatchTensors, to_tensors
+from fastgaum.nets.tensors import Bags, BagVectors
 from tests.builders import PlainGame, with_drawn_actions
 
 CASES: list[dict[str, Any]] = [
@@ -84,7 +84,7 @@ def contenders(
 
 def whole(
     log: SessionLog, space: FeatureSpace, context: int = 0, vector_dim: int = 0
-) -> Iterator[BatchTensors]:
+) -> Iterator[Batch]:
     """All training sessions in one batch: every row that the batch can name is named in every
     step."""
     encoded = Encoder(space, log).encode(log.sessions_in("train"))
@@ -95,15 +95,21 @@ def whole(
         context_numbers=rng.standard_normal(shape).astype(np.float32),
     )
     for batch in batches(encoded, log.n_sessions):
-        n, choices = 7, batch.token_candidates
-        rows = rng.integers(0, n, len(batch.ids)).astype(np.int32)
-        vectors = BatchVectors(
-            rng.standard_normal((n, vector_dim)).astype(np.float32),
-            rows,
-            rows_of_chosen(rows, choices),
-            rng.integers(-1, n, batch.context_ids.shape).astype(np.int32),
-        )
-        yield to_tensors(dataclasses.replace(batch, vectors=vectors if vector_dim else None))
+        n = 7
+        of_candidates = rng.integers(0, n, len(batch.ids)).astype(np.int32)
+        values = torch.from_numpy(rng.standard_normal((n, vector_dim)).astype(np.float32))
+        rows = {
+            "candidates": of_candidates,
+            "tokens": rows_of_chosen(of_candidates, batch.token_candidates.numpy()),
+            "context": rng.integers(-1, n, batch.context_ids.size).astype(np.int32),
+        }
+        bags = {
+            name: dataclasses.replace(
+                getattr(batch, name), vectors=BagVectors(values, torch.from_numpy(own))
+            )
+            for name, own in rows.items()
+        }
+        yield dataclasses.replace(batch, **bags) if vector_dim else batch
 
 
 @pytest.mark.parametrize("number", range(len(CASES)))

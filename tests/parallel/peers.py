@@ -20,7 +20,7 @@ from fastgaum.game.game import Game
 from fastgaum.game.processes import Averaging, Processes, launched
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
-from fastgaum.nets.tensors import BatchTensors
+from fastgaum.nets.batches import Batch
 from fastgaum.ops.optimiser import LazyAdamW
 from tests.builders import NARROW
 
@@ -105,8 +105,8 @@ def refused(processes: Processes) -> list[Any]:
     """The last process meets losses that are not finite: all stop."""
     step, said = Game.exact_step, ""
 
-    def bad(game: Game, batch: BatchTensors) -> float:
-        if processes.rank == processes.size - 1 and batch.source.rows.min() < 40:
+    def bad(game: Game, batch: Batch) -> float:
+        if processes.rank == processes.size - 1 and batch.rows.min() < 40:
             raise StepRefusedError("made up")
         return step(game, batch)
 

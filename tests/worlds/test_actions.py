@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from fastgaum.errors import ConfigError
-from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import Encoder
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
-from fastgaum.nets.tensors import to_tensors
+from fastgaum.nets.batches import assemble
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.replay import replay, tell_logged, world_of
 from fastgaum.worlds.world import NO_ITEM, Population
@@ -34,7 +33,7 @@ def states_of(model: UserModel, log: SessionLog) -> np.ndarray:
     assert model.space is not None
     assert model.networks is not None
     encoded = Encoder(model.space, log).encode(log.sessions_in("all"))
-    batch = to_tensors(assemble(encoded, np.arange(log.n_sessions, dtype=np.int32)))
+    batch = assemble(encoded, np.arange(log.n_sessions, dtype=np.int32))
     with torch.no_grad():
         return model.networks.eval().utility(batch)[1].numpy()
 

@@ -14,14 +14,13 @@ import pytest
 import torch
 
 from fastgaum.errors import ConfigError
-from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import Encoder
 from fastgaum.logs.clicks import CLICKS_SO_FAR
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.context import EncodedContext
 from fastgaum.models.user_model import UserModel
-from fastgaum.nets.tensors import to_tensors
+from fastgaum.nets.batches import assemble
 from fastgaum.policies.heuristics import Greedy
 from fastgaum.policies.rollout import Setting, play
 from fastgaum.policies.transfer import TransferPolicy
@@ -135,9 +134,7 @@ def test_users_take_the_contexts_of_a_logged_session(
     assert model.space is not None
     assert model.networks is not None
     rows = log.sessions_in(split)
-    batch = to_tensors(
-        assemble(Encoder(model.space, log).encode(rows), np.arange(len(rows), dtype=np.int32))
-    )
+    batch = assemble(Encoder(model.space, log).encode(rows))
     with torch.no_grad():
         states = model.networks.eval().player.states(batch).numpy()
     width = model.networks.player.history.state_dim
@@ -211,7 +208,7 @@ def test_a_replay_is_in_the_logged_contexts(
     told = dataclasses.replace(test, choices=choices)
     assert model.space is not None
     encoded = Within(model.space, told).encode(told.sessions_in("all"))
-    batch = to_tensors(assemble(encoded, np.arange(told.n_sessions, dtype=np.int32)))
+    batch = assemble(encoded, np.arange(told.n_sessions, dtype=np.int32))
     at = (told.display_offsets[:-1] + choices)[choices >= 0]
     assert len(at) > 20
     assert sorted(said) == pytest.approx(sorted(model.utility(batch).numpy()[at]), abs=1e-4)

@@ -13,12 +13,11 @@ import pytest
 import torch
 
 from fastgaum.errors import ConfigError, LogFormatError
-from fastgaum.features.batches import assemble
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import MISSING
 from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
-from fastgaum.nets.tensors import to_tensors
+from fastgaum.nets.batches import assemble
 from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.policies.rollout import Setting, rollout
 from fastgaum.worlds.env_options import session_leaving
@@ -39,9 +38,7 @@ def check_same_as_encoder(
     played = play(users, world, steps=6, idle=idle)
     log, had = as_log(played, world, source)
     assert model.space is not None
-    batch = to_tensors(
-        assemble(encoded(model.space, log), np.arange(log.n_sessions, dtype=np.int32))
-    )
+    batch = assemble(encoded(model.space, log))
     log_probs, none = model.choice_log_probs(batch, world.head)
     # sparse distributions are floored at 1e-12 before the logarithm
     np.testing.assert_allclose(had["probability"], log_probs.exp().numpy(), atol=1e-5)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
-from fastgaum.features import batches as module
 from fastgaum.features import sessions
-from fastgaum.features.batches import assemble, batches, sessions_of
 from fastgaum.features.sessions import ActionBags, EncodedSessions
 from fastgaum.features.standardise import Moments, standardised
-from fastgaum.nets.tensors import to_tensors
+from fastgaum.nets import batches as module
+from fastgaum.nets.batches import Batch, assemble, batches, split
 
 
 @st.composite
@@ -49,6 +50,19 @@ def encoded_sessions(draw: st.DrawFn) -> EncodedSessions:
         context_numbers=rng.standard_normal((len(sizes), n_numbers // 3)).astype(np.float32),
         actions=actions,
     )
+
+
+def arrays_of(batch: Batch) -> dict[str, np.ndarray]:
+    """The batch's tensors as arrays, by name."""
+    found = {"ids": batch.ids, "context_ids": batch.context_ids}
+    for name, value in vars(batch).items():
+        if isinstance(value, Tensor):
+            found[name] = value.numpy()
+    found |= {"numbers": batch.candidates.numbers.numpy()}
+    found |= {"offsets": batch.candidates.offsets.numpy()}
+    found |= {"context_offsets": batch.context.offsets.numpy()}
+    found |= {"token_ids": batch.tokens.ids.numpy(), "token_numbers": batch.tokens.numbers.numpy()}
+    return found | {"token_id_offsets": batch.tokens.offsets.numpy()}
 
 
 def naive_batch(encoded: EncodedSessions, sessions: list[int]) -> dict[str, list]:
@@ -128,8 +142,9 @@ def test_a_batch_is_what_a_plain_reading_gives(
     else:
         assert batch.read_tokens is not None
         assert batch.read_tokens.tolist() == read
+    found = arrays_of(batch)
     for name, values in expected.items():
-        ours = getattr(batch, name)
+        ours = found[name]
         wanted = np.array(values, ours.dtype).reshape(ours.shape)
         close = 1e-5 if "numbers" in name else 0
         np.testing.assert_allclose(ours, wanted, rtol=close, atol=close, err_msg=name)
@@ -139,16 +154,9 @@ def test_a_batch_is_what_a_plain_reading_gives(
             np.float32 if "numbers" in name else np.int64 if wide else np.int32
         ), name
         assert ours.flags.c_contiguous, name
-    tensors = to_tensors(batch)
     width = encoded.ids.shape[1]
-    assert tensors.candidates.ids.tolist() == [i for bag in expected["ids"] for i in bag]
-    assert tensors.candidates.offsets.tolist() == [
-        i * width for i in range(len(expected["ids"]) + 1)
-    ]
-    assert tensors.tokens.ids.tolist() == expected["token_ids"]
-    assert tensors.tokens.n_bags == len(expected["token_candidates"])
-    for name in ("display_offsets", "token_offsets", "later_events", "clicked", "chosen"):
-        assert getattr(tensors, name).tolist() == expected[name]
+    assert batch.candidates.offsets.tolist() == [i * width for i in range(len(expected["ids"]) + 1)]
+    assert batch.tokens.n_bags == len(expected["token_candidates"])
 
 
 @settings(deadline=None, max_examples=25)
@@ -182,21 +190,26 @@ def test_runs_hold_no_more_than_a_batch_may(sizes: list[int], most: int) -> None
 
 
 @settings(max_examples=40)
-@given(encoded_sessions(), st.data())
-def test_a_part_of_a_batch_is_the_batch_of_its_sessions(
-    encoded: EncodedSessions, data: st.DataObject
+@given(encoded_sessions(), st.integers(1, 7), st.booleans())
+def test_each_part_of_a_batch_is_the_batch_of_its_sessions(
+    encoded: EncodedSessions, size: int, further: bool
 ) -> None:
-    first = data.draw(st.integers(0, encoded.n_sessions - 1))
-    last = data.draw(st.integers(first + 1, encoded.n_sessions))
-    whole = assemble(encoded)
-    part, alone = sessions_of(whole, first, last), assemble(encoded, np.arange(first, last))
-    for name, expected in vars(alone).items():
-        found = getattr(part, name)
-        if expected is None:
-            assert found is None, name
-        else:
-            np.testing.assert_array_equal(found, expected, name)
-            assert found.dtype == expected.dtype, name
+    if further:
+        rng = np.random.default_rng(0)
+        encoded = dataclasses.replace(
+            encoded,
+            weights=rng.random(encoded.n_events, np.float32),
+            held_out=rng.integers(-1, 5, encoded.n_sessions),
+        )
+    parts = split(assemble(encoded), size)
+    for first, part in zip(range(0, encoded.n_sessions, size), parts, strict=True):
+        last = min(first + size, encoded.n_sessions)
+        found, alone = arrays_of(part), arrays_of(assemble(encoded, np.arange(first, last)))
+        assert found.keys() == alone.keys()
+        assert part.candidates.width == encoded.ids.shape[1]
+        for name, expected in alone.items():
+            np.testing.assert_array_equal(found[name], expected, name)
+            assert found[name].dtype == expected.dtype, name
 
 
 @settings(max_examples=20)
@@ -210,6 +223,6 @@ def test_batches_are_the_same_however_many_are_assembled_at_once(
     at_once = list(batches(encoded, batch_sessions, np.random.default_rng(3)))
     assert len(alone) == len(at_once)
     for one, other in zip(alone, at_once, strict=True):
-        np.testing.assert_array_equal(one.numbers, other.numbers)
-        np.testing.assert_array_equal(one.token_ids, other.token_ids)
+        np.testing.assert_array_equal(one.candidates.numbers, other.candidates.numbers)
+        np.testing.assert_array_equal(one.tokens.ids, other.tokens.ids)
         np.testing.assert_array_equal(one.rows, other.rows)
