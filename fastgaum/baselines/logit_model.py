@@ -272,15 +272,17 @@ class LogitModel(SoftmaxModel):
         if part.column is None:
             return np.ones(len(batch.ids))
         if part.column in space.number_names:
-            return batch.numbers[:, space.number_names.index(part.column)].astype(np.float64)
+            column = batch.candidates.numbers[:, space.number_names.index(part.column)]
+            return column.double().cpu().numpy()
         of_events = batch.context_numbers[:, space.context_number_names.index(part.column)]
-        return np.repeat(of_events.astype(np.float64), np.diff(batch.display_offsets))
+        sizes = batch.display_offsets.diff().cpu().numpy()
+        return np.repeat(of_events.double().cpu().numpy(), sizes)
 
     def _ranked(self, batch: Batch) -> tuple[np.ndarray, Tensor]:
-        weights, item = np.append(self.coefficients.weights, 0.0), item_rows(batch.source)
+        weights, item = np.append(self.coefficients.weights, 0.0), item_rows(batch)
         utility = np.zeros(len(item))
         for part in self.parts:
-            utility += weights[part.places[item]] * self._values(part, batch.source)
+            utility += weights[part.places[item]] * self._values(part, batch)
         return utility, torch.from_numpy(utility.astype(np.float32))
 
     def slopes(self, field: str, items: Sequence[str | None]) -> Float64Array:
