@@ -23,7 +23,6 @@ from fastgaum.arrays import BoolArray, Float64Array, LongArray
 from fastgaum.baselines.base import SoftmaxModel, item_rows
 from fastgaum.baselines.logit_summary import Coefficients, fit_coefficients
 from fastgaum.errors import ConfigError, as_given, did_you_mean, require_known
-from fastgaum.nets.batches import Batch, assemble
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
 from fastgaum.features.space import FeatureSpace
@@ -33,6 +32,7 @@ from fastgaum.logs.log import SPLITS, TEST, TRAIN, Of, SessionLog, SplitName, re
 from fastgaum.logs.read import as_log, load, read_log
 from fastgaum.logs.tables import Frame, LogSource
 from fastgaum.models.choice_model import ModelSettings
+from fastgaum.nets.batches import Batch, assemble
 from fastgaum.state_file import State
 
 MOST_COEFFICIENTS = 500
