@@ -43,7 +43,8 @@ def replayed(catalogue: Catalogue, log: SessionLog, within: bool) -> np.ndarray:
         events = log.session_offsets[users] + t
         offsets, candidates = pick_rows(log.display_offsets, events)
         shown = UserDisplays(users, offsets, rows_of_items[log.items[candidates]])
-        numbers = counts.encode(shown, catalogue.fixed[shown.items], parts_of(offsets, least=10))
+        of_items = catalogue.ids[shown.items], catalogue.fixed[shown.items]
+        numbers, _ = counts.encode(shown, *of_items, parts_of(offsets, least=10))
         choices = log.choices[events]
         counts.count(shown, np.where(choices >= 0, offsets[:-1] + choices, -1).astype(np.int32))
         result[candidates] = numbers
