@@ -46,6 +46,7 @@ from fastgaum.logs.store import StoredLog
 from fastgaum.logs.tables import Frame
 from fastgaum.machine import device_of
 from fastgaum.models.choice_model import ChoiceModel, Head, ScoreSessions
+from fastgaum.models.fit_bar import bar_of_fit
 from fastgaum.models.fit_checks import offers_no_click
 from fastgaum.models.fit_data import (
     Prepared,
@@ -172,11 +173,12 @@ class UserModel(NetworksModel):
     def fit(
         self,
         log: SessionLog | StoredLog | Frame,
-        observers: Sequence[Observer] = (),
+        observers: Sequence[Observer] | None = (),
         *,
         start: UserModel | None = None,
         checkpointer: Checkpointer | None = None,
         processes: Processes | None = None,
+        progress: bool | None = None,
     ) -> Self:
         """Train on the log's training split, choose the epoch on its validation split; return the
         model, whose `history_` has a row per epoch.
@@ -193,6 +195,7 @@ class UserModel(NetworksModel):
                 ids are those of `log`, scales of numbers those of `start`.
             checkpointer: saves the run as it goes, and brings it to where a former one was.
             processes: those that fit this model together (`game.processes`), on the same log.
+            progress: whether a bar shows how far it is; None: on a terminal and in a notebook.
 
         Raises:
             LogFormatError: a split is empty, `no_click` does not fit the log, or a frame's column
@@ -209,7 +212,7 @@ class UserModel(NetworksModel):
         given = in_memory(log) if isinstance(log, StoredLog) else as_log(log)
         parts = given if isinstance(given, StoredLog) else None
         read = parts_to_choose(given) if isinstance(given, StoredLog) else given
-        told = Observers(observers)
+        told = Observers(() if observers is None else observers)
         if start is not None:
             require_type("start", start, UserModel)
             require_same_settings(self.asked, start)
@@ -228,18 +231,25 @@ class UserModel(NetworksModel):
         space = prepare(next(iter(settings.values()))).space
         self.trials, self.members, self.settings_tried = (), (), len(settings)
         self.config = next(iter(settings.values()))
-        begun: Mapping[int, Begun] = {}
-        if len(settings) > 1:
-            # before a file is written
-            require_room(*self._sizes(space))
-            checkpointer.begin()
-            begun = self._compare(settings, prepare, checkpointer, processes)
-        chosen: Prepared | PreparedParts = (
-            prepare(self.config) if parts is None else PreparedParts(parts, self.config, processes)
-        )
-        self.members = self._on_folds(chosen, told, checkpointer, processes, begun)
-        del prepare, read
-        rows = self.train_on(chosen, told, checkpointer, processes, begun=begun.get(0), start=start)
+        wanted = progress if processes.is_first else False
+        with bar_of_fit(wanted, self.config, len(settings)) as bars:
+            shown = Observers([*told.observers, *bars])
+            begun: Mapping[int, Begun] = {}
+            if len(settings) > 1:
+                # before a file is written
+                require_room(*self._sizes(space))
+                checkpointer.begin()
+                begun = self._compare(settings, prepare, checkpointer, processes)
+            chosen: Prepared | PreparedParts = (
+                prepare(self.config)
+                if parts is None
+                else PreparedParts(parts, self.config, processes)
+            )
+            self.members = self._on_folds(chosen, shown, checkpointer, processes, begun)
+            del prepare, read
+            rows = self.train_on(
+                chosen, shown, checkpointer, processes, begun=begun.get(0), start=start
+            )
         self.history_ = pl.DataFrame([row.to_dict() for row in rows])
         return self
 
