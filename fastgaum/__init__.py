@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from fastgaum.policies.explore import Explore as Explore
     from fastgaum.reports.comparison import compare as compare
     from fastgaum.reports.page import write_report as write_report
+    from fastgaum.reports.picture import plot as plot
     from fastgaum.reports.what_if import elasticities as elasticities
     from fastgaum.reports.what_if import importance as importance
     from fastgaum.reports.what_if import response_curve as response_curve
@@ -62,6 +63,7 @@ _HOME = {
         "policies.explore": "Explore",
         "reports.comparison": "compare",
         "reports.page": "write_report",
+        "reports.picture": "plot",
         "reports.what_if": "elasticities importance response_curve what_if willingness_to_pay",
         "worlds.learned_world": "LearnedWorld",
         "worlds.single_env": "UserEnv",
@@ -87,7 +89,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)
 
 
 def _version() -> str:

@@ -20,11 +20,13 @@ IMPORT_NAMES = {
     "mlflow-skinny": "mlflow",
     "pytest-benchmark": "pytest_benchmark",
     "xgboost-cpu": "xgboost",
+    "scikit-learn": "sklearn",
 }
 FOR_USERS = {"sb3_contrib"}
 """not imported by the package: agents for its users, which tests train"""
-BROUGHT = {"llvmlite"}
-"""numba is made of it, pins its version, and is all that is compiled with it"""
+BROUGHT = {"llvmlite", "sklearn"}
+"""numba is made of the first, pins its version, and is all that is compiled with it; scikit-learn
+alone calls what imports it"""
 RIVALS = {"torch_choice", "recsim"}
 """measured against where they are installed; each wants versions of its own, so no extra of ours
 installs them (pandas is one of the extra `frames`)"""

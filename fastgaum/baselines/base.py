@@ -198,7 +198,7 @@ class Baseline(SoftmaxModel, CheckedSettings):
                 " leave the model out, or read the log without them (--weight '', weight='')"
             )
 
-    def fit(self, log: SessionLog | Frame, progress: object = None) -> Self:
+    def fit(self, log: SessionLog | Frame, y: None = None, *, progress: bool | None = None) -> Self:
         """Train on the training split, choose on validation; return the model, whose `history_` has
         a row per epoch or setting tried. Raises LogFormatError: a split is empty."""
         log = as_log(log)

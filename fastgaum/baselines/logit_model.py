@@ -157,7 +157,7 @@ class LogitModel(SoftmaxModel):
         """What the constructor was given."""
         return self.get_params()
 
-    def fit(self, log: SessionLog | Frame, progress: object = None) -> Self:
+    def fit(self, log: SessionLog | Frame, y: None = None, *, progress: bool | None = None) -> Self:
         """Fit to the split; return the model. Raises as `fastgaum.logit`."""
         log = as_log(log)
         require_split(log, self.split)

@@ -23,6 +23,7 @@ from fastgaum.cli.options import COMMON, read_common
 from fastgaum.cli.output import note, take_notes
 from fastgaum.errors import FastgaumError, LostPeerError, too_long
 from fastgaum.interrupts import Interrupted, stop_on_signals
+from fastgaum.models.fit_bar import show_bars
 from fastgaum.untrusted import shown
 
 DONE, CHECK_FAILED, USER_MISTAKE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
@@ -89,6 +90,8 @@ for _name in COMMANDS:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; nothing escapes as a traceback."""
     tokens = read_common(sys.argv[1:] if argv is None else argv)
+    # a command has its own
+    show_bars(False)
     try:
         with stop_on_signals():
             code = app(tokens, exit_on_error=False, print_error=False)
@@ -111,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # tests run several command lines in a process
         read_common(())
         take_notes()
+        show_bars(True)
 
 
 def _ending(error: BaseException) -> tuple[int, str]:

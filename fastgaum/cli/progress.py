@@ -14,15 +14,12 @@ from rich.progress import Progress, TextColumn
 from rich.text import Text
 
 from fastgaum.cli.output import note, stderr, take_notes
-from fastgaum.game.observers import Observer
+from fastgaum.models.fit_bar import EpochCount
 from fastgaum.untrusted import plain
 
 if TYPE_CHECKING:
     from fastgaum.config import Config
     from fastgaum.game.observers import EpochRow
-
-UNCOUNTED = ("start", "generator")
-"""phases whose rows are no epochs"""
 
 
 class Bar(Progress):
@@ -49,18 +46,17 @@ class Bar(Progress):
             note(text)
 
 
-class TrainingProgress(Bar, Observer):
+class TrainingProgress(Bar, EpochCount):
     """Shows epochs as they come; an observer of one run."""
 
     def __init__(self, config: Config, n_settings: int = 0, n_folds: int = 0) -> None:
-        warm_start = 0 if config.players == "exact" else config.warm_start
+        EpochCount.__init__(self, config)
         self.n_folds = n_folds
-        self.most_epochs, self.counted, self.figures = config.epochs + warm_start, 0, ""
-        super().__init__(f"trying {n_settings} settings" if n_settings > 1 else "reading")
+        Bar.__init__(self, f"trying {n_settings} settings" if n_settings > 1 else "reading")
 
     def on_fit_begin(self, config: Config, rows: Sequence[EpochRow]) -> None:
         """Count the epochs that a former process did, and say what the losses are."""
-        self.counted = sum(row.phase not in UNCOUNTED for row in rows)
+        EpochCount.on_fit_begin(self, config, rows)
         if self.n_folds:
             # fits of the further folds are done before
             self.line(
@@ -86,8 +82,7 @@ class TrainingProgress(Bar, Observer):
 
     def on_epoch_end(self, row: EpochRow) -> None:
         """Show an epoch's figures."""
-        self.counted += row.phase not in UNCOUNTED
-        self.figures = f"prec@1 {row.val_prec1:.1f}"
+        EpochCount.on_epoch_end(self, row)
         if not self.shows:
             note(epoch_line(row))
 

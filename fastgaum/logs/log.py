@@ -24,6 +24,7 @@ import polars as pl
 from fastgaum.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from fastgaum.errors import LogFormatError, as_given, no_log, require_known
 from fastgaum.forks import require_threads
+from fastgaum.html_view import html_view
 from fastgaum.logs.actions import Actions
 from fastgaum.logs.clicks import CLICKS_SO_FAR, ClickFacts, is_successive
 from fastgaum.logs.hashes import Hashes, hash_texts
@@ -229,6 +230,14 @@ class SessionLog(PackedArrays):
         parts += [f"outcomes {', '.join(self.outcomes)}"] if self.outcomes else []
         parts += [f"item vectors {', '.join(self.vectors)}"] if self.vectors else []
         return f"SessionLog('{self.name}', {', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        """Text of a notebook: the sizes of each split, and the columns."""
+        counts = self.counts().items()
+        rows = [[what, *(f"{n:,}" for n in (*ns, sum(ns)))] for what, ns in counts if any(ns)]
+        notes = [f"{self.n_items:,} items"]
+        notes += [f"{name}: {one.holds}, of the {one.of}" for name, one in self.columns.items()]
+        return html_view(f"Log '{self.name}'", ["", *SPLITS, "all"], rows, notes)
 
     def arrays(self) -> dict[str, tuple[Of, Any]]:
         """All arrays and texts but the offsets, by name: what each has an entry of, and its

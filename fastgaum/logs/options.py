@@ -55,7 +55,7 @@ def _option(default: Any, what: str) -> Any:
     return field(default=default, metadata={"help": what})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ReadOptions:
     """The options of reading a log, which know which of them were given. Raises ConfigError for a
     rule that does not exist."""
@@ -213,6 +213,10 @@ class ReadOptions:
                 if one.name in OPTIONS and getattr(self, one.name) not in (one.default, {})
             )
             object.__setattr__(self, "given", frozenset(changed))
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{name}={value!r}" for name, value in self.values.items())
+        return f"ReadOptions({said})"
 
     @classmethod
     def of(cls, **given: Unpack[ReadKeywords]) -> ReadOptions:

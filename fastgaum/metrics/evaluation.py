@@ -11,6 +11,7 @@ import numpy as np
 from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.errors import ConfigError, require_type
 from fastgaum.features.sessions import EncodedSessions
+from fastgaum.html_view import html_view
 from fastgaum.logs.log import effective_events
 from fastgaum.metrics.calibration import (
     NoClickCalibration,
@@ -218,6 +219,19 @@ class Evaluation:
         heads = "; ".join(f"{name} {head}" for name, head in self.heads.items())
         heads += "".join(f"; {name} {one}" for name, one in self.outcomes.items())
         return f"Evaluation({self.n_events} events of {self.n_users} users: {heads})"
+
+    def _repr_html_(self) -> str:
+        """Text of a notebook: each figure of each head, with its interval."""
+        heads = {name: head.to_dict() for name, head in self.heads.items()}
+        rows = []
+        for figure in figures_of():
+            cells = [figure.text(head) for head in heads.values()]
+            if any(value for value, _ in cells):
+                texts = [f"{value} ({ends})" if ends else value for value, ends in cells]
+                rows.append([figure.title, *texts])
+        title = f"{self.n_events:,} events of {self.n_users:,} users"
+        notes = [f"prec@1 of a random order: {self.random[1]:.1f} %; intervals of 95 % over users"]
+        return html_view(title, ["", *heads], rows, notes)
 
     def lead(self, other: Evaluation, k: int = 1) -> Interval:
         """How much higher the reward's prec@k is than that of another model on the same events, in

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, overload
 
 import numpy as np
 import polars as pl
@@ -41,7 +41,7 @@ from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
 from fastgaum.metrics.outcomes import OutcomeFigures, figures_of_outcomes
 from fastgaum.models.fit_checks import with_hidden_items
 from fastgaum.models.model_file import MODEL_FORMAT
-from fastgaum.models.score_frames import beside_rows, candidate_frame, checked_scores
+from fastgaum.models.score_frames import as_it_came, beside_rows, candidate_frame, checked_scores
 from fastgaum.nets.batches import Batch, batches
 from fastgaum.nets.examination import Place
 from fastgaum.nets.regularisers import ChoiceDistribution, sample_candidates
@@ -137,8 +137,10 @@ class ChoiceModel(ABC):
         """Settings as they were asked for, or are after `fit`."""
 
     @abstractmethod
-    def fit(self, log: SessionLog | Frame, progress: Any = None) -> Self:
-        """Train on the training split, choose on validation; return the model."""
+    def fit(self, log: SessionLog | Frame, y: None = None, *, progress: bool | None = None) -> Self:
+        """Train on the training split, choose on validation; return the model. `progress`: whether
+        a model of epochs shows how far it is; None: on a terminal and in a notebook. `y` is a place
+        for what scikit-learn's pipelines give, None: the choices are in the log."""
 
     @abstractmethod
     def utility(self, batch: Batch) -> Tensor:
@@ -245,10 +247,26 @@ class ChoiceModel(ABC):
         outcomes = self._outcome_figures(log, split) if self._trained_space().outcomes else {}
         return dataclasses.replace(evaluation, hidden=hidden, outcomes=outcomes)
 
-    def score(self, log: SessionLog | Frame, split: SplitName = "test") -> float:
+    def score(self, log: SessionLog | Frame, split: SplitName | None = None) -> float:
         """Mean log-likelihood of a split's choices by the reward's best response, nats per event;
-        higher is better. Errors as of `evaluate`."""
+        higher is better. None: the test split, or the whole of a frame none of whose users trained
+        the model, as scikit-learn gives them. Errors as of `evaluate`."""
+        if split is None:
+            split = "test"
+            if is_frame(log):
+                log = as_log(log, self.reading)
+                split = "test" if self.seen_users(log, "all").n_seen else "all"
         return -self.evaluate(log, split).heads["reward"].nll.mean
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """As scikit-learn asks."""
+        return self.space is not None
+
+    def __sklearn_tags__(self) -> Any:
+        """As scikit-learn asks: neither a classifier nor a regressor, and no y."""
+        from sklearn.utils import Tags, TargetTags
+
+        return Tags(estimator_type=None, target_tags=TargetTags(required=False))
 
     def seen_users(self, log: SessionLog, split: SplitName = "test") -> SeenUsers:
         """How many users of a split trained this model. Errors as of `score_sessions`."""
@@ -291,9 +309,21 @@ class ChoiceModel(ABC):
         parts = list(self._parts(encoder, split, scored, progress))
         return encoder.encode_items(log.sessions_in(split)), ScoredSessions.joined(parts)
 
+    @overload
+    def predict(
+        self,
+        log: SessionLog | pl.DataFrame | pl.LazyFrame,
+        split: SplitName = "all",
+        *,
+        at_place: Place = "own",
+    ) -> pl.DataFrame: ...
+
+    @overload
+    def predict(self, log: Frame, split: SplitName = "all", *, at_place: Place = "own") -> Any: ...
+
     def predict(
         self, log: SessionLog | Frame, split: SplitName = "all", *, at_place: Place = "own"
-    ) -> pl.DataFrame:
+    ) -> Any:
         """Utilities and probabilities of displayed candidates.
 
         Of a log, a row per candidate: session, event, item; known (training displayed the item);
@@ -304,7 +334,7 @@ class ChoiceModel(ABC):
         it has the arguments and errors.
 
         Of a frame, which need not say what was chosen, its rows with these columns added, lists
-        where it is nested.
+        where it is nested; of a frame of pandas, its own with its index, else a frame of polars.
 
         Raises:
             LogFormatError: the frame's displays change as they are read, or it has a column of a
@@ -318,7 +348,8 @@ class ChoiceModel(ABC):
                 f"split is '{split}', of a frame every row is predicted: filter the frame, or give "
                 "a log (fastgaum.read_log)"
             )
-        return self.predict_rows(read_to_predict(log, self.reading), at_place=at_place)
+        rows = read_to_predict(log, self.reading)
+        return as_it_came(log, rows.frame, self.predict_rows(rows, at_place=at_place))
 
     def predict_rows(
         self,

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from fastgaum.errors import LogFormatError, NumericsError
+from fastgaum.errors import LogFormatError, NumericsError, type_name
 from fastgaum.features.sessions import EncodedSessions, select_sessions
 from fastgaum.game.scoring import ScoredSessions
 from fastgaum.logs.clicks import CLICKS_SO_FAR, is_successive
+from fastgaum.logs.column_roles import is_list
 from fastgaum.logs.columns import show
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.read import RowsToPredict
@@ -54,6 +55,21 @@ def beside_rows(rows: RowsToPredict, made: pl.DataFrame, split: SplitName) -> pl
     lists = made.group_by(pl.Series("row", rows.row[kept]), maintain_order=True).agg(pl.all())
     alike = pl.col(*OF_EVENTS).list.first()
     return frame[lists["row"]].hstack(lists.drop("row").with_columns(alike))
+
+
+def as_it_came(source: object, read: pl.DataFrame, made: pl.DataFrame) -> Any:
+    """Predictions of a frame as a frame of the library that it came from, if that is pandas: its
+    own rows, in their order and with their index, and the columns that are not in `read`."""
+    if type_name(source) != "pandas.DataFrame" or made.height != read.height:
+        return made
+    frame: Any = source
+    return frame.assign(
+        **{
+            name: values.to_list() if is_list(values.dtype) else values.to_numpy()
+            for name, values in zip(made.columns, made.iter_columns(), strict=True)
+            if name not in read.columns
+        }
+    )
 
 
 def checked_scores(

@@ -47,6 +47,7 @@ from fastgaum.logs.store import StoredLog
 from fastgaum.logs.tables import Frame
 from fastgaum.machine import device_of
 from fastgaum.models.choice_model import ChoiceModel, Head, ScoreSessions
+from fastgaum.models.fit_bar import bar_of_fit
 from fastgaum.models.fit_checks import offers_no_click
 from fastgaum.models.fit_data import (
     Prepared,
@@ -178,11 +179,12 @@ class UserModel(NetworksModel):
     def fit(
         self,
         log: SessionLog | StoredLog | Frame,
-        observers: Sequence[Observer] = (),
+        observers: Sequence[Observer] | None = (),
         *,
         start: UserModel | None = None,
         checkpointer: Checkpointer | None = None,
         processes: Processes | None = None,
+        progress: bool | None = None,
     ) -> Self:
         """Train on the log's training split, choose the epoch on its validation split; return the
         model, whose `history_` has a row per epoch.
@@ -199,6 +201,7 @@ class UserModel(NetworksModel):
                 ids are those of `log`, scales of numbers those of `start`.
             checkpointer: saves the run as it goes, and brings it to where a former one was.
             processes: those that fit this model together (`game.processes`), on the same log.
+            progress: whether a bar shows how far it is; None: on a terminal and in a notebook.
 
         Raises:
             LogFormatError: a split is empty, `no_click` does not fit the log, or a frame's column
@@ -214,7 +217,7 @@ class UserModel(NetworksModel):
         checkpointer, processes = checkpointer or Checkpointer(), processes or Processes()
         given = in_memory(log) if isinstance(log, StoredLog) else as_log(log)
         parts = given if isinstance(given, StoredLog) else None
-        told = Observers(observers)
+        told = Observers(() if observers is None else observers)
         if start is not None:
             require_type("start", start, UserModel)
             require_same_settings(self.asked, start)
@@ -248,19 +251,22 @@ class UserModel(NetworksModel):
         self.trials, self.members, self.settings_tried = (), (), len(settings)
         self.heads = None
         self.config = first
-        begun: Mapping[int, Begun] = {}
-        if isinstance(compared, PreparedLog):
-            # before a file is written
-            require_room(*self._sizes(prepared.space))
-            checkpointer.begin()
-            halving = self._halving(given, settings)
-            begun = self._compare(settings, halving, compared, checkpointer, processes)
-            prepared = prepare(self.config)
-        del prepare, compared
-        self.members = self._on_folds(prepared, told, checkpointer, processes, begun)
-        rows = self.train_on(
-            prepared, told, checkpointer, processes, begun=begun.get(0), start=start
-        )
+        wanted = progress if processes.is_first else False
+        with bar_of_fit(wanted, self.config, len(settings)) as bars:
+            shown = Observers([*told.observers, *bars])
+            begun: Mapping[int, Begun] = {}
+            if isinstance(compared, PreparedLog):
+                # before a file is written
+                require_room(*self._sizes(prepared.space))
+                checkpointer.begin()
+                halving = self._halving(given, settings)
+                begun = self._compare(settings, halving, compared, checkpointer, processes)
+                prepared = prepare(self.config)
+            del prepare, compared
+            self.members = self._on_folds(prepared, shown, checkpointer, processes, begun)
+            rows = self.train_on(
+                prepared, shown, checkpointer, processes, begun=begun.get(0), start=start
+            )
         if prepared.space.outcomes and isinstance(given, SessionLog):
             with seeded(self.config.seed):
                 self.heads = fit_heads(self._networks(), prepared.space, given, self.config.seed)

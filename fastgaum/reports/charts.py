@@ -47,7 +47,7 @@ def page_charts(facts: Json, standings: Sequence[Sequence[Json]]) -> Json:
     of_runs = [dict(_charts_of(run)) for run in facts["runs"]]
     compared = of_runs if facts["comparison"] is not None else []
     return {
-        "standings": [picture_of(_standings(rows)) if rows else None for rows in standings],
+        "standings": [picture_of(standings_of(rows)) if rows else None for rows in standings],
         "runs": [
             {
                 name: picture_of(chart, [other[name] for other in compared if name in other])
@@ -59,9 +59,8 @@ def page_charts(facts: Json, standings: Sequence[Sequence[Json]]) -> Json:
 
 
 def _charts_of(run: Json) -> Iterator[tuple[str, Chart]]:
-    for name in _LEARNING if run["epochs"] else ():
-        if name != "gap" or any((row["gap"] or 0) > 0 for row in run["epochs"]):
-            yield name, _by_epoch(run["epochs"], run["best_epoch"], name)
+    if run["epochs"]:
+        yield from charts_of_epochs(run["epochs"], run["best_epoch"])
     for which in ("candidates", "no_click"):
         if all(curves[which] for curves in run["calibration"].values()):
             yield which, _reliability(run["calibration"], which)
@@ -70,10 +69,11 @@ def _charts_of(run: Json) -> Iterator[tuple[str, Chart]]:
         if any(group["n"] for group in groups):
             yield name, _utilities(groups, across)
     for field, points in run["fields"]["curves"].items():
-        yield f"response to {field}", _response(field, points)
+        yield f"response to {field}", chart_of_response(field, points)
 
 
-def _standings(rows: Sequence[Json]) -> Chart:
+def standings_of(rows: Sequence[Json]) -> Chart:
+    """Prec@1 of models, floors and published figures, the best first."""
     ordered = sorted(rows, key=lambda row: float(row["prec"]["1"]["mean"]))
 
     def fill(panel: Axes) -> None:
@@ -203,7 +203,8 @@ def _utilities(groups: Sequence[Json], across: str) -> Chart:
     return Chart(fill, what)
 
 
-def _response(field: str, points: Sequence[Json]) -> Chart:
+def chart_of_response(field: str, points: Sequence[Json]) -> Chart:
+    """Log-odds over the numbers of a field, the rows of `response_curve`."""
     keys = ("value", "share", "log_odds", "log_odds_low", "log_odds_high")
     value, share, mean, low, high = (
         np.array([point[key] for point in points], np.float64) for key in keys
@@ -236,10 +237,51 @@ def _points(panel: Axes, curve: Json, role: str, mark: str, label: str = "") -> 
     panel.plot(x, y, mark, color=colour(role), markersize=4, label=label)
 
 
+def charts_of_epochs(epochs: Sequence[Json], best: int | None) -> Iterator[tuple[str, Chart]]:
+    """Charts of the figures of a fit by epoch, by name; `best` is the epoch that is kept."""
+    for name in _LEARNING:
+        if name != "gap" or any((row["gap"] or 0) > 0 for row in epochs):
+            yield name, _by_epoch(epochs, best, name)
+
+
+def chart_of_shares(rows: Sequence[Json]) -> Chart:
+    """Shares of items before and after a change, the rows of `what_if`; no click is an item."""
+    places = range(len(rows))
+    names = ["no click" if row["item"] is None else _short(row["item"]) for row in rows]
+
+    def fill(panel: Axes) -> None:
+        for what, role, at in (("before", "muted", 0.2), ("after", "reward", -0.2)):
+            ys, shares = [place + at for place in places], percent(row[what] for row in rows)
+            panel.barh(ys, shares, 0.4, color=colour(role), alpha=0.75, label=what)
+            ends = percent((row[f"{what}_low"], row[f"{what}_high"]) for row in rows)
+            panel.hlines(ys, *ends.T, color=colour("ink"), linewidth=1)
+        panel.set_yticks(places, names)
+        panel.set(xlabel="share, %", ylim=(len(rows) - 0.5, -0.5))
+        panel.grid(False, axis="y")
+        panel.figure.legend(loc="outside lower center", ncols=2, handlelength=1)
+
+    said = "; ".join(
+        f"{name} {100 * row['before']:.1f} to {100 * row['after']:.1f}"
+        for name, row in zip(names, rows, strict=True)
+    )
+    size = (3.6, 1.0 + 0.34 * len(rows))
+    return Chart(fill, f"Shares in percent, before and after: {said}", size)
+
+
 def draw_precision(result: Json, path: Path) -> None:
-    """Draw prec@1 of the models, floors and published figures of a reproduce object, a panel per
-    data set, and write it as `panels_in_file`."""
-    standings = {}
+    """Draw `standings` of a reproduce object and write it as `panels_in_file`."""
+    charts = standings(result)
+    n, high = max(len(charts), 1), max((one.size[1] for one in charts.values()), default=1.0)
+    with panels_in_file(path, (4.2 * n, high + 0.3), n) as panels:
+        for panel, (name, chart) in zip(panels, charts.items(), strict=False):
+            chart.fill(panel)
+            panel.set_title(name)
+
+
+def standings(result: Json) -> dict[str, Chart]:
+    """Prec@1 of the models, floors and published figures of a reproduce object, a chart per data
+    set."""
+    charts = {}
     for name, facts in result["datasets"].items():
         rows = rows_by_model(result["cells"], name)
         found = [*rows_of_others(facts)]
@@ -247,12 +289,9 @@ def draw_precision(result: Json, path: Path) -> None:
             kind = "reward" if key[0] == OURS[0] else "baseline"
             if key[0] not in FLOOR_MODELS.values():
                 found.append({"label": label_of(key, rows), "kind": kind, "prec": by_k})
-        standings[name] = _standings([one for one in found if one["prec"]["1"]["mean"] is not None])
-    n, high = max(len(standings), 1), max((one.size[1] for one in standings.values()), default=1.0)
-    with panels_in_file(path, (4.2 * n, high + 0.3), n) as panels:
-        for panel, (name, chart) in zip(panels, standings.items(), strict=False):
-            chart.fill(panel)
-            panel.set_title(name)
+        known = [one for one in found if one["prec"]["1"]["mean"] is not None]
+        charts[name] = standings_of(known)
+    return charts
 
 
 def draw_fidelity(report: Json, path: Path) -> None:

@@ -18,6 +18,7 @@ import polars as pl
 from fastgaum.arrays import Float64Array
 from fastgaum.baselines.registry import BASELINES, baseline_class
 from fastgaum.errors import ConfigError, LogFormatError, as_given, require_type, require_whole
+from fastgaum.html_view import html_view
 from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.machine import machine_facts
 from fastgaum.metrics.evaluation import HeadFigures
@@ -91,6 +92,27 @@ class Comparison:
     def to_markdown(self) -> str:
         """The table as markdown."""
         return blocks_to_markdown(self.blocks)
+
+    def _repr_html_(self) -> str:
+        """Text of a notebook: a row per log, model and head."""
+
+        def text(cell: Json, mean: str, ci: str, digits: int) -> str:
+            if cell[mean] is None:
+                return ""
+            ends = " to ".join(f"{end:.{digits}f}" for end in cell[ci])
+            return f"{cell[mean]:.{digits}f} ({ends})"
+
+        rows = [
+            [
+                f"{cell['model']}, {cell['head']}, {cell['dataset']}",
+                text(cell, "mean", "ci", 1),
+                text(cell, "nll", "nll_ci", 3),
+            ]
+            for cell in self.cells
+            if cell["k"] == 1
+        ]
+        failed = [f"{one['model']} failed: {one['reason']}" for one in self.failed]
+        return html_view("Comparison", ["model", "prec@1, %", "NLL, nats"], rows, failed)
 
     def __repr__(self) -> str:
         parts = []

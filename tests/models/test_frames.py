@@ -73,8 +73,13 @@ def test_predictions_stand_beside_the_rows_of_a_frame(
     model.save(tmp_path / "m.safetensors")
     loaded = load_model(tmp_path / "m.safetensors")
     assert loaded.reading.values == {"columns": NAMES, "candidate_fields": ("price",)}
-    for same in (asked.lazy(), asked.to_arrow(), asked.to_pandas()):
-        assert loaded.predict(same).equals(found)  # type: ignore[arg-type]
+    for same in (asked.lazy(), asked.to_arrow()):
+        assert loaded.predict(same).equals(found)
+    # pandas in, pandas out
+    pandas = asked.to_pandas()
+    again = loaded.predict(pandas)
+    assert type(again) is type(pandas)
+    assert pl.from_pandas(again).equals(found)
 
 
 def test_a_nested_frame_gets_lists(frame: pl.DataFrame) -> None:
