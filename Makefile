@@ -13,7 +13,7 @@ PYTEST   = $(BIN)/python -m pytest
 SPREAD   = -n $(WORKERS) --dist loadfile
 # Property tests of every kernel, at shapes that plain Python can take.
 KERNELS  = tests/kernels --ignore tests/kernels/test_cache.py tests/ops/test_operators.py tests/features/test_encoder.py \
-           tests/features/test_batches.py tests/features/test_numbers.py tests/features/test_relations.py
+           tests/nets/test_batches.py tests/features/test_numbers.py tests/features/test_relations.py
 
 .PHONY: setup reproduce report test warm slow plain coverage bounds cuda-test lowest audit kill-test attack check dist format bench docs clean
 

@@ -87,7 +87,8 @@ def write_given(
                     if k == 0 and columns.best[j] >= 0:
                         row[columns.best[j]] = best[j] if best[j] > -np.inf else priors[j]
             if columns.chosen_last >= 0:
-                same = end > begin and past.keys[end - 1, 0] == keys[candidate, 0]
+                key = keys[candidate, 0]
+                same = end > begin and key >= 0 and past.keys[end - 1, 0] == key
                 row[columns.chosen_last] = 1.0 if same else 0.0
 
 

@@ -10,12 +10,6 @@ import fastgaum as fg
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
-from fastgaum.kernels.given import (
-    GivenColumns,
-    PastChoices,
-    rank_displays,
-    write_given,
-)
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.store import load_log, save_log
@@ -240,46 +234,3 @@ def test_a_log_without_outcomes_makes_no_numbers_of_them(log: fg.SessionLog) -> 
     assert space.n_outcomes == 0
     with pytest.raises(FeatureMismatchError, match="trained on outcomes"):
         Encoder(fit_space(log), plain)
-
-
-def test_given_and_ranks_are_their_slow_twins() -> None:
-    draws = np.random.default_rng(0)
-    n_past, n_keys, n_values = 9, 2, 2
-    past = PastChoices(
-        draws.integers(-1, 4, (n_past, n_keys)).astype(np.int32),
-        np.where(draws.random((n_past, n_values)) < 0.3, np.nan, draws.normal(size=(n_past, 2))),
-    )
-    offsets = np.array([0, 3, 5, 9], np.int32)
-    keys = draws.integers(0, 4, (9, n_keys)).astype(np.int32)
-    first, last = np.array([0, 2, 4]), np.array([0, 7, 9])
-    priors = np.array([0.5, -1.0])
-    columns = GivenColumns(
-        np.array([[0, 1], [2, -1]]), np.array([3, 4]), np.array([5, 6]), np.array([7, 8]), 9
-    )
-    numbers = np.zeros((9, 10), np.float32)
-    write_given(offsets, keys, first, last, past, priors, columns, numbers)
-    for event in range(3):
-        rows = slice(first[event], last[event])
-        for candidate in range(offsets[event], offsets[event + 1]):
-            for value in range(n_values):
-                of = past.values[rows, value]
-                every = of[~np.isnan(of)]
-                mean_of_all = (every.sum() + 0.5 * priors[value]) / (len(every) + 0.5)
-                assert numbers[candidate, 3 + value] == pytest.approx(mean_of_all, abs=1e-6)
-                same = past.keys[rows, 0] == keys[candidate, 0]
-                own = of[same & ~np.isnan(of)]
-                mean = (own.sum() + 0.5 * priors[value]) / (len(own) + 0.5)
-                assert numbers[candidate, value] == pytest.approx(mean, abs=1e-6)
-                latest, best = (own[-1], own.max()) if len(own) else (priors[value],) * 2
-                assert numbers[candidate, 5 + value] == pytest.approx(latest, abs=1e-6)
-                assert numbers[candidate, 7 + value] == pytest.approx(best, abs=1e-6)
-            before = past.keys[rows, 0]
-            is_last = len(before) > 0 and before[-1] == keys[candidate, 0]
-            assert numbers[candidate, 9] == is_last
-    ranks = np.empty((9, 1), np.float32)
-    values = draws.integers(0, 3, (9, 1)).astype(np.float32)
-    rank_displays(offsets, np.array([0]), values, ranks)
-    for event in range(3):
-        shown = values[offsets[event] : offsets[event + 1], 0]
-        slow = np.sign(shown[:, None] - shown).sum(1) / (len(shown) - 1)
-        np.testing.assert_allclose(ranks[offsets[event] : offsets[event + 1], 0], slow, atol=1e-6)
