@@ -267,10 +267,15 @@ class Windows:
     def read(self, epoch: int) -> Iterator[EncodedSessions]:
         """The windows of an epoch, each decoded while the one before is trained on."""
         waiting = self.numbers(epoch)
-        with ThreadPoolExecutor(1, "window") as ahead:
+        ahead = ThreadPoolExecutor(1, "window")
+        try:
             next_one = ahead.submit(self.parts.encode_training, waiting[0])
             for numbers in [*waiting[1:], None]:
                 window = next_one.result()
                 if numbers is not None:
                     next_one = ahead.submit(self.parts.encode_training, numbers)
                 yield window
+        finally:
+            # without waiting: a reader that is left is closed by whichever thread collects it, and
+            # that may be the thread of the pool, which cannot wait for its own end
+            ahead.shutdown(wait=False, cancel_futures=True)

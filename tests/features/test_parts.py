@@ -8,7 +8,7 @@ import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 from typing import Any
 
 import numpy as np
@@ -138,6 +138,31 @@ def test_a_pass_of_windows_reads_each_part_once(
     n_read = [one.n_sessions for one in windows.read(0)]
     assert n_read == [windows.n_sessions(one) for one in windows.numbers(0)]
     assert sum(n_read) == log.count("sessions", "train")
+
+
+def test_a_reader_that_is_left_can_be_closed_by_the_thread_that_decodes(
+    tmp_path: Path, log: SessionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # as the garbage collector does when it happens to run there
+    stored = stored_log(tmp_path / "log", log, 20)
+    monkeypatch.setattr(parts_of_log, "WINDOW_CANDIDATES", stored.count("candidates", "train") / 10)
+    parts = PartsOfLog(stored, CHOICES, examination=False, peers=Processes())
+    windows = Windows(parts, 3)
+    left, closed, encode = Event(), Event(), parts.encode_training
+
+    def encode_and_close(numbers: list[int]) -> object:
+        if numbers == windows.numbers(0)[1]:
+            assert left.wait(60)
+            reader.close()
+            closed.set()
+        return encode(numbers)
+
+    monkeypatch.setattr(parts, "encode_training", encode_and_close)
+    reader = windows.read(0)
+    next(reader)
+    left.set()
+    assert closed.wait(60)
+    assert next(reader, None) is None
 
 
 def test_a_long_log_has_epochs_of_some_windows(
