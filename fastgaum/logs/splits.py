@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.errors import LogFormatError, require_known, require_whole
+from fastgaum.errors import ConfigError, LogFormatError, require_known, require_whole
 from fastgaum.logs.columns import show
+from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.hashes import Hashes, hash_texts, mix_hashes
 from fastgaum.logs.log import TEST, SessionLog, require_log
 
@@ -21,6 +22,21 @@ SplitArray = npt.NDArray[np.int8]
 FRACTIONS = (0.5, 0.25, 0.25)
 WITHIN_HALF = (0.75, 0.25, 0.0)
 USER_RULES = ("user", "half", "other-half")
+
+
+def halves(log: SessionLog, seed: int = 0) -> tuple[SessionLog, SessionLog]:
+    """Two logs that share no user, about a half of the users each, with all their sessions: to
+    learn on one, and to judge among the users of the other. Raises ConfigError for a log of a
+    single user."""
+    require_log(log)
+    first = split_users(log.user_hashes, seed, "half") != TEST
+    if first.all() or not first.any():
+        raise ConfigError(
+            f"the log has {len(np.unique(log.user_hashes)):,} users, too few for two halves by the "
+            f"seed {seed}: take another seed, or more users"
+        )
+    one, other = (slice_sessions(log, np.flatnonzero(rows)) for rows in (first, ~first))
+    return one, other
 
 
 def resplit(log: SessionLog, seed: int) -> SessionLog:
@@ -40,9 +56,7 @@ def resplit_by(log: SessionLog, rule: str, seed: int) -> SessionLog:
 def split_users(hashes: Hashes, seed: int, rule: str = "user") -> SplitArray:
     """Split of each session, shape (n_sessions,), by one of USER_RULES; hashes: of each session's
     user, shape (n_sessions,). Raises ConfigError for no whole seed."""
-    require_whole("seed", seed)
-    distinct, of_session = np.unique(hashes, return_inverse=True)
-    drawn = mix_hashes(distinct, np.full(len(distinct), int(seed) % (1 << 64), np.uint64))
+    drawn, of_session = draw_users(hashes, seed)
     if rule == "user":
         return _parts(drawn, FRACTIONS)[of_session]
     if rule == "other-half":
@@ -51,6 +65,21 @@ def split_users(hashes: Hashes, seed: int, rule: str = "user") -> SplitArray:
     half = drawn < np.uint64(1 << 63)
     parts[half] = _parts(drawn[half] << np.uint64(1), WITHIN_HALF)
     return parts[of_session]
+
+
+def split_to_fit(hashes: Hashes, seed: int) -> SplitArray:
+    """Three quarters of the users train, the others validate; as `split_users`."""
+    drawn, of_session = draw_users(hashes, seed)
+    return _parts(drawn, WITHIN_HALF)[of_session]
+
+
+def draw_users(hashes: Hashes, seed: int) -> tuple[Hashes, npt.NDArray[np.int64]]:
+    """64 random bits of each user, (n_users,), and the user of each session; hashes: of each
+    session's user, (n_sessions,). Raises ConfigError for no whole seed."""
+    require_whole("seed", seed)
+    distinct, of_session = np.unique(hashes, return_inverse=True)
+    seeds = np.full(len(distinct), int(seed) % (1 << 64), np.uint64)
+    return mix_hashes(distinct, seeds), of_session
 
 
 def _parts(drawn: Hashes, fractions: Sequence[float]) -> SplitArray:

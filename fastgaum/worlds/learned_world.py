@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -48,6 +49,7 @@ from fastgaum.worlds.world import (
     checked_rows,
     checked_slates,
     first_places,
+    inclusive_values,
 )
 
 Starts = Literal["empty", "logged"]
@@ -284,6 +286,19 @@ class ContextPopulation(Population):
         return slates, who
 
 
+@dataclass(frozen=True)
+class _Slates:
+    """Slates that some users are shown now."""
+
+    users: IntArray
+    slates: IntArray
+    shown: ShownDisplays
+    items: IntArray
+    places: IntArray
+    utilities: FloatArray | None = None
+    """of the candidates, without the examination of their places; None: not asked for"""
+
+
 class LearnedPopulation(ContextPopulation):
     """Users of a `LearnedWorld`.
 
@@ -301,6 +316,7 @@ class LearnedPopulation(ContextPopulation):
             self.contexts = UserContexts(first.context, logged, within, self.users)
         self._seen = self.users.states.view()
         self._seen.flags.writeable = False
+        self._shown_last: _Slates | None = None
 
     @property
     def states(self) -> FloatArray:
@@ -313,6 +329,7 @@ class LearnedPopulation(ContextPopulation):
         """As the base says; a logged prefix is the one that the key draws. Raises ConfigError as
         the base."""
         keys, who = checked_reset(keys, rows, self.n)
+        self._shown_last = None
         self.users.reset(who)
         if self.first.starts is not None:
             self.first.starts.play(self.users, who, keys)
@@ -324,6 +341,7 @@ class LearnedPopulation(ContextPopulation):
         if self.contexts is not None:
             who = self.everyone if who is None else who
             if context is not None:
+                self._shown_last = None
                 self.contexts.put(self.contexts.rows.checked(context, self.n).of(who), who)
             self.contexts.require(who)
         elif context is not None:
@@ -332,21 +350,47 @@ class LearnedPopulation(ContextPopulation):
     def choose(self, who: IntArray, slates: IntArray, keys: KeyArray) -> Response:
         """As the base says."""
         users, networks = self.users, self.first.networks
-        shown, items, places = self._show(who, slates)
-        scores, offsets = users.scores("chooser", shown), shown.batch.offsets
+        last, self._shown_last = self._shown_last, None
+        if last is None or not (
+            np.array_equal(last.users, who) and np.array_equal(last.slates, slates)
+        ):
+            last = _Slates(who, slates, *self._show(who, slates))
+        shown, items, places = last.shown, last.items, last.places
+        plain = networks.chooser is networks.reward and networks.reward.scorer.examination is None
+        scores = last.utilities if plain else None
+        if scores is None:
+            scores = users.scores("chooser", shown)
+        offsets = shown.batch.offsets
         probs, none = networks.distribution(scores, offsets)
         chosen = np.empty(len(who), np.int32)
         kernels.draw_choices(offsets, items, probs, none, keys, chosen)
         # the entry behind the last candidate's is that of no click
         earned = (
-            np.append(scores, np.float32(0))[chosen]
-            if networks.chooser is networks.reward and networks.reward.scorer.examination is None
-            else users.utilities(shown, chosen)
+            np.append(scores, np.float32(0))[chosen] if plain else users.utilities(shown, chosen)
         )
         outcomes = self._draw_outcomes(shown, chosen, keys)
         response = Response(places[chosen], items[chosen], earned, outcomes)
         self._move(shown, chosen, outcomes)
         return response
+
+    def surplus(self, slates: IntArray, no_click: bool) -> FloatArray:
+        """As the base says. What was shown and scored is kept for the step that shows the same."""
+        self.take(None)
+        order = self._by_member(self.everyone)
+        slates = checked_slates(slates, self.n, self.world.n_items)[order]
+        shown, items, places = self._show(order, slates)
+        found = self.users.scores("reward", shown, examined=False)
+        utilities = np.full(slates.shape, -np.inf, np.float32)
+        rows = np.repeat(np.arange(self.n), np.diff(shown.batch.offsets))
+        utilities[rows, places[: len(rows)]] = found
+        self._shown_last = _Slates(order, slates, shown, items, places, found)
+        result = np.empty(self.n, np.float32)
+        result[order] = inclusive_values(utilities, no_click)
+        return result
+
+    def _by_member(self, who: IntArray) -> IntArray:
+        """These users in the order in which they are scored, as entries of `who`."""
+        return np.arange(len(who), dtype=np.int32)
 
     def _draw_outcomes(
         self, shown: ShownDisplays, chosen: IntArray, keys: KeyArray
@@ -389,6 +433,7 @@ class LearnedPopulation(ContextPopulation):
 
     def acted(self, items: IntArray, action: str) -> None:
         """As the base says."""
+        self._shown_last = None
         self.users.act(*self.ids_of_action(items, action))
 
     def ids_of_action(self, items: IntArray, action: str) -> tuple[IntArray, IntArray]:
@@ -454,6 +499,7 @@ class LearnedPopulation(ContextPopulation):
     def _move(
         self, shown: ShownDisplays, chosen: IntArray, outcomes: FloatArray | None = None
     ) -> None:
+        self._shown_last = None
         self.users.move(shown, chosen, outcomes)
         if self.contexts is not None:
             self.contexts.move_on(shown.users)

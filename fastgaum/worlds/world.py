@@ -186,12 +186,8 @@ class Population(ABC):
         and no click (of utility 0) where there is one; 0 of an empty slate. What logit users expect
         of the best of it (McFadden, "Modelling the choice of residential location", 1978); shape
         (n,)."""
-        shown, utilities = displayed(slates) >= 0, self.utilities(slates)
-        utilities = np.where(shown, utilities, -np.inf)
-        none = np.where(no_click | ~shown.any(axis=1), np.float32(0), -np.inf)
-        every = np.column_stack([utilities, none]).astype(np.float64)
-        top = every.max(axis=1)
-        return np.asarray(top + np.log(np.exp(every - top[:, None]).sum(axis=1)), np.float32)
+        shown = displayed(slates) >= 0
+        return inclusive_values(np.where(shown, self.utilities(slates), -np.inf), no_click)
 
     def follow(
         self, slates: IntArray, places: IntArray, active: npt.NDArray[np.bool_] | None = None
@@ -281,6 +277,17 @@ def repeats(slates: IntArray) -> BoolArray:
     for place in range(1, slates.shape[1]):
         again[:, place] = (slates[:, :place] == slates[:, place, None]).any(axis=1)
     return again & (slates >= 0)
+
+
+def inclusive_values(utilities: FloatArray, no_click: bool) -> FloatArray:
+    """log Σ exp of the utilities of slates, (n, k), -inf where nothing is displayed, and of no
+    click (0) where there is one; 0 of an empty slate; shape (n,).
+
+    >>> inclusive_values(np.array([[0.0, 0.0], [-np.inf, -np.inf]]), False)
+    array([0.6931472, 0.       ], dtype=float32)"""
+    empty = np.isneginf(utilities).all(axis=1)
+    none = np.where(no_click | empty, 0.0, -np.inf)
+    return np.asarray(np.logaddexp.reduce(np.column_stack([utilities, none]), axis=1), np.float32)
 
 
 def displayed(slates: IntArray) -> IntArray:

@@ -150,35 +150,36 @@ class SetPopulation(LearnedPopulation):
         """As the base says, each user in the member that its key draws."""
         keys, who = checked_reset(keys, rows, self.n)
         self.members[who] = self.world.members_of(keys)
-        order = self._order(who)
+        order = self._by_member(who)
         super().reset(keys[order], who[order])
 
     def choose(self, who: IntArray, slates: IntArray, keys: KeyArray) -> Response:
         """As the base says."""
-        order = self._order(who)
+        order = self._by_member(who)
         found = super().choose(who[order], slates[order], keys[order])
         return found.scattered(order, len(who))
 
     def see(self, who: IntArray, slates: IntArray, places: IntArray) -> None:
         """As the base says."""
-        order = self._order(who)
+        order = self._by_member(who)
         super().see(who[order], slates[order], places[order])
 
     def acted(self, items: IntArray, action: str) -> None:
         """As the base says, of every member."""
+        self._shown_last = None
         who, ids = self.ids_of_action(items, action)
-        order = self._order(who)
+        order = self._by_member(who)
         self.users.act(who[order], ids[order])
 
     def value(self, who: IntArray, pools: IntArray, k: int | None) -> FloatArray:
         """As the base says."""
-        order, result = self._order(who), np.empty((len(who), pools.shape[-1]), np.float32)
+        order, result = self._by_member(who), np.empty((len(who), pools.shape[-1]), np.float32)
         result[order] = super().value(who[order], pools if pools.ndim == 1 else pools[order], k)
         return result
 
     def weigh(self, who: IntArray, slates: IntArray) -> tuple[FloatArray, FloatArray]:
         """As the base says."""
-        order, probs = self._order(who), np.empty(slates.shape, np.float32)
+        order, probs = self._by_member(who), np.empty(slates.shape, np.float32)
         none = np.empty(len(who), np.float32)
         probs[order], none[order] = super().weigh(who[order], slates[order])
         return probs, none
@@ -211,8 +212,8 @@ class SetPopulation(LearnedPopulation):
             probs[:, -1] = self._weigh(shown, scores, places, probs[:, :-1])
         return found
 
-    def _order(self, who: IntArray) -> IntArray:
-        """These users ordered by their member, as entries of `who`."""
+    def _by_member(self, who: IntArray) -> IntArray:
+        """As the base says: by their member."""
         return np.argsort(self.members[who], kind="stable").astype(np.int32)
 
 

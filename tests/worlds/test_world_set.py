@@ -22,6 +22,7 @@ from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import START, Pool
 from fastgaum.worlds.replay import replay
 from fastgaum.worlds.vector_env import UserVectorEnv
+from fastgaum.worlds.world import Population
 from fastgaum.worlds.world_set import WorldSet, world_of_model
 from tests.builders import random_log
 from tests.worlds.simulated import keys_of
@@ -58,6 +59,36 @@ def test_a_set_of_equal_members_is_one_world(
     ):
         for ours, its in zip(lives(WorldSet([world] * 3), **options), lives(world), strict=True):
             np.testing.assert_allclose(ours, its, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_members", [1, 3])
+def test_a_step_takes_over_what_a_surplus_has_scored(
+    set_model: UserModel, small_log: SessionLog, n_members: int
+) -> None:
+    """The same steps as users' of whom no surplus is asked, also where other slates, other users
+    or a new start lie between the two."""
+    options: dict[str, Any] = {"starts": "logged", "log": small_log, "head": "reward"}
+    for made in ({}, options):
+        world = WorldSet.of(set_model, **made) if n_members > 1 else LearnedWorld(set_model, **made)
+        asked, plain = world.population(N), world.population(N)
+        there = np.arange(N) % 3 > 0
+        for t in range(6):
+            if t in (0, 4):
+                for users in (asked, plain):
+                    users.reset(keys_of(t, N))
+            slates = slates_of(world, t)
+            found = asked.surplus(slates, world.no_click)
+            expected = Population.surplus(plain, slates, world.no_click)
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+            if t == 1:
+                for users in (asked, plain):
+                    users.reset(keys_of(9, 5), np.arange(5))
+            shown = slates_of(world, 50) if t == 2 else slates
+            active = there if t == 3 else None
+            both = [users.step(shown, keys_of(20 + t, N), active) for users in (asked, plain)]
+            for name in ("places", "items", "utilities"):
+                np.testing.assert_allclose(*(getattr(one, name) for one in both), atol=1e-6)
+            np.testing.assert_allclose(asked.states, plain.states, atol=1e-6)
 
 
 def test_every_user_lives_in_the_member_that_its_key_draws(set_model: UserModel) -> None:
