@@ -26,12 +26,15 @@ if TYPE_CHECKING:
     from fastgaum.logs.log import SessionLog as SessionLog
     from fastgaum.logs.read import load as load
     from fastgaum.logs.read import read_log as read_log
+    from fastgaum.logs.splits import halves as halves
     from fastgaum.logs.splits import resplit as resplit
     from fastgaum.logs.store import load_log as load_log
     from fastgaum.logs.store import save_log as save_log
     from fastgaum.logs.synthetic import synthesise as synthesise
     from fastgaum.models.user_model import UserModel as UserModel
     from fastgaum.policies.explore import Explore as Explore
+    from fastgaum.policies.planning import judge as judge
+    from fastgaum.policies.planning import users as users
     from fastgaum.reports.comparison import compare as compare
     from fastgaum.reports.page import write_report as write_report
     from fastgaum.reports.picture import plot as plot
@@ -56,11 +59,12 @@ _HOME = {
         "logs.audit": "audit",
         "logs.log": "SessionLog",
         "logs.read": "load read_log",
-        "logs.splits": "resplit",
+        "logs.splits": "halves resplit",
         "logs.store": "load_log save_log",
         "logs.synthetic": "synthesise",
         "models.user_model": "UserModel",
         "policies.explore": "Explore",
+        "policies.planning": "judge users",
         "reports.comparison": "compare",
         "reports.page": "write_report",
         "reports.picture": "plot",

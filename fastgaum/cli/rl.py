@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -135,11 +135,8 @@ def rl_train_command(
     facts = {"path": str(out), "run": str(run), "policy": policy, "k": k, "last": last}
     advice = "one world cannot say whether greedy slates earn more: train a run with folds=5"
     if isinstance(world, WorldSet):
-        chosen = advise([judge([one], world, setting) for one in (made, Greedy())])
-        assert chosen is not None
-        facts["recommended"], advice = asdict(chosen), chosen.to_text()
-        if chosen.policy != Greedy.name and setting.reward in ("utility", "contrast"):
-            advice += " (on Yelp's log such advice was wrong with a contrast: try both on users)"
+        (found,) = advise([judge([one], world, setting) for one in (made, Greedy())])
+        facts["advice"], advice = found.to_dict(), str(found)
     elif made.not_recommended:
         advice += f"; not recommended: {made.not_recommended}"
     finish(f"{out}: {policy}, {last['steps']:,} steps: {figures}; {advice}", json, facts)

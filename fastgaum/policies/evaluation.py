@@ -1,4 +1,4 @@
-"""Earnings of policies, paired differences, and which policy to deploy.
+"""Earnings of policies, and paired differences.
 
 Each seed trains every policy once and tests all of them on the same users with the same draws: a
 user's difference between two policies is paired."""
@@ -6,7 +6,7 @@ user's difference between two policies is paired."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.stats import t as student
@@ -14,7 +14,8 @@ from scipy.stats import t as student
 from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.errors import ConfigError, as_given
 from fastgaum.metrics.intervals import jackknife_error
-from fastgaum.policies.base import MOST_DECOYS, Policy, decoys_text
+from fastgaum.policies.advice import Advice
+from fastgaum.policies.base import Policy
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.heuristics import Greedy
 from fastgaum.policies.q_learning import QLearner
@@ -218,82 +219,30 @@ def member_means(values: FloatArray, members: IntArray) -> Float64Array:
     return np.asarray(sums[counts > 0] / counts[counts > 0], np.float64)
 
 
-@dataclass(frozen=True)
-class Recommendation:
-    """The policy to deploy, of several that a set of worlds has judged."""
-
-    policy: str
-    over: str
-    """what is deployed if nothing is better by its bound"""
-    leads: Mapping[str, tuple[float, float]]
-    """of each other policy its mean lead over that one, and the lower bound of the lead"""
-    decoys: Mapping[str, float] = field(default_factory=dict)
-    """share of decoys of each policy that is not recommended because of it, by its lead alone it
-    might be"""
-
-    def to_text(self) -> str:
-        """One line that says which, and why."""
-        leads = [
-            f"{name} is promised {mean:+.3f} beside {self.over}, lower bound {low:+.3f}"
-            for name, (mean, low) in self.leads.items()
-        ]
-        barred = [f"not {name}: {decoys_text(share)}" for name, share in self.decoys.items()]
-        why = "; ".join([*leads, *barred])
-        return f"recommended: {self.policy}, by the set's own users; {why}"
-
-
-def recommend(
-    returns: Mapping[str, FloatArray],
-    members: IntArray | None,
-    default: str = Greedy.name,
-    decoys: Mapping[str, float] | None = None,
-    *,
-    folds: int = 0,
-) -> Recommendation | None:
-    """Choose the policy to deploy by the returns of one and the same users: those of each policy,
-    and the members of a set that the users live in, all of one shape; folds: `World.folds` of the
-    set. None of one world, or of users of a single member: it cannot say how wrong it is.
-
-    It is the policy whose lead over the default has the highest lower bound over the members
-    (`lower_bound_of` the members' mean leads, each of its users), if that is above 0; else the
-    default. Of two policies without a default the one that is promised more would always win, and a
-    trained policy's promise is the one that is too high.
-
-    Where users always choose, give `decoys`, the share of decoys of each policy
-    (`measure_displays`; `advise` does it): a policy with more than `MOST_DECOYS` is not chosen. The
-    utility, or contrast, of the choice is there largest for one good item among the worst.
+def advise(judged: Sequence[Earned], n_events: int | None = None) -> list[Advice]:
+    """The advice on each policy but greedy slates, which `judge` has judged by the same users of a
+    set of worlds, as those; n_events: of the log. None of one world, which cannot say how wrong it
+    is, and none without greedy slates.
 
     Raises:
-        ConfigError: the default is not among the policies.
+        ConfigError: some worlds of the set have no user.
     """
-    if members is None or len(np.unique(members)) < 2:
-        return None
-    if default not in returns:
-        raise ConfigError(
-            f"a recommendation compares policies with {default}, and {', '.join(returns)} were "
-            f"judged: judge {default} too"
-        )
-    leads: dict[str, tuple[float, float]] = {}
-    for name in [one for one in returns if one != default]:
-        by_member = member_means(returns[name] - returns[default], members)
-        low = lower_bound_of(by_member, folds)
-        assert low is not None
-        leads[name] = float(by_member.mean()), low
-    better = [name for name, (_, low) in leads.items() if low > 0]
-    barred = {name: decoys[name] for name in better if decoys and decoys[name] > MOST_DECOYS}
-    chosen = [name for name in better if name not in barred]
-    return Recommendation(
-        max(chosen, key=lambda name: leads[name][1], default=default), default, leads, barred
-    )
-
-
-def advise(judged: Sequence[Earned]) -> Recommendation | None:
-    """`recommend` by what `judge` says of policies, all judged by the same users. Raises
-    ConfigError as it does."""
-    decoys = {row.policy: float(row.displays["decoys"].mean()) for row in judged}
-    returns, one = {row.policy: row.by_user for row in judged}, judged[0]
-    barred = None if one.no_click else decoys
-    return recommend(returns, one.members, decoys=barred, folds=one.folds)
+    greedy = next((row for row in judged if row.policy == Greedy.name), None)
+    if greedy is None or greedy.members is None:
+        return []
+    paid, found = float(greedy.returns.mean()), []
+    for row in judged:
+        if row is greedy:
+            continue
+        leads = member_means(row.by_user - greedy.by_user, greedy.members)
+        if len(leads) < max(2, greedy.folds):
+            raise ConfigError(
+                f"{greedy.by_user.size} users live in {len(leads)} of {greedy.folds} worlds: judge "
+                "by more users"
+            )
+        decoys = 0.0 if row.no_click else float(row.displays["decoys"].mean())
+        found.append(Advice(row.policy, tuple(leads.tolist()), paid, n_events, decoys))
+    return found
 
 
 def difference(one: Earned, other: Earned) -> Estimate:
@@ -399,7 +348,6 @@ def compare_policies(
             table.append(replace(earned, policy=name))
     some = settings[0][1]
     by_size = {k: [row for row in table if row.k == k] for k in plan.sizes}
-    chosen = {k: advise(rows) for k, rows in by_size.items()} if Greedy.name in names else {}
     return {
         "rows": [row.to_dict() | {"versus": _versus_best(row, table)} for row in table],
         "seeds": plan.seeds,
@@ -408,7 +356,9 @@ def compare_policies(
         "horizon": some.horizon,
         "pool": f"{some.pool.rule} of {some.pool.size or 'all'}",
         "config": plan.config.to_mapping(),
-        "recommended": [{"k": k, **asdict(one)} for k, one in chosen.items() if one],
+        "advice": [
+            {"k": k, **one.to_dict()} for k, rows in by_size.items() for one in advise(rows)
+        ],
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fastgaum.policies.evaluation import Recommendation
+from fastgaum.policies.advice import Advice
 from fastgaum.reports.table import (
     Block,
     Json,
@@ -149,11 +149,7 @@ def policy_blocks(result: Json) -> list[Block]:
         if all("lower_bound" in row for row in rows):
             columns.append(LOWER_BOUND)
             notes.append("lower bound: exceeded in 95 % of new worlds, by the spread of the set's")
-        notes += [
-            Recommendation(**{key: one[key] for key in one if key != "k"}).to_text()
-            for one in result.get("recommended", ())
-            if one["k"] == k
-        ]
+        notes += [str(Advice.of(one)) for one in result.get("advice", ()) if one["k"] == k]
         title = f"{result['world']}, k = {k}"
         blocks.append(table_of(title, columns, rows, notes, lambda row: row["bold"]))
         if all("gini" in row for row in rows):
