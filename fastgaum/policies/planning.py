@@ -51,17 +51,6 @@ from fastgaum.worlds.vector_env import UserVectorEnv
 from fastgaum.worlds.world import World
 from fastgaum.worlds.world_set import WorldSet
 
-FOR_PLANNING: dict[str, object] = {
-    "players": "exact",
-    "search": (),
-    "counts": False,
-    "relations": False,
-    "relative_numbers": False,
-    "pieces": 0,
-    "id_dropout": 0.1,
-}
-"""settings of a world for planning. Counts, relations and what else stands in a display say much
-of the slates that were logged, and lead astray on those of a plan, which are like none of them"""
 MakePolicy = Callable[[WorldSet, Setting], Policy]
 
 
@@ -80,7 +69,7 @@ def users(
         folds: worlds, each of which leaves out one part of the users, from 2.
         seed: of the folds and of every fit.
         progress: whether a bar shows how far it is; None: on a terminal and in a notebook.
-        settings: of `UserModel.from_preset`, beside those for planning.
+        settings: of the preset `planning`, by name.
 
     Raises:
         ConfigError: an impossible setting, or a log with context, which the users of another world
@@ -117,8 +106,8 @@ class LearnedUsers:
         self.seed = seed
         self.reward: Reward = "click" if log.has_no_click else "surplus"
         self.log = log.with_split(split_to_fit(log.user_hashes, seed))
-        values = {**FOR_PLANNING, "folds": folds, "seed": seed, **settings}
-        self.model = UserModel.from_preset("fastgaum", **values)
+        values = {"folds": folds, "seed": seed, **settings}
+        self.model = UserModel.from_preset("planning", **values)
         self.model.fit(self.log, progress=progress)
         self.world = WorldSet.of(self.model, log=self.log)
 

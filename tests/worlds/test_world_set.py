@@ -3,6 +3,7 @@ how far the members disagree, and what that costs."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel, members_of
-from fastgaum.policies.evaluation import advise, judge, lower_bound_of, member_means, recommend
+from fastgaum.policies.evaluation import advise, judge, lower_bound_of, member_means
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.rollout import Setting, first_keys, play, rollout
 from fastgaum.policies.transfer import TransferPolicy
@@ -320,19 +321,17 @@ def test_a_set_knows_whether_its_members_share_their_users(
     assert by_hand.folds == WorldSet.of(set_model).folds == 3
     assert LearnedWorld(set_model).folds == 0
     assert WorldSet([LearnedWorld(small_model)] * 2).folds == 0
-    returns = {"greedy": np.zeros(60, np.float32), "plan": np.arange(60, dtype=np.float32) % 5 + 9}
-    members = np.arange(60, dtype=np.int32) % 5
-    unlike, of_folds = (recommend(returns, members, folds=folds) for folds in (0, 5))
-    assert unlike is not None
-    assert of_folds is not None
-    assert of_folds.leads["plan"][1] == lower_bound_of(np.arange(9.0, 14.0), 5)
-    assert of_folds.leads["plan"][1] < unlike.leads["plan"][1]
     policies = (Greedy(), RandomPolicy())
     earned = [judge([one], by_hand, Setting(3, 5, reward="click"), n_users=N) for one in policies]
-    advice = advise(earned)
-    assert advice is not None
+    (advice,) = advise(earned)
     by_member = member_means(earned[1].by_user - earned[0].by_user, earned[0].members)  # type: ignore[arg-type]
-    assert advice.leads["random"][1] == lower_bound_of(by_member, 3)
+    np.testing.assert_allclose(advice.leads, by_member)
+    # one world cannot say how wrong it is, and a lead is one over greedy slates
+    alone = [dataclasses.replace(one, members=None) for one in earned]
+    assert advise(alone) == advise(earned[1:]) == []
+    few = [judge([one], by_hand, Setting(3, 5), n_users=1) for one in policies]
+    with pytest.raises(ConfigError, match="1 users live in 1 of 3 worlds: judge by more users"):
+        advise(few)
 
 
 def test_a_reset_takes_a_key_of_each_of_its_users(set_model: UserModel) -> None:
