@@ -7,10 +7,11 @@ STAMP   = $(VENV)/.installed
 USED    = $(VENV)/.used
 DRAWS   = $(VENV)/.draws
 
-# Test processes side by side, one more than two cores, since tests wait for processes of their own; those of one file stay together.
+# Test processes side by side, one more than two cores, since tests wait for processes of their own. Each takes neighbours in their order,
+# which share what their file made; one that has none left takes half of what another has, so that all end together.
 WORKERS ?= 3
 PYTEST   = $(BIN)/python -m pytest
-SPREAD   = -n $(WORKERS) --dist loadfile
+SPREAD   = -n $(WORKERS) --dist worksteal
 # Property tests of every kernel, at shapes that plain Python can take.
 KERNELS  = tests/kernels --ignore tests/kernels/test_cache.py tests/ops/test_operators.py tests/features/test_encoder.py \
            tests/nets/test_batches.py tests/features/test_numbers.py tests/features/test_relations.py
