@@ -7,15 +7,16 @@ STAMP   = $(VENV)/.installed
 USED    = $(VENV)/.used
 DRAWS   = $(VENV)/.draws
 
-# Test processes side by side, one more than two cores, since tests wait for processes of their own; those of one file stay together.
+# Test processes side by side, one more than two cores, since tests wait for processes of their own. Each takes neighbours in their order,
+# which share what their file made; one that has none left takes half of what another has, so that all end together.
 WORKERS ?= 3
 PYTEST   = $(BIN)/python -m pytest
-SPREAD   = -n $(WORKERS) --dist loadfile
+SPREAD   = -n $(WORKERS) --dist worksteal
 # Property tests of every kernel, at shapes that plain Python can take.
 KERNELS  = tests/kernels --ignore tests/kernels/test_cache.py tests/ops/test_operators.py tests/features/test_encoder.py \
            tests/nets/test_batches.py tests/features/test_numbers.py tests/features/test_relations.py
 
-.PHONY: setup reproduce report test warm slow plain coverage bounds cuda-test lowest audit kill-test attack check dist format bench docs clean
+.PHONY: setup reproduce report test warm slow plain coverage bounds cuda-test lowest audit kill-test attack check dist format bench docs site clean
 
 setup: $(STAMP)
 
@@ -120,13 +121,21 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# What a release uploads, in dist/: the sdist, the wheel made from it, and what an index would say of both. Needs a network.
+# What a release uploads, in dist/: the sdist, the wheel made from it, and what an index would say of both. Then the wheel in an empty
+# environment and a folder without the checkout: the job on the sample, and all tests but those of the checkout's own files. Needs a network.
+ALONE    = $(VENV)-alone
+OF_FILES = $(addprefix --ignore tests/,bench kernels/test_cache.py $(addprefix test_,dependencies.py docs.py house.py packaging.py page_length.py site.py tables.py))
 dist:
 	test -x $(VENV)-dist/bin/twine || { $(PYTHON) -m venv $(VENV)-dist && $(VENV)-dist/bin/pip install --quiet build twine cffconvert; }
 	rm -rf build dist *.egg-info
 	$(VENV)-dist/bin/python -m build --outdir dist .
 	$(VENV)-dist/bin/twine check --strict dist/*
 	$(VENV)-dist/bin/cffconvert --validate
+	rm -rf $(ALONE) && $(PYTHON) -m venv $(ALONE)
+	$(if $(TORCH_INDEX),$(ALONE)/bin/pip install --quiet --no-deps --index-url "$(TORCH_INDEX)" torch)
+	$(ALONE)/bin/pip install --quiet "$$(echo ./dist/*.whl)[test,baselines,plots,rl,frames,serve,tensorboard]"
+	mkdir $(ALONE)/away && cp -r tests docs README.md pyproject.toml $(ALONE)/away
+	cd $(ALONE)/away && ../bin/fastgaum reproduce --datasets sample --seeds 1 && ../bin/python -m pytest $(SPREAD) $(OF_FILES) tests
 
 format: setup
 	$(BIN)/ruff check --fix .
@@ -144,5 +153,9 @@ attack: setup
 docs: setup
 	$(BIN)/mkdocs serve
 
+# The site in site/, for any static host. Its links are relative; SITE_URL= is for the page of what is not found.
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) $(VENV)-cuda $(VENV)-lowest $(VENV)-audit $(VENV)-dist .coverage build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-cuda $(VENV)-lowest $(VENV)-audit $(VENV)-dist $(ALONE) .coverage build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -97,6 +98,13 @@ def index_of(readme: str) -> str:
     the site is named only."""
     text = re.sub(r'(\]\(|src="|srcset=")docs/', r"\1", readme)
     return re.sub(r"\[([^\]]+)\]\([A-Z]+\.md\)", r"\1", text)
+
+
+def with_address(readme: str) -> str:
+    """The README with the address of pyproject.toml to clone from, or the word ADDRESS."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    address = project.get("urls", {}).get("Repository", "ADDRESS")
+    return re.sub(r"^git clone \S+ fastgaum\b", f"git clone {address} fastgaum", readme, flags=re.M)
 
 
 def grid_tables(result: Json) -> str:
@@ -279,7 +287,8 @@ def main() -> None:
             draw(*map(read, of), path=ROOT / "docs" / f"{name}.svg")
     for path in pages():
         path.write_text(set_numbers(path.read_text(encoding="utf-8"), read), encoding="utf-8")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = with_address((ROOT / "README.md").read_text(encoding="utf-8"))
+    (ROOT / "README.md").write_text(readme, encoding="utf-8")
     (ROOT / "docs" / "index.md").write_text(index_of(readme), encoding="utf-8")
     for line in counted:
         print(line)
