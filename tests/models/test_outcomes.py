@@ -234,3 +234,27 @@ def test_a_log_without_outcomes_makes_no_numbers_of_them(log: fg.SessionLog) -> 
     assert space.n_outcomes == 0
     with pytest.raises(FeatureMismatchError, match="trained on outcomes"):
         Encoder(fit_space(log), plain)
+
+
+def test_what_if_answers_in_outcomes(model: UserModel, log: fg.SessionLog, tmp_path) -> None:
+    longest = f"i{MINUTES_OF.argmax():02d}"
+    found = fg.what_if(model, log, drop=[longest], outcomes=True)
+    assert found["outcome"].to_list() == ["bought=no", "bought=yes", "minutes"]
+    said = model.predict(log, "test")
+    n = log.count("events", "test")
+    for label, before in found.select("outcome", "before").iter_rows():
+        by_hand = (said["probability"] * said[f"expected_{label}"]).sum() / n
+        assert before == pytest.approx(by_hand, rel=1e-5)
+    minutes = found.row(2, named=True)
+    assert minutes["difference_high"] < 0
+    assert minutes["after_low"] < minutes["after"] < minutes["after_high"]
+    # whatever is chosen is bought or not
+    shares = fg.what_if(model, log, drop=[longest])
+    of_none = shares.filter(pl.col("item").is_null())["after"][0]
+    bought = found.filter(pl.col("outcome").str.starts_with("bought"))["after"].sum()
+    assert bought == pytest.approx(1 - of_none, rel=1e-5)
+    plain = fg.read_log(made_frame().drop("minutes", "bought"))
+    changes = {"folds": 0, "search": [], "epochs": 1, "warm_start": 1}
+    other = UserModel.from_preset("fastgaum", seed=1, **changes).fit(plain)
+    with pytest.raises(ConfigError, match="says nothing of what follows"):
+        fg.what_if(other, plain, drop=[longest], outcomes=True)
