@@ -140,6 +140,10 @@ def test_heads_say_what_follows_and_nothing_of_noise(model: UserModel, log: fg.S
     # the truth's error is 1
     assert minutes.error.mean < 1.35 < minutes.by_mean
     assert bought.error.mean < bought.by_mean
+    # numbers of candidates, as a ridge reads them, say less than items
+    assert minutes.error.mean < minutes.by_ridge < minutes.by_mean
+    assert "ridge" in str(minutes)
+    assert np.isnan(bought.by_ridge)
     assert found.to_dict()["outcomes"]["minutes"]["mse"]["mean"] == minutes.error.mean
     frame = made_frame()
     rows = frame.with_row_index("row").filter(pl.col("chosen") == 1)
