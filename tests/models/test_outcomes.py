@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
 import fastgaum as fg
+from fastgaum.cli.app import main
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
@@ -329,3 +332,26 @@ def test_a_policy_in_another_world_tells_its_users_what_followed(
     at_home, away = (list(rollout(apart, one, setting, 50, 0)) for one in (here, moved))
     np.testing.assert_array_equal(moved.users.states, at_home[-1].next_states)
     np.testing.assert_array_equal(at_home[-1].rewards, away[-1].rewards)
+
+
+def test_the_command_line_answers_in_outcomes(
+    model: UserModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model.save(run := tmp_path / "model.safetensors")
+    made_frame().write_parquet(table := tmp_path / "log.parquet")
+    facts = tmp_path / "facts.json"
+    capsys.readouterr()
+    asked = ["what-if", str(run), str(table), "--drop", "i03", "--json", str(facts)]
+    assert main(asked) == 0
+    assert "outcome, each display" in capsys.readouterr().out
+    labels = [row["outcome"] for row in json.loads(facts.read_text())["outcomes"]]
+    assert labels == ["bought=no", "bought=yes", "minutes"]
+    asked = ["ope", str(table), "--policy", "random", "--run", str(run), "--json", str(facts)]
+    assert main([*asked, "--reward", "outcome:minutes", "--overwrite"]) == 0
+    found = json.loads(facts.read_text())
+    assert found["reward"] == "outcome:minutes"
+    logged = {row["estimator"]: row["value"] for row in found["estimates"]}["logged"]
+    log = fg.read_log(made_frame(), outcomes=OUTCOMES)
+    of_test = np.isin(log.session_of_event, log.sessions_in("test"))
+    minutes = np.nan_to_num(log.outcomes["minutes"].values[of_test])
+    assert logged == pytest.approx(minutes.mean(), rel=1e-5)
