@@ -1,8 +1,8 @@
 """Off-policy values: what a policy would have earned, from a log that another one made.
 
-A value is the expected clicks of one display, of the logged users in the states that the log left
-them in. An event has the reward r, the weight w = π(A) / μ(A) of its logged slate A, and from a
-world q(A), its chance of a click on A, and q(π), on the target's slate.
+A value is the expected clicks of one display, or an outcome of its choice, of the logged users in
+the states that the log left them in. An event has the reward r, the weight w = π(A) / μ(A) of its
+logged slate A, and from a world q(A), what it expects of A, and q(π), of the target's slate.
 
     dr-pi     the world, corrected in the odds    doubly robust, of random displays
     snips     Σ w r / Σ w                         of displays with logged propensities
@@ -14,7 +14,8 @@ k of m items that shares o items with the policy's own, v = m (o (m − 1) − k
 1 where k = m; E[v] = 1 and E[v²] = m. To first order r − q(A) is the world's error in the odds, a
 sum over items, times (1 − q(A))². With v′ = v (1 − q(π))² / (1 − q(A))², D the mean of q(π), C that
 of v′ (r − q(A)) and t = C / (1 − D), the value is V = (D + t) / (1 + t); for t < −D / 2 it goes on
-along its tangent, (4 D − 3 D² + 4 C) / (2 − D)². For the target's random slates v′ = v, V = D + C.
+along its tangent, (4 D − 3 D² + 4 C) / (2 − D)². For the target's random slates, and for outcomes,
+v′ = v, V = D + C.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from scipy.special import comb, factorial
 from scipy.stats import binom, chi2
 from scipy.stats import t as student
 
-from fastgaum.arrays import Float64Array, IntArray, LongArray
-from fastgaum.errors import ConfigError
+from fastgaum.arrays import Float64Array, FloatArray, IntArray, LongArray
+from fastgaum.errors import ConfigError, as_given
+from fastgaum.features.outcomes import outcomes_of
 from fastgaum.logs.audit_displays import display_dependence
 from fastgaum.logs.clicks import refuse_successive
 from fastgaum.logs.log import SessionLog
@@ -39,6 +41,7 @@ from fastgaum.policies.base import Observation, Policy
 from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.policies.q_learning import QLearner
 from fastgaum.policies.registry import RULE_NAMES, load_policy, make_policy, popularity_in
+from fastgaum.worlds.env_options import OF_OUTCOME, StepReward
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import draw_distinct
 from fastgaum.worlds.replay import live
@@ -89,9 +92,11 @@ def off_policy_values(
     world: World,
     propensities: AnyFloats | None = None,
     seed: int = 0,
+    reward: str = "click",
 ) -> pl.DataFrame:
     """Estimate the value of a policy in the events of a log. Raises ConfigError where the arguments
-    do not fit each other, or the log has weights of events, successive choices or only clicks.
+    do not fit each other, or the log has weights of events, successive choices, only clicks where
+    these are the reward, or a choice without the outcome that is.
 
     Args:
         log: of one split: `slice_sessions(log, log.sessions_in("test"))`.
@@ -100,6 +105,7 @@ def off_policy_values(
             and the policy reads the users of the first.
         propensities: of each event's slate, (n_events,); None: random sets of its items.
         seed: seeds random slates.
+        reward: "click", or "outcome:NAME" as worlds pay it.
 
     Returns: rows dr-pi or snips, dm, and logged, what the log itself earned: estimator, value, low,
         high, effective_events, the events without weights that it is worth, and why no value is.
@@ -109,22 +115,38 @@ def off_policy_values(
     rows = np.flatnonzero(sizes == (target.k or sizes))
     mu = np.ones(log.n_events) if propensities is None else np.asarray(propensities)
     right = mu.shape == (log.n_events,) and mu.dtype.kind == "f" and ((mu > 0) & (mu <= 1)).all()
+    label, earned = None, (log.choices >= 0).astype(float)
+    if reward != "click":
+        label = outcome_column(world, reward)
+        earned[log.choices >= 0] = logged_outcomes(log, world)[log.choices >= 0, label]
     for wrong, why in (
         (log.weights is not None, f"{name} has weights of events: read it with weight=''"),
-        (not log.has_no_click, f"{name} has no display without a click: all values are the same"),
+        (
+            label is None and not log.has_no_click,
+            f"{name} has no display without a click: all values are the same",
+        ),
+        (
+            bool(np.isnan(earned).any()),
+            f"{name} has {np.isnan(earned).sum()} choices whose {reward} nobody knows: fill it in, "
+            "or leave their sessions out",
+        ),
         (not len(rows), f"{name} has no display of {target.k} items"),
         (not right, "propensities are a probability above 0 of each event's display"),
     ):
         if wrong:
             raise ConfigError(why)
-    shown, s = replay_policy(log, target, world, seed)[:, rows], target.epsilon
-    users, rewards = log.users[log.session_of_event[rows]], (log.choices[rows] >= 0).astype(float)
+    shown, s = replay_policy(log, target, world, seed, label)[:, rows], target.epsilon
+    users, rewards = log.users[log.session_of_event[rows]], earned[rows]
     own, at_random, logged = (1.0 - s) * shown[2], s * shown[3], shown[4]
-    weights, plain, effective = weigh_events(log, target, rows, shown, propensities)
+    # of outcomes no odds are corrected
+    of_odds = shown if label is None else np.concatenate([shown[:2], np.zeros_like(shown[2:])])
+    weights, plain, effective = weigh_events(log, target, rows, of_odds, propensities)
     name, why, terms = "snips", "", [weights * rewards, weights]
     if propensities is None:
         name, why, residual = "dr-pi", not_random(log), rewards - logged
-        terms = [corrected(own, at_random + s * residual, (weights - s) * residual, 1.0 - s)]
+        terms = [own + at_random + weights * residual]
+        if label is None:
+            terms = [corrected(own, at_random + s * residual, (weights - s) * residual, 1.0 - s)]
     # of a single user the events are the unit: given those before, each weight has the mean 1
     alone = (users == users[0]).all()
     mean, least, most = ratio_interval(np.arange(len(rows)) if alone else users, plain)
@@ -138,6 +160,8 @@ def off_policy_values(
         if why:
             return name, None, None, None, None, why
         value, low, high = ratio_interval(users, *terms)
+        if label is not None:
+            return name, value, low, high, effective, ""
         if not -1e-9 <= value <= 1.0 + 1e-9:
             return row(name, f"impossible: {value:.4g} clicks a display, by uneven weights", None)
         return name, value, max(low, 0.0), min(high, 1.0), effective, ""
@@ -170,15 +194,39 @@ def not_random(log: SessionLog) -> str:
     return f"displays show some items more often than others (p < {UNEVEN:g}): {cure}"
 
 
-def replay_policy(log: SessionLog, target: Target, world: World, seed: int = 0) -> Float64Array:
+def outcome_column(world: World, reward: str) -> int:
+    """The number of the outcome that a reward names among those of a world. Raises ConfigError for
+    another reward."""
+    if not reward.startswith(OF_OUTCOME):
+        raise ConfigError(
+            f"reward is {as_given(reward)}, click or {OF_OUTCOME}NAME is required: a log says "
+            "nothing of utilities"
+        )
+    StepReward(reward).require_world(world)
+    return world.outcome_labels.index(reward.removeprefix(OF_OUTCOME))
+
+
+def logged_outcomes(log: SessionLog, world: World) -> FloatArray:
+    """What followed each event of a log, NaN where nobody knows, as the world's users are told,
+    (n_events, n_labels)."""
+    if not isinstance(world, LearnedWorld | WorldSet):
+        return np.empty((log.n_events, 0), np.float32)
+    return outcomes_of(world.catalogue.space.outcomes, log)
+
+
+def replay_policy(
+    log: SessionLog, target: Target, world: World, seed: int = 0, label: int | None = None
+) -> Float64Array:
     """Let a policy make a slate in every event of a log, for a world's users who lived the logged
     events before. Raises ConfigError where policy, log and world do not fit.
 
     Returns: of each event, (5, n_events), how many items the slate shares with the logged one, and
         whether it is that; then the world's chance of a click on it (0 where all slates are
-        random), on a random set (0 where none is shown) and on the logged display."""
+        random), on a random set (0 where none is shown) and on the logged display; with `label`,
+        the number of an outcome, what it is expected to earn of that."""
     policy, sizes, pool = target.policy, np.diff(log.display_offsets), np.unique(log.items)
     number, shown = Vocabulary(world.item_ids).codes(log.item_ids), np.zeros((5, log.n_events))
+    outcomes = logged_outcomes(log, world) if world.outcome_labels else None
     codes = pool if target.pool is None else Vocabulary(log.item_ids).codes(target.pool)
     own_pool, most = codes[np.isin(codes, pool)], target.k or int(sizes.max())
     if len(own_pool) < most:
@@ -204,7 +252,7 @@ def replay_policy(log: SessionLog, target: Target, world: World, seed: int = 0) 
         return world.population(n, **every)
 
     for users, events, active, displays in live(world, log, users_of, AT_ONCE // len(pool) + 1):
-        shown[4, events[active]] = _chances(users, displays)[active]
+        shown[4, events[active]] = _earned(users, displays, label)[active]
         for k in np.unique(sizes[events[active]]).tolist():
             who = active & (sizes[events] == k)
             if target.k not in (None, k):
@@ -217,20 +265,25 @@ def replay_policy(log: SessionLog, target: Target, world: World, seed: int = 0) 
                 shared = (own[:, :, None] == displays[:, None, :k]).sum(axis=(1, 2))
                 same = (own == displays[:, :k]).all(axis=1) if log.ordered else shared == k
                 shown[:2, events[who]] = shared[who], same[who]
-                shown[2, events[who]] = _chances(users, own)[who]
+                shown[2, events[who]] = _earned(users, own, label)[who]
             for keys in draws[1:, events] if target.epsilon > 0.0 else ():
                 random = number[pool][draw_distinct(keys, len(pool), k)]
-                shown[3, events[who]] += _chances(users, random)[who] / RANDOM_SLATES
-        users.follow(displays, np.where(active, log.choices[events], -1).astype(np.int32), active)
+                shown[3, events[who]] += _earned(users, random, label)[who] / RANDOM_SLATES
+        places = np.where(active, log.choices[events], -1).astype(np.int32)
+        told = None if outcomes is None else outcomes[events]
+        users.follow(displays, places, active, outcomes=told)
     return shown
 
 
-def _chances(users: Population, slates: IntArray) -> Float64Array:
-    """Each user's chance of a click on a slate; in a set the mean over its worlds."""
+def _earned(users: Population, slates: IntArray, label: int | None) -> Float64Array:
+    """Each user's chance of a click on a slate, or what it is expected to earn of an outcome; in a
+    set by the mean chances over its worlds."""
     if isinstance(users, SetPopulation):
         chances = users.by_member(slates)[:, :, :-1].mean(axis=0)
     else:
         chances, _ = users.probabilities(slates)
+    if label is not None:
+        chances = chances * users.outcomes(slates)[:, :, label]
     return np.asarray(np.where(slates >= 0, chances, 0.0).sum(axis=1, dtype=np.float64))
 
 

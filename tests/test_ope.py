@@ -57,7 +57,14 @@ class Followed(TiringPopulation):
     def reset(self, keys: np.ndarray, rows: IntArray | None = None) -> None:
         self._states[slice(None) if rows is None else rows] = 0
 
-    def follow(self, slates: IntArray, places: IntArray, active: np.ndarray | None = None) -> None:
+    def follow(
+        self,
+        slates: IntArray,
+        places: IntArray,
+        active: np.ndarray | None = None,
+        *,
+        outcomes: np.ndarray | None = None,
+    ) -> None:
         active = np.ones(self.n, np.bool_) if active is None else active
         self._move(places >= 0, slates[np.arange(self.n), places], active)
 

@@ -17,6 +17,7 @@ def ope_command(
     policy: str,
     run: Path,
     epsilon: float = 0.0,
+    reward: str = "click",
     propensity: str | None = None,
     split: ScoredSplit = "test",
     files: TableFiles = NO_FILES,
@@ -29,6 +30,7 @@ def ope_command(
         policy: random, popular, greedy, or a folder written by `fastgaum rl train`
         run: a run folder or a model file, whose users follow the logged ones
         epsilon: probability that the policy shows a random set instead of its own
+        reward: click, or outcome:NAME, what followed the choice
         propensity: the column with the probability of each display; random sets if not given
     """
     check_outputs(files.json, files.markdown)
@@ -51,9 +53,15 @@ def ope_command(
             mu = part.columns[propensity].values
         seen, world = checked_users(model, log, split, allow_seen_users), world_of(model, log)
         target = Target.named(policy, epsilon, world, LearnedWorld(model, log=log))
-        estimates = off_policy_values(slice_sessions(log, rows), target, world, mu).to_dicts()
+        part = slice_sessions(log, rows)
+        estimates = off_policy_values(part, target, world, mu, reward=reward).to_dicts()
     facts: dict[str, object] = {"machine": machine_facts(), "split": split, "policy": policy}
-    facts |= {"epsilon": epsilon, "propensity": propensity, "seen_users": seen.to_dict()}
+    facts |= {
+        "epsilon": epsilon,
+        "reward": reward,
+        "propensity": propensity,
+        "seen_users": seen.to_dict(),
+    }
     columns = [TableColumn(name, name, digits, none="-") for name, digits in PLACES.items()]
     block = table_of(f"{policy} on {log.name}, 95 % intervals", columns, estimates, [str(seen)])
     write_tables(files, {**facts, "estimates": estimates}, [block])

@@ -56,6 +56,7 @@ def what_if_command(
 
     from fastgaum.baselines.registry import load_model
     from fastgaum.models.user_model import members_of
+    from fastgaum.reports.changed_displays import expected_columns
     from fastgaum.reports.what_if import (
         elasticities,
         is_own_logit,
@@ -73,7 +74,10 @@ def what_if_command(
         asked: dict[str, Any] = {"items": named, "progress": progress}
         if scales or drop:
             fields = {name: partial(np.multiply, by) for name, by in scales.items()}
-            found["shares"] = what_if(model, log, split, fields=fields, drop=drop, **asked)
+            asks = partial(what_if, model, log, split, fields=fields, drop=drop, **asked)
+            found["shares"] = asks()
+            if expected_columns(model):
+                found["outcomes"] = asks(outcomes=True)
         for name in elasticity:
             found[f"elasticity {name}"] = elasticities(model, log, name, split, **asked)
         for name, price in pairs:
@@ -117,10 +121,11 @@ def what_if_command(
                 f"{key}_ci": finite([row[f"{key}_low"], row[f"{key}_high"]])
                 for key in row.keys() & FIGURES
             }
-            | {"item": row["item"] or ("all" if name.startswith("worth") else "no click")}
+            | {"item": row.get("item") or ("all" if name.startswith("worth") else "no click")}
             for row in frame.iter_rows(named=True)
         ]
-        columns = [one for one in COLUMNS if one.key in frame.columns]
+        known = OUTCOME_COLUMNS if name == "outcomes" else COLUMNS
+        columns = [one for one in known if one.key in frame.columns]
         notes = [ends_of_worth if name.startswith("worth") else ends]
         show_block(table_of(f"{log.name}, {split} split: {name}", columns, rows, notes))
 
@@ -137,6 +142,12 @@ COLUMNS = (
     TableColumn("worth", "worth", 3, **ENDS, none="-"),
     TableColumn("marginal utility of the field", "by_field", 4, **ENDS, none="-"),
     TableColumn("of the price", "by_price", 4, **ENDS, none="-"),
+)
+OUTCOME_COLUMNS = (
+    TableColumn("outcome, each display", "outcome"),
+    TableColumn("before", "before", 3, **ENDS),
+    TableColumn("after", "after", 3, **ENDS),
+    TableColumn("difference", "difference", 3, signed=True, **ENDS),
 )
 FIGURES = {column.key for column in COLUMNS if column.ends == "brackets"}
 

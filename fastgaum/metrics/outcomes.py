@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgaum.arrays import Float64Array, IntArray
+from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.features.outcomes import OutcomeField
 from fastgaum.logs.log import TRAIN, SessionLog
 from fastgaum.metrics.intervals import Interval, bootstrap_means, paired_difference
@@ -29,28 +29,37 @@ class OutcomeFigures:
     """the same error of the training mean, or of training's shares"""
     by_item: float
     """of the mean, or the shares, of the chosen item in training"""
+    by_ridge: float
+    """of a ridge on the candidate's numbers; NaN of a category"""
     lead: Interval
     """the error by item less that of the model, paired, over users; above 0: the model is better"""
 
     def __str__(self) -> str:
         if self.is_number:
-            return f"RMSE {self.error.mean**0.5:.4g} (by item {self.by_item**0.5:.4g})"
+            own, item, ridge = (mse**0.5 for mse in (self.error.mean, self.by_item, self.by_ridge))
+            return f"RMSE {own:.4g} (by item {item:.4g}, ridge {ridge:.4g})"
         return f"NLL {self.error.mean:.4g} (by item {self.by_item:.4g})"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         score = "mse" if self.is_number else "nll"
+        ridge = {"mse_of_ridge": self.by_ridge} if self.is_number else {}
         return {
             "n": self.n,
             score: self.error.to_dict(),
             f"{score}_of_mean": self.by_mean,
             f"{score}_of_item": self.by_item,
+            **ridge,
             "lead_over_item": self.lead.to_dict(),
         }
 
 
 def figures_of_outcomes(
-    fields: Sequence[OutcomeField], log: SessionLog, events: IntArray, predicted: Float64Array
+    fields: Sequence[OutcomeField],
+    log: SessionLog,
+    events: IntArray,
+    predicted: Float64Array,
+    by_ridge: FloatArray,
 ) -> dict[str, OutcomeFigures]:
     """Figures of each outcome.
 
@@ -58,7 +67,8 @@ def figures_of_outcomes(
         fields: the outcomes.
         log: its training split says the means.
         events: with a choice, (n,).
-        predicted: what would follow each, in the log's units, (n, n_columns)."""
+        predicted: what would follow each, in the log's units, (n, n_columns).
+        by_ridge: the same of a ridge, NaN of categories."""
     figures, start = {}, 0
     items = log.items[log.display_offsets[:-1] + np.maximum(log.choices, 0)]
     training = np.flatnonzero((log.split[log.session_of_event] == TRAIN) & (log.choices >= 0))
@@ -86,7 +96,12 @@ def figures_of_outcomes(
         by_item = (totals + PRIOR_CHOICES * mean) / (n_of + PRIOR_CHOICES)
         each = [
             _errors(one, values[at], of)
-            for of in (predicted[scored][:, columns], mean[None], by_item[items[at]])
+            for of in (
+                predicted[scored][:, columns],
+                mean[None],
+                by_item[items[at]],
+                by_ridge[scored][:, columns].astype(np.float64),
+            )
         ]
         weights = None if log.weights is None else log.weights[at]
         (error,) = bootstrap_means([each[0]], users[at], weights)
@@ -96,6 +111,7 @@ def figures_of_outcomes(
             error,
             float(np.average(each[1], weights=weights)),
             float(np.average(each[2], weights=weights)),
+            float(np.average(each[3], weights=weights)),
             paired_difference(each[2], each[0], users[at], weights),
         )
     return figures

@@ -454,6 +454,10 @@ class ChoiceModel(ABC):
         None without outcomes."""
         return None
 
+    def _ridge(self, batch: Batch) -> FloatArray | None:
+        """The same by a ridge on its numbers, a rival of heads."""
+        return None
+
     def _outcome_columns(self, encoded: EncodedSessions) -> dict[str, Float64Array]:
         space = self._trained_space()
         if not space.outcomes or not encoded.n_events:
@@ -470,20 +474,25 @@ class ChoiceModel(ABC):
         encoder = self._encoder(log, split)
         parts = []
 
-        def predicted(encoded: EncodedSessions) -> tuple[IntArray, dict[str, Float64Array]]:
+        def predicted(
+            encoded: EncodedSessions,
+        ) -> tuple[IntArray, dict[str, Float64Array], list[FloatArray | None]]:
             events = select_sessions(log, encoded.rows).events
-            return events, self._outcome_columns(encoded)
+            ridge = [self._ridge(batch) for batch in self._batches(encoded)]
+            return events, self._outcome_columns(encoded), ridge
 
-        for events, columns in self._parts(encoder, split, predicted):
+        for events, columns, ridge in self._parts(encoder, split, predicted):
             if not columns:
                 return {}
             offsets, choices = pick_rows(log.display_offsets, events)[0], log.choices[events]
             chosen = (offsets[:-1] + choices)[choices >= 0]
-            parts.append((events[choices >= 0], np.stack([*columns.values()], 1)[chosen]))
+            of_ridge = np.concatenate([one for one in ridge if one is not None])[chosen]
+            said = np.stack([*columns.values()], 1)[chosen]
+            parts.append((events[choices >= 0], said, of_ridge))
         if not parts:
             return {}
-        events, found = (np.concatenate(each) for each in zip(*parts, strict=True))
-        return figures_of_outcomes(self._trained_space().outcomes, log, events, found)
+        events, found, rival = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return figures_of_outcomes(self._trained_space().outcomes, log, events, found, rival)
 
     def sample(
         self, log: SessionLog, split: SplitName = "test", seed: int = 0, head: Head = "generator"

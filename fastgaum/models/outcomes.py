@@ -32,6 +32,8 @@ AT_ONCE, EPOCHS, PATIENCE, RATE, DECAY = 512, 40, 4, 3e-3, 0.1
 FOLDS_OF_MEANS, PRIOR_CHOICES = 8, 5.0
 """folds of users of which training reads an item's mean without its own, and choices of the
 training mean that each item's begins with"""
+PENALTIES = (1.0, 10.0, 100.0, 1000.0, 10_000.0)
+"""of the ridge, of which validation chooses"""
 UNKNOWN_SHARE = 0.1
 """of ids that training replaces by their field's unknown row"""
 
@@ -231,6 +233,7 @@ def fit_heads(
         module.sparse_grad = False
     head.load_state_dict(best[1])
     _calibrate(head, fields, validation)
+    _fit_ridge(head, fields, train, validation)
     return head.eval()
 
 
@@ -291,6 +294,46 @@ def _calibrate(
             mixed = shares * said + (1 - shares) * usual
             nll = -np.log(np.maximum(mixed, 1e-9)).mean(1)
             head.trust[columns] = float(shares[int(nll.argmin()), 0])
+
+
+def _fit_ridge(
+    head: OutcomeHead,
+    fields: Sequence[OutcomeField],
+    train: ChoicesOfSplit,
+    validation: ChoicesOfSplit,
+) -> None:
+    """Write the ridge of each number on the numbers of the chosen candidates."""
+    sides = [
+        (np.insert(one.numbers, one.numbers.shape[1], 1, axis=1).astype(np.float64), targets)
+        for one in (train, validation)
+        for targets in (_targets(fields, one.values),)
+    ]
+    for one, columns in slices_of(fields):
+        if one.categories is not None:
+            continue
+        (x, y), (x_of, y_of) = (
+            (numbers[known], targets[known, columns.start])
+            for numbers, targets in sides
+            for known in (~np.isnan(targets[:, columns.start]),)
+        )
+        free, found = np.append(np.ones(x.shape[1] - 1), 1e-9), np.inf
+        for penalty in PENALTIES:
+            weights = np.linalg.solve(x.T @ x + np.diag(penalty * free), x.T @ y)
+            if (error := float(((x_of @ weights - y_of) ** 2).mean())) < found:
+                found = error
+                head.ridge[:, columns.start] = torch.from_numpy(weights)
+
+
+def by_ridge(head: OutcomeHead, fields: Sequence[OutcomeField], numbers: FloatArray) -> FloatArray:
+    """What the ridge says of candidates by their numbers, in the log's units, NaN of categories,
+    (n, n_columns)."""
+    weights = head.ridge.numpy()
+    found: FloatArray = numbers @ weights[:-1] + weights[-1]
+    for one, columns in slices_of(fields):
+        found[:, columns] = (
+            np.nan if one.categories is not None else found[:, columns] * one.scale + one.mean
+        )
+    return found
 
 
 def expected(head: OutcomeHead, fields: Sequence[OutcomeField], outputs: Tensor) -> Float64Array:

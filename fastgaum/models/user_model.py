@@ -67,7 +67,7 @@ from fastgaum.models.model_file import (
 )
 from fastgaum.models.networks_model import NetworksModel
 from fastgaum.models.online import OnlineModel, OnlineUser
-from fastgaum.models.outcomes import fit_heads, heads_of, outcomes_of_candidates
+from fastgaum.models.outcomes import by_ridge, fit_heads, heads_of, outcomes_of_candidates
 from fastgaum.models.portfolio import Halving, budget_of, settings_of, short_epochs
 from fastgaum.models.space_state import saved_space, space_of
 from fastgaum.models.start import require_same_settings, take_weights
@@ -568,6 +568,12 @@ class UserModel(NetworksModel):
             return None
         with ops.plain():
             return outcomes_of_candidates(self.heads, self._networks(), self.space, batch)
+
+    def _ridge(self, batch: Batch) -> FloatArray | None:
+        """As of `ChoiceModel`."""
+        if self.heads is None or self.space is None:
+            return None
+        return by_ridge(self.heads, self.space.outcomes, batch.candidates.numbers.cpu().numpy())
 
     def utility(self, batch: Batch) -> torch.Tensor:
         """The mean over the members; of users who trained, by the fit that left them out."""

@@ -36,6 +36,10 @@ class OutcomeHead(nn.Module):
     """share of the output in the probabilities of a category, the rest being training's shares,
     (n_columns,)"""
 
+    ridge: Tensor
+    """a rival of numbers: weights of the candidate's numbers, and of 1, (n_numbers + 1, n_columns)
+    """
+
     def __init__(
         self,
         n_ids: int,
@@ -62,6 +66,7 @@ class OutcomeHead(nn.Module):
         self.register_buffer("slope", torch.ones(n))
         self.register_buffer("offset", torch.zeros(n))
         self.register_buffer("trust", torch.ones(n))
+        self.register_buffer("ridge", torch.zeros(n_numbers + 1, n))
 
     def forward(self, bags: Bags, states: Tensor, offsets: Tensor) -> Tensor:
         """Standardised numbers, and logits of categories, (n_bags, n_columns); states: (n_events,

@@ -51,7 +51,7 @@ class TransferPolicy(Policy):
                 f"{policy.name} reads states of a model with actions, and does not get the actions "
                 "before the logged starts of the other world: make that world with starts='empty'"
             )
-        self.policy, self.own, self.pays = policy, own, StepReward(reward)
+        self.policy, self.own, self.other, self.pays = policy, own, other, StepReward(reward)
         self.pays.require_world(own)
         self.name, self.made_in = policy.name, other.fingerprint
         self.own_of = item_map(own, other)
@@ -102,10 +102,12 @@ class TransferPolicy(Policy):
         before = self.pays.before(users, slates, pools, self.own.no_click)
         thought = users.utilities(slates)[np.arange(len(slates)), places]
         items = self._own(transition.response.items)
-        users.follow(slates, np.where(items >= 0, places, -1), transition.active)
+        outcomes = self._own_outcomes(transition.response.outcomes)
+        told = np.where(items >= 0, places, -1)
+        users.follow(slates, told, transition.active, outcomes=outcomes)
         utilities = np.where(places >= 0, thought, np.float32(0))
-        response = Response(places, items, utilities, transition.response.outcomes)
-        met = dataclasses.replace(transition.response, utilities=utilities)
+        response = Response(places, items, utilities, outcomes)
+        met = dataclasses.replace(transition.response, utilities=utilities, outcomes=outcomes)
         rewards = self.pays.of(met, transition.slates, users.states, before)
         self.policy.observe(
             dataclasses.replace(
@@ -118,6 +120,17 @@ class TransferPolicy(Policy):
                 pools=pools,
             )
         )
+
+    def _own_outcomes(self, outcomes: FloatArray | None) -> FloatArray | None:
+        """What followed choices as the own world has it, NaN for what the other does not draw;
+        None where the own world has no outcomes."""
+        labels = self.own.outcome_labels
+        if not labels or outcomes is None:
+            return None
+        columns = {label: at for at, label in enumerate(self.other.outcome_labels)}
+        # the last column is of what is not known
+        known = np.column_stack([outcomes, np.full(len(outcomes), np.nan, np.float32)])
+        return np.asarray(known[:, [columns.get(label, -1) for label in labels]])
 
     def _own(self, items: IntArray) -> IntArray:
         return renumbered(items, self.own_of)

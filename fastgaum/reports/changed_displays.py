@@ -30,7 +30,7 @@ from fastgaum.logs.log import TEST, Column, Of, SessionLog, SplitName
 from fastgaum.metrics.intervals import draw_users, jackknife_error, percentile_interval
 from fastgaum.metrics.precision import AnyInts
 from fastgaum.models.choice_model import ChoiceModel, Progress
-from fastgaum.models.user_model import members_of
+from fastgaum.models.user_model import UserModel, members_of
 
 DRAWS = 1000
 NO_WIDTH = 1e-4
@@ -203,10 +203,30 @@ class Displays:
 
     def scores(self, model: ChoiceModel) -> tuple[Float64Array, Float64Array]:
         """Probabilities of the displays' candidates, and of no click there, (n_shown,) each."""
-        parts = model.predict_parts(self.log, "all", self.progress)
-        columns = [part.select("probability", "no_click_probability") for part in parts]
-        chances, none = pl.concat(columns)[self.shown].cast(pl.Float64).to_numpy().T
+        columns = self._predicted(model, "probability", "no_click_probability")
+        chances, none = columns.to_numpy().T
         return chances, none
+
+    def _predicted(self, model: ChoiceModel, *columns: str) -> pl.DataFrame:
+        parts = model.predict_parts(self.log, "all", self.progress)
+        found = pl.concat([part.select(columns) for part in parts])
+        return found[self.shown].cast(pl.Float64)
+
+    @cached_property
+    def expected(self) -> Float64Array:
+        """What would follow the choice of each of these candidates, by the model, (n_shown,
+        n_labels)."""
+        return self._predicted(self.model, *expected_columns(self.model)).to_numpy()
+
+    def outcomes(self, model: ChoiceModel) -> sparse.csr_array:
+        """Sums of what follows choices, by user, (n_users, n_labels). A fit of a fold has no heads
+        of its own: there it is the model's."""
+        own = expected_columns(model)
+        chances = self._predicted(model, "probability", *own).to_numpy()
+        worth = chances[:, :1] * (chances[:, 1:] if own else self.expected)
+        at = self.users[self.display], np.arange(len(worth))
+        by_user = sparse.coo_array((self.weights[self.display], at))
+        return sparse.csr_array(by_user.tocsr() @ worth)
 
     def log_odds(
         self, model: ChoiceModel, field: str, chosen: BoolArray, change: Change
@@ -278,6 +298,13 @@ class Displays:
             ends = [pl.Series(np.where(alike, np.nan, end)).fill_nan(None) for end in (low, high)]
             columns |= {name: values[0], f"{name}_low": ends[0], f"{name}_high": ends[1]}
         return columns
+
+
+def expected_columns(model: ChoiceModel) -> list[str]:
+    """Columns of `predict` that say what would follow a choice; none without heads."""
+    if not isinstance(model, UserModel) or model.heads is None or model.space is None:
+        return []
+    return [f"expected_{label}" for one in model.space.outcomes for label in one.labels]
 
 
 def _new_numbers(field: str, change: Change, old: Float64Array) -> Float64Array:

@@ -33,7 +33,7 @@ from fastgaum.logs.log import TRAIN, SessionLog, SplitName
 from fastgaum.metrics.calibration import choice_nll
 from fastgaum.metrics.intervals import paired_difference, ratio
 from fastgaum.models.choice_model import ChoiceModel, Progress
-from fastgaum.reports.changed_displays import Change, Displays, ranks_in_groups
+from fastgaum.reports.changed_displays import Change, Displays, expected_columns, ranks_in_groups
 
 MOST_ITEMS = 50
 """of elasticities at once: each takes two passes over the displays"""
@@ -47,10 +47,12 @@ def what_if(
     fields: Mapping[str, Change] | None = None,
     items: Sequence[object] = (),
     drop: Sequence[object] = (),
+    outcomes: bool = False,
     refits: Sequence[ChoiceModel] = (),
     progress: Progress | None = None,
 ) -> pl.DataFrame:
-    """The share of each item, and of no click, before and after a change of every display.
+    """The share of each item, and of no click, before and after a change of every display; or what
+    follows its choice.
 
     Args:
         model: any fitted model.
@@ -59,6 +61,8 @@ def what_if(
         fields: a function of the values of a field of numbers, by the field's name.
         items: ids of the items whose fields change; all if none is given.
         drop: ids of items that are no longer displayed.
+        outcomes: answer in outcomes, 0 without a choice, for shares. Intervals hold how sure the
+            choices are; of what follows them only refits with outcomes do.
         refits: the same model, fitted on bootstraps of the training users
             (`models.fit_data.bootstrap_of`). Without, a model that was fitted by folds of users has
             the fits of its folds.
@@ -66,11 +70,13 @@ def what_if(
 
     Returns: a row for each displayed item, and one for no click (item null) if that is a choice:
         `before`, `after` and `difference`, shares from 0 to 1, and the ends of their intervals,
-        `…_low` and `…_high`.
+        `…_low` and `…_high`. In outcomes a row for each number (`outcome`), its mean per display,
+        and for each category, the share of displays that it follows.
 
     Raises:
         ConfigError: nothing changes; a field is unknown or holds no numbers; an item is unknown; a
-            new number is not finite; a display loses its last item; the sessions trained the model.
+            new number is not finite; a display loses its last item; the sessions trained the model;
+            or outcomes are asked of a model without any.
         LogFormatError: the split is empty.
         FeatureMismatchError: the log's fields are not the training log's.
     """
@@ -88,10 +94,19 @@ def what_if(
         changed = changed.with_numbers(field, at, change)
     if len(drop):
         changed = changed.without(displays.codes("drop", drop))
+    labels, ask = expected_columns(model), Displays.outcomes if outcomes else Displays.shares
+    if outcomes and not labels:
+        raise ConfigError(
+            f"outcomes are asked for, and this {type(model).__name__} says nothing of what follows "
+            "a choice: train a UserModel on a log with some (--outcome COLUMN)"
+        )
     sides = (displays, changed)
-    *sums, n = displays.drawn(lambda model: [one.shares(model) for one in sides])
+    *sums, n = displays.drawn(lambda model: [ask(one, model) for one in sides])
     before, after = (ratio(one, n) for one in sums)
     figures = displays.figures({"before": before, "after": after, "difference": after - before})
+    if outcomes:
+        names = [label.removeprefix("expected_") for label in labels]
+        return pl.DataFrame({"outcome": names} | figures)
     shown = np.append(np.bincount(displays.items, minlength=log.n_items) > 0, model.no_click)
     return pl.DataFrame({"item": displays.names} | figures).filter(pl.Series(shown))
 

@@ -212,9 +212,11 @@ class ContextPopulation(Population):
         """Show some users a checked slate each, (len(who), k), and let them choose."""
 
     @abstractmethod
-    def see(self, who: IntArray, slates: IntArray, places: IntArray) -> None:
+    def see(
+        self, who: IntArray, slates: IntArray, places: IntArray, outcomes: FloatArray | None
+    ) -> None:
         """Show some users a checked slate each, (len(who), k), and tell their choices, -1 for
-        nothing."""
+        nothing, and what followed, (len(who), n_labels), NaN for what nobody knows."""
 
     @abstractmethod
     def value(self, who: IntArray, pools: IntArray, k: int | None) -> FloatArray:
@@ -250,10 +252,19 @@ class ContextPopulation(Population):
         places: IntArray,
         active: BoolArray | None = None,
         context: EncodedContext | None = None,
+        *,
+        outcomes: FloatArray | None = None,
     ) -> None:
-        """As the base says. Raises ConfigError as `step`."""
+        """As the base says. Raises ConfigError as `step`, and for outcomes of another shape."""
+        shape = self.n, len(self.world.outcome_labels)
+        if outcomes is not None and np.shape(outcomes) != shape:
+            raise ConfigError(
+                f"outcomes have the shape {np.shape(outcomes)}, a row for each user and a column "
+                f"for each of world.outcome_labels, {shape}, are required"
+            )
         slates, who = self._begin(slates, active, context)
-        self.see(who, slates[who], first_places(places, slates, who))
+        told = None if outcomes is None else np.asarray(outcomes, np.float32)[who]
+        self.see(who, slates[who], first_places(places, slates, who), told)
 
     def utilities(
         self, pools: IntArray, k: int | None = None, context: EncodedContext | None = None
@@ -418,7 +429,9 @@ class LearnedPopulation(ContextPopulation):
             found[clicked] = drawn(world.heads, fields, means, draws)
         return found
 
-    def see(self, who: IntArray, slates: IntArray, places: IntArray) -> None:
+    def see(
+        self, who: IntArray, slates: IntArray, places: IntArray, outcomes: FloatArray | None
+    ) -> None:
         """As the base says."""
         # of displays without a choice nothing is scored or read
         for is_read in (True, False):
@@ -429,7 +442,7 @@ class LearnedPopulation(ContextPopulation):
                 found = np.flatnonzero(place_of[: sizes.sum()] == np.repeat(places[part], sizes))
                 chosen = np.full(len(part), -1, np.int32)
                 chosen[np.repeat(np.arange(len(part)), sizes)[found]] = found
-                self._move(shown, chosen)
+                self._move(shown, chosen, None if outcomes is None else outcomes[part])
 
     def acted(self, items: IntArray, action: str) -> None:
         """As the base says."""
@@ -467,6 +480,21 @@ class LearnedPopulation(ContextPopulation):
         probs = np.zeros(slates.shape, np.float32)
         none = self._weigh(shown, self.users.scores("chooser", shown), places, probs)
         return probs, none
+
+    def outcomes(self, slates: IntArray) -> FloatArray:
+        """As the base says."""
+        heads, slates = self.first.heads, checked_slates(slates, self.n, self.world.n_items)
+        if heads is None:
+            return super().outcomes(slates)
+        shown, _, places = self._show(self.everyone, slates)
+        sizes, batch = np.diff(shown.batch.offsets), shown.batch
+        with torch.no_grad(), ops.plain():
+            states, offsets = torch.from_numpy(self.users.states), torch.from_numpy(batch.offsets)
+            outputs = heads(equal_bags(batch.ids, batch.numbers), states, offsets)
+        found = np.zeros((*slates.shape, outputs.shape[1]), np.float32)
+        at = np.repeat(self.everyone, sizes), places[: sizes.sum()]
+        found[at] = expected(heads, self.first.catalogue.space.outcomes, outputs)
+        return found
 
     def _weigh(
         self, shown: ShownDisplays, scores: FloatArray, places: IntArray, probs: FloatArray

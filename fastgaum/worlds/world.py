@@ -181,6 +181,14 @@ class Population(ABC):
     def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
         """Probability of each place of the slates (n, k), and of no click (n,); no state moves."""
 
+    def outcomes(self, slates: IntArray) -> FloatArray:
+        """What would follow the choice of each place of the slates (n, k), 0 at an empty one,
+        shape (n, k, n_labels); no state moves. Raises ConfigError for users who cannot say."""
+        raise ConfigError(
+            f"a {type(self).__name__} does not say what would follow a choice: use one of a "
+            "learned world with outcomes"
+        )
+
     def surplus(self, slates: IntArray, no_click: bool) -> FloatArray:
         """The inclusive value of each user's slate (n, k) now: log Σ exp u over what is displayed,
         and no click (of utility 0) where there is one; 0 of an empty slate. What logit users expect
@@ -190,11 +198,16 @@ class Population(ABC):
         return inclusive_values(np.where(shown, self.utilities(slates), -np.inf), no_click)
 
     def follow(
-        self, slates: IntArray, places: IntArray, active: npt.NDArray[np.bool_] | None = None
+        self,
+        slates: IntArray,
+        places: IntArray,
+        active: npt.NDArray[np.bool_] | None = None,
+        *,
+        outcomes: FloatArray | None = None,
     ) -> None:
         """Let each user see a slate and choose as somebody else did, place (n,) or -1 for nothing.
-        Raises ConfigError for users who cannot be told what to choose, or a place without an
-        item."""
+        `outcomes`: what followed, as of a `Response`; None: nobody knows. Raises ConfigError for
+        users who cannot be told what to choose, or a place without an item."""
         raise ConfigError(
             f"a {type(self).__name__} cannot follow other users' choices: use one of a learned "
             "world"

@@ -54,7 +54,7 @@ class WorldSet(World):
         self.item_ids, self.item_features = first.item_ids, first.item_features
         self.state_dim, self.no_click, self.head = first.state_dim, first.no_click, first.head
         self.begins, self.catalogue = first.begins, first.catalogue
-        self.is_logit = first.is_logit
+        self.is_logit, self.outcome_labels = first.is_logit, first.outcome_labels
         self.context: ContextRows | None = first.context
         space = self.catalogue.space
         self.folds = space.folds
@@ -159,10 +159,13 @@ class SetPopulation(LearnedPopulation):
         found = super().choose(who[order], slates[order], keys[order])
         return found.scattered(order, len(who))
 
-    def see(self, who: IntArray, slates: IntArray, places: IntArray) -> None:
+    def see(
+        self, who: IntArray, slates: IntArray, places: IntArray, outcomes: FloatArray | None
+    ) -> None:
         """As the base says."""
         order = self._by_member(who)
-        super().see(who[order], slates[order], places[order])
+        told = None if outcomes is None else outcomes[order]
+        super().see(who[order], slates[order], places[order], told)
 
     def acted(self, items: IntArray, action: str) -> None:
         """As the base says, of every member."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
 
 import fastgaum as fg
+from fastgaum.cli.app import main
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
@@ -14,8 +19,14 @@ from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.store import load_log, save_log
 from fastgaum.models.user_model import UserModel
+from fastgaum.ope import Target, off_policy_values, replay_policy
+from fastgaum.policies.heuristics import Popular, RandomPolicy
+from fastgaum.policies.rollout import Setting, rollout
+from fastgaum.policies.transfer import TransferPolicy
 from fastgaum.worlds.env_options import StepReward
 from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.pools import Pool
+from fastgaum.worlds.replay import world_of
 
 N_ITEMS, K = 12, 4
 MINUTES_OF = 5 + 3 * np.random.default_rng(5).normal(size=N_ITEMS)
@@ -132,6 +143,10 @@ def test_heads_say_what_follows_and_nothing_of_noise(model: UserModel, log: fg.S
     # the truth's error is 1
     assert minutes.error.mean < 1.35 < minutes.by_mean
     assert bought.error.mean < bought.by_mean
+    # numbers of candidates, as a ridge reads them, say less than items
+    assert minutes.error.mean < minutes.by_ridge < minutes.by_mean
+    assert "ridge" in str(minutes)
+    assert np.isnan(bought.by_ridge)
     assert found.to_dict()["outcomes"]["minutes"]["mse"]["mean"] == minutes.error.mean
     frame = made_frame()
     rows = frame.with_row_index("row").filter(pl.col("chosen") == 1)
@@ -234,3 +249,109 @@ def test_a_log_without_outcomes_makes_no_numbers_of_them(log: fg.SessionLog) -> 
     assert space.n_outcomes == 0
     with pytest.raises(FeatureMismatchError, match="trained on outcomes"):
         Encoder(fit_space(log), plain)
+
+
+def test_what_if_answers_in_outcomes(model: UserModel, log: fg.SessionLog, tmp_path) -> None:
+    longest = f"i{MINUTES_OF.argmax():02d}"
+    found = fg.what_if(model, log, drop=[longest], outcomes=True)
+    assert found["outcome"].to_list() == ["bought=no", "bought=yes", "minutes"]
+    said = model.predict(log, "test")
+    n = log.count("events", "test")
+    for label, before in found.select("outcome", "before").iter_rows():
+        by_hand = (said["probability"] * said[f"expected_{label}"]).sum() / n
+        assert before == pytest.approx(by_hand, rel=1e-5)
+    minutes = found.row(2, named=True)
+    assert minutes["difference_high"] < 0
+    assert minutes["after_low"] < minutes["after"] < minutes["after_high"]
+    # whatever is chosen is bought or not
+    shares = fg.what_if(model, log, drop=[longest])
+    of_none = shares.filter(pl.col("item").is_null())["after"][0]
+    bought = found.filter(pl.col("outcome").str.starts_with("bought"))["after"].sum()
+    assert bought == pytest.approx(1 - of_none, rel=1e-5)
+    plain = fg.read_log(made_frame().drop("minutes", "bought"))
+    changes = {"folds": 0, "search": [], "epochs": 1, "warm_start": 1}
+    other = UserModel.from_preset("fastgaum", seed=1, **changes).fit(plain)
+    with pytest.raises(ConfigError, match="says nothing of what follows"):
+        fg.what_if(other, plain, drop=[longest], outcomes=True)
+
+
+MEAN_UTILITIES = np.random.default_rng(4).normal(size=N_ITEMS)
+
+
+def test_off_policy_values_of_an_outcome_are_those_of_the_law(model: UserModel) -> None:
+    log = fg.read_log(made_frame(9, n_sessions=400), outcomes=OUTCOMES)
+    world = world_of(model, log, head="reward")
+    shown = replay_policy(log, Target(RandomPolicy()), world)
+    said = model.predict(log)["no_click_probability"].gather(log.display_offsets[:-1])
+    # users who follow the log are told what followed, as `predict` reads it
+    apart = np.abs(shown[4] - (1 - said.to_numpy()))
+    # a rank among numbers that are equal but for rounding may be another one
+    assert np.quantile(apart, 0.99) < 2e-5
+    assert apart.max() < 1e-3
+    number = world.item_ids.str.slice(1).cast(pl.Int64).to_numpy()
+    target = Target(Popular(MINUTES_OF[number].astype(np.float32)), k=K)
+    found = off_policy_values(log, target, world, reward="outcome:minutes")
+    best = np.argsort(-MINUTES_OF)[:K]
+    odds = np.exp(MEAN_UTILITIES[best])
+    truth = float((odds * MINUTES_OF[best]).sum() / (1 + odds.sum()))
+    rows = {row["estimator"]: row for row in found.to_dicts()}
+    assert rows["dr-pi"]["low"] < truth < rows["dr-pi"]["high"] < 1.3 * truth
+    assert rows["dm"]["value"] == pytest.approx(truth, rel=0.15)
+    minutes = np.nan_to_num(log.outcomes["minutes"].values).mean()
+    assert rows["logged"]["value"] == pytest.approx(minutes, rel=1e-6)
+    assert rows["dr-pi"]["low"] > minutes
+    with pytest.raises(ConfigError, match="no outcome of this world is 'hours'"):
+        off_policy_values(log, target, world, reward="outcome:hours")
+    with pytest.raises(ConfigError, match="a log says nothing of utilities"):
+        off_policy_values(log, target, world, reward="utility")
+    gap = dataclasses.replace(log.columns["minutes"], values=log.columns["minutes"].values.copy())
+    gap.values[np.flatnonzero(log.choices >= 0)[0]] = np.nan
+    lacking = dataclasses.replace(log, columns={**log.columns, "minutes": gap})
+    with pytest.raises(ConfigError, match="1 choices whose outcome:minutes nobody knows"):
+        off_policy_values(lacking, target, world, reward="outcome:minutes")
+
+
+def test_a_policy_in_another_world_tells_its_users_what_followed(
+    model: UserModel, log: fg.SessionLog
+) -> None:
+    world = LearnedWorld(model)
+    users = [world.population(1) for _ in range(2)]
+    slates, draws = np.arange(K, dtype=np.int32)[None], np.random.default_rng(0)
+    for one, minutes in zip(users, (1.0, 30.0), strict=True):
+        one.follow(slates, np.array([2]), outcomes=np.array([[0.0, 1.0, minutes]]))
+    other = draws.permutation(slates, axis=1)
+    assert not np.allclose(users[0].utilities(other), users[1].utilities(other))
+    with pytest.raises(ConfigError, match=r"outcomes have the shape \(1, 2\)"):
+        users[0].follow(slates, np.array([2]), outcomes=np.zeros((1, 2)))
+    pool = Pool(items=tuple(range(N_ITEMS)))
+    setting = Setting(k=K, horizon=4, pool=pool, reward="outcome:minutes")
+    score = Popular(np.arange(world.n_items).astype(np.float32))
+    apart = LearnedWorld(model, further=pl.Series(["new"]))
+    moved = TransferPolicy(score, world, apart, setting.reward)
+    here = Popular(np.append(score.popularity, -1).astype(np.float32))
+    at_home, away = (list(rollout(apart, one, setting, 50, 0)) for one in (here, moved))
+    np.testing.assert_array_equal(moved.users.states, at_home[-1].next_states)
+    np.testing.assert_array_equal(at_home[-1].rewards, away[-1].rewards)
+
+
+def test_the_command_line_answers_in_outcomes(
+    model: UserModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model.save(run := tmp_path / "model.safetensors")
+    made_frame().write_parquet(table := tmp_path / "log.parquet")
+    facts = tmp_path / "facts.json"
+    capsys.readouterr()
+    asked = ["what-if", str(run), str(table), "--drop", "i03", "--json", str(facts)]
+    assert main(asked) == 0
+    assert "outcome, each display" in capsys.readouterr().out
+    labels = [row["outcome"] for row in json.loads(facts.read_text())["outcomes"]]
+    assert labels == ["bought=no", "bought=yes", "minutes"]
+    asked = ["ope", str(table), "--policy", "random", "--run", str(run), "--json", str(facts)]
+    assert main([*asked, "--reward", "outcome:minutes", "--overwrite"]) == 0
+    found = json.loads(facts.read_text())
+    assert found["reward"] == "outcome:minutes"
+    logged = {row["estimator"]: row["value"] for row in found["estimates"]}["logged"]
+    log = fg.read_log(made_frame(), outcomes=OUTCOMES)
+    of_test = np.isin(log.session_of_event, log.sessions_in("test"))
+    minutes = np.nan_to_num(log.outcomes["minutes"].values[of_test])
+    assert logged == pytest.approx(minutes.mean(), rel=1e-5)
