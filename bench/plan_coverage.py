@@ -3,8 +3,9 @@
 
 A draw plans on a sample of the users of a log (of a made-up one that is made anew), and fits the
 same setting on four times as many training users. `gain`: whether its gain on the plan's validation
-users lies inside the interval of the gain. `nll`: whether its NLL on the validation users of the
-whole log lies inside that of the NLL. Only training and validation splits are read."""
+users lies inside the interval of the gain. `nll`: whether its NLL on other validation users of the
+log, of about JUDGED events, lies inside that of the NLL. Only training and validation splits are
+read."""
 
 from __future__ import annotations
 
@@ -31,6 +32,8 @@ from fastgaum.reports.table import Json
 from fastgaum.threads import one_thread
 
 TIMES = 4
+JUDGED = 5000
+"""events of validation, about, of the users that a plan has not seen"""
 
 
 def log_of(name: str, n_events: int, seed: int) -> SessionLog:
@@ -62,8 +65,10 @@ def plan_and_see(log: SessionLog, part: int, seed: int, config: Config) -> Json:
     many = slice_sessions(log, np.sort(np.concatenate([more, own])))
     model = UserModel(member_config(curve.config, seed + 1), device="cpu")
     model.fit(many)
+    n_others = JUDGED * len(np.unique(log.users)) // max(log.count("events", "validation"), 1)
+    others = slice_sessions(log, sessions_of(log, users[-n_others:], 1))
     same, everyone = (
-        model.evaluate(one, "validation").heads["reward"].nll.mean for one in (many, log)
+        model.evaluate(one, "validation").heads["reward"].nll.mean for one in (many, others)
     )
     today, ahead = curve.fits[-1], curve.ahead[AHEAD.index(TIMES)]
     row: Json = {"events": [today.n_events, many.count("events", "train")]}

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -31,7 +32,12 @@ from fastgaum.features.number_columns import PlaceCounts
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.features.standardise import Moments
-from fastgaum.features.training_counts import StatisticsCounter, add_counts, subtract_counts
+from fastgaum.features.training_counts import (
+    StatisticsCounter,
+    add_counts,
+    place_counts,
+    subtract_counts,
+)
 from fastgaum.features.training_order import Hiding, resized, share_to_hide
 from fastgaum.logs.hashes import Hashes, find_shared
 from fastgaum.logs.log import SessionLog
@@ -128,10 +134,9 @@ class PartsOfLog:
         counted: dict[int, dict[str, Any]] = {}
         for found in self._gathered(lambda: self._counted(space)):
             counted |= found
-        self._of_groups = [
-            dataclasses.replace(space, **counted[group]) for group in range(self.n_groups)
-        ]
-        self.space = with_names(add_counts(self._of_groups), first)
+        of_groups = [dataclasses.replace(space, **counted[group]) for group in range(self.n_groups)]
+        self.space = with_names(add_counts(of_groups), first)
+        self._of_groups = [place_counts(self.space, one) for one in of_groups]
         self.sample = self._sample()
         self.space = with_code(self.space, self.sample, self._moments, choices)
         self.sample = dataclasses.replace(self.sample, code=self.space.code)
@@ -150,31 +155,30 @@ class PartsOfLog:
                 raise one
         return [one for one in gathered if not isinstance(one, FastgaumError)]
 
-    def _own_parts(self) -> Iterator[int]:
-        """The parts of this process's groups."""
+    def _own_groups(self) -> Iterator[tuple[int, range]]:
+        """This process's groups, and the parts of each."""
         for group in range(self._peers.rank, self.n_groups, self._peers.size):
-            yield from range(group, self.stored.n_parts, GROUPS)
+            yield group, range(group, self.stored.n_parts, GROUPS)
 
     def _noted(self, places: bool) -> _Noted:
         noted = _Noted(self.stored.first)
-        for number in self._own_parts():
+        for number in chain.from_iterable(parts for _, parts in self._own_groups()):
             noted.add(number, self._read(number), -(-CONTEXT_EVENTS // self.stored.n_parts), places)
         return noted
 
     def _counted(self, space: FeatureSpace) -> dict[int, dict[str, Any]]:
         """The counts of this process's groups, as fields of a space."""
         relations, counts = self.choices.relations, self.choices.protocol != "identity"
-        each: dict[int, StatisticsCounter] = {}
-        for number in self._own_parts():
-            if (group := number % GROUPS) not in each:
-                each[group] = StatisticsCounter(self.coded, space, relations, counts, self.n_groups)
-            part = self._read(number)
-            each[group].add(part.sessions_in("train"), self.coded.of_part(part))
-        names = ("item_counts", "relations", "crossed")
-        return {
-            group: {name: getattr(found, name) for name in names}
-            for group, found in ((group, one.counted()) for group, one in each.items())
-        }
+        found = {}
+        for group, parts in self._own_groups():
+            counter = StatisticsCounter(self.coded, space, relations, counts, self.n_groups)
+            for number in parts:
+                part = self._read(number)
+                counter.add(part.sessions_in("train"), self.coded.of_part(part))
+            counted = counter.counted(read=False)
+            names = ("item_counts", "relations", "crossed")
+            found[group] = {name: getattr(counted, name) for name in names}
+        return found
 
     def _read(self, number: int) -> SessionLog:
         return self.stored.read([number])
@@ -209,6 +213,7 @@ class PartsOfLog:
         if not self.space.has_statistics or len(self._of_groups) == 1:
             return self.space
         if self._last is None or self._last[0] != group:
+            self._last = None
             other = subtract_counts(self.space, self._of_groups[group])
             counts = other.item_counts
             rate = float(counts.choices.sum() / max(counts.displays.sum(), 1))

@@ -4,6 +4,8 @@ say which are left out."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +38,8 @@ MOST_PAIRS = 1 << 24
 """pairs of a table at most: those of the items displayed least are dropped"""
 FIRST_SLOTS = 1 << 7
 """so few that a small log's tables grow too, and compile that"""
+SLICES = 16
+"""of the left items, whose pairs are added up one after the other"""
 
 
 class Relations(PairTables):
@@ -68,8 +72,7 @@ class Relations(PairTables):
         def complete(table: PairCounts) -> PairCounts:
             sides = (table.keys // n, table.keys % n) if n else ()
             limit = 1 + max((int(ranks[rows].max(initial=-1)) for rows in sides), default=-1)
-            enter_pairs(table)
-            return table._replace(limit=limit)
+            return with_entries(table._replace(limit=limit))
 
         return Relations(complete(self.rivals), complete(self.follows), self.rule)
 
@@ -80,52 +83,80 @@ def rule_of(displays: npt.NDArray[np.integer]) -> RivalRule:
     return RivalRule(most, ranks_of(displays))
 
 
+class PlacedPairs(NamedTuple):
+    """Counts of pairs of a part of a log, beside the table of the whole log."""
+
+    places: IntArray
+    """of each pair in the whole's keys, ascending, shape (n_pairs,)"""
+    counts: IntArray
+    """shape (n_pairs, 3) or (n_pairs, 2)"""
+
+
 def pairs_of(
     n_items: int,
     limit: int,
     counted: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], IntArray],
 ) -> PairCounts:
-    """Pairs for `enter_pairs`."""
-    n = len(counted[1])
-    return PairCounts(
-        n_items, limit, *counted, np.zeros(n, np.uint16), np.full((2 * n, 2), -1, np.int32)
-    )
+    """Starts, keys and counts as a table without what finds a pair."""
+    return PairCounts(n_items, limit, *counted, np.zeros(0, np.uint16), np.zeros((0, 2), np.int32))
+
+
+def with_entries(table: PairCounts) -> PairCounts:
+    """The table with what finds a pair."""
+    n = len(table.keys)
+    marks, entries = np.zeros(n, np.uint16), np.full((2 * n, 2), -1, np.int32)
+    table = table._replace(marks=marks, entries=entries)
+    enter_pairs(table)
+    return table
 
 
 def add_pairs(tables: Sequence[PairCounts], rule: RivalRule) -> PairCounts:
-    """The pairs of parts of a log, each counted by the rule; what one part has dropped is in no
-    pair."""
+    """The pairs of parts of a log, each counted by the rule, without what finds one; what one part
+    has dropped is in no pair."""
     n_items, limit = tables[0].n_items, min(table.limit for table in tables)
-    keys = np.concatenate([table.keys for table in tables])
-    counts = np.concatenate([table.counts for table in tables])
-    order = stable_order(keys) if len(keys) else np.zeros(0, np.int64)
-    keys, counts = keys[order], counts[order]
-    first = np.flatnonzero(np.diff(keys, prepend=-1))
-    if len(first):
-        counts = np.add.reduceat(counts, first, axis=0).astype(counts.dtype)
-    keys = keys[first]
-    if limit < n_items:
-        kept = np.maximum(rule.ranks[keys // n_items], rule.ranks[keys % n_items]) < limit
-        keys, counts = keys[kept], counts[kept]
+    added = [(tables[0].keys[:0], tables[0].counts[:0])]
+    # a slice of the left items at a time, for sorting takes several times its size
+    lasts = np.linspace(0, n_items, SLICES + 1).astype(np.int64)
+    for first, last in pairwise(lasts.tolist()):
+        own = [slice(table.starts[first], table.starts[last]) for table in tables]
+        keys = np.concatenate([one.keys[at] for one, at in zip(tables, own, strict=True)])
+        if not len(keys):
+            continue
+        counts = np.concatenate([one.counts[at] for one, at in zip(tables, own, strict=True)])
+        order = stable_order(keys)
+        keys, counts = keys[order], counts[order]
+        starts = np.flatnonzero(np.diff(keys, prepend=-1))
+        keys, counts = keys[starts], np.add.reduceat(counts, starts, axis=0).astype(counts.dtype)
+        if limit < n_items:
+            kept = np.maximum(rule.ranks[keys // n_items], rule.ranks[keys % n_items]) < limit
+            keys, counts = keys[kept], counts[kept]
+        added.append((keys, counts))
+    keys, counts = (np.concatenate(each) for each in zip(*added, strict=True))
     return _sorted_pairs(n_items, limit, keys, counts)
 
 
-def subtract_pairs(whole: PairCounts, part: PairCounts) -> PairCounts:
-    """The pairs of a log less those of a part of it; pairs of the part that the whole has dropped
-    stay out."""
-    counts, known = whole.counts.copy(), np.isin(part.keys, whole.keys, assume_unique=True)
-    counts[np.searchsorted(whole.keys, part.keys[known])] -= part.counts[known]
-    left = counts.any(axis=1)
-    return _sorted_pairs(whole.n_items, whole.limit, whole.keys[left], counts[left])
+def place_pairs(part: PairCounts, whole: PairCounts) -> PlacedPairs:
+    """The pairs of a part of a log by their places in the whole's; what the whole has dropped is
+    left out."""
+    places = np.searchsorted(whole.keys, part.keys)
+    places[places == len(whole.keys)] = 0
+    known = whole.keys[places] == part.keys if len(whole.keys) else np.zeros(len(places), np.bool_)
+    return PlacedPairs(places[known].astype(np.int32), part.counts[known])
+
+
+def subtract_pairs(whole: PairCounts, part: PlacedPairs) -> PairCounts:
+    """The pairs of a log less those of a part of it: the whole's pairs with counts of their own,
+    which are 0 where only the part has the pair."""
+    counts = whole.counts.copy()
+    counts[part.places] -= part.counts
+    return whole._replace(counts=counts)
 
 
 def _sorted_pairs(
     n_items: int, limit: int, keys: npt.NDArray[np.int64], counts: IntArray
 ) -> PairCounts:
     starts = np.searchsorted(keys, np.arange(n_items + 1) * n_items).astype(np.int64)
-    table = pairs_of(n_items, limit, (starts, keys, counts))
-    enter_pairs(table)
-    return table
+    return pairs_of(n_items, limit, (starts, keys, counts))
 
 
 def ranks_of(displays: npt.NDArray[np.integer]) -> IntArray:
@@ -177,7 +208,7 @@ class PairCounter:
                 self._move(2 * len(self.slots.keys))
 
     def table(self) -> PairCounts:
-        """The pairs, sorted."""
+        """The pairs, sorted, without what finds one."""
         if self.slots.used[0] > self.most:
             self._drop()
         used = np.flatnonzero(self.slots.keys != -1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +24,13 @@ from fastgaum.features.crossed import (
 from fastgaum.features.number_columns import varying_columns
 from fastgaum.features.relations import (
     PairCounter,
+    PlacedPairs,
     Relations,
     add_pairs,
+    place_pairs,
     rule_of,
     subtract_pairs,
+    with_entries,
 )
 from fastgaum.features.sessions import select_sessions
 from fastgaum.features.space import FeatureSpace
@@ -35,6 +38,9 @@ from fastgaum.kernels.candidate_counts import TrainingTotals, count_items
 from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS, TRAINING_NUMBERS
 from fastgaum.kernels.crossed import CrossedCounts
 from fastgaum.logs.log import ALIKE, ItemCounts
+
+SCALED_AT_ONCE = 1 << 16
+"""rows of counts"""
 
 
 class StatisticsCounter:
@@ -87,12 +93,14 @@ class StatisticsCounter:
 
             self.crossed = threads.in_order(add, list(range(len(self.fields))))
 
-    def counted(self) -> FeatureSpace:
-        """The space with what has been counted."""
+    def counted(self, read: bool = True) -> FeatureSpace:
+        """The space with what has been counted. read: whether encoders read it; else it is of a
+        part, for `add_counts`."""
         items = (total[: self.n_items].copy() for total in vars(self.items).values())
         relations = None
         if self.pairs:
-            rivals, follows = (pairs.table() for pairs in self.pairs)
+            tables = (pairs.table() for pairs in self.pairs)
+            rivals, follows = map(with_entries, tables) if read else tables
             relations = Relations(rivals, follows, self.pairs[0].rule)
         return dataclasses.replace(
             self.space,
@@ -114,8 +122,8 @@ def add_counts(spaces: Sequence[FeatureSpace]) -> FeatureSpace:
     if first.relations is not None:
         of_parts = [one.relations for one in spaces if one.relations is not None]
         rule = first.relations.rule
-        rivals = add_pairs([one.rivals for one in of_parts], rule)
-        follows = add_pairs([one.follows for one in of_parts], rule)
+        rivals = with_entries(add_pairs([one.rivals for one in of_parts], rule))
+        follows = with_entries(add_pairs([one.follows for one in of_parts], rule))
         relations = Relations(rivals, follows, rule)
     return dataclasses.replace(
         first,
@@ -125,14 +133,31 @@ def add_counts(spaces: Sequence[FeatureSpace]) -> FeatureSpace:
     )
 
 
-def subtract_counts(whole: FeatureSpace, part: FeatureSpace) -> FeatureSpace:
-    """The space with the counts of a log less those of a part of it."""
-    relations = None
+class CountsOfPart(NamedTuple):
+    """What a part of a log has counted, to be taken from the counts of the whole log."""
+
+    items: ItemCounts
+    pairs: tuple[PlacedPairs, ...]
+    """of rivals, and of what follows what; empty without relations"""
+    crossed: tuple[CrossedCounts, ...]
+
+
+def place_counts(whole: FeatureSpace, part: FeatureSpace) -> CountsOfPart:
+    """The counts of a part of a log beside those of the whole."""
+    pairs: tuple[PlacedPairs, ...] = ()
     if whole.relations is not None and part.relations is not None:
-        rivals = subtract_pairs(whole.relations.rivals, part.relations.rivals)
-        follows = subtract_pairs(whole.relations.follows, part.relations.follows)
-        relations = Relations(rivals, follows, whole.relations.rule)
-    totals, own = vars(whole.item_counts).values(), vars(part.item_counts).values()
+        tables = zip(part.relations[:2], whole.relations[:2], strict=True)
+        pairs = tuple(place_pairs(*each) for each in tables)
+    return CountsOfPart(part.item_counts, pairs, part.crossed)
+
+
+def subtract_counts(whole: FeatureSpace, part: CountsOfPart) -> FeatureSpace:
+    """The space with the counts of a log less those of a part of it."""
+    relations = whole.relations
+    if relations is not None:
+        rivals, follows = map(subtract_pairs, relations[:2], part.pairs)
+        relations = Relations(rivals, follows, relations.rule)
+    totals, own = vars(whole.item_counts).values(), vars(part.items).values()
     n_items = len(whole.item_counts.displays)
     pairs = zip(whole.crossed, part.crossed, strict=True)
     return dataclasses.replace(
@@ -147,8 +172,13 @@ def scale_counts(space: FeatureSpace, factor: float) -> FeatureSpace:
     """The space with all counts times a factor, whole counts rounded."""
 
     def scale(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        scaled = values * factor
-        return (scaled if values.dtype.kind == "f" else np.rint(scaled)).astype(values.dtype)
+        scaled = np.empty_like(values)
+        # a piece at a time, for products take twice the room of counts
+        for piece in range(0, len(values), SCALED_AT_ONCE):
+            at = slice(piece, piece + SCALED_AT_ONCE)
+            product = values[at] * factor
+            scaled[at] = product if values.dtype.kind == "f" else np.rint(product)
+        return scaled
 
     pairs = space.relations
     if pairs is not None:

@@ -84,6 +84,31 @@ def test_folders_of_a_partition_are_parts(source: Path, tmp_path: Path) -> None:
     assert_same(by_session(load_log(tmp_path / "parts")), by_session(read_log(source)))
 
 
+def test_the_statement_of_the_docs_deals_rows_out_in_duckdb(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    duckdb = pytest.importorskip("duckdb", reason="pip install duckdb")
+    page = Path(__file__).parents[2] / "docs" / "guide" / "large-logs.md"
+    statement = page.read_text(encoding="utf-8").split("```sql\n-- DuckDB")[1].split("```")[0]
+    # many files and groups of rows, which several threads would mix
+    rows = pl.concat(
+        pl.read_parquet(source).with_columns(
+            pl.col("user") + 1000 * number, pl.col("session") + f"-{number:02}"
+        )
+        for number in range(40)
+    )
+    (tmp_path / "clicks").mkdir()
+    for number, some in enumerate(rows.iter_slices(3000)):
+        some.write_parquet(tmp_path / "clicks" / f"{number:02}.parquet", row_group_size=100)
+    monkeypatch.chdir(tmp_path)
+    duckdb.connect().execute(statement.partition("\n")[2])
+    stored = save(tmp_path / "dealt", tmp_path / "parts", 0, **FIELDS, ordered=True)
+    assert 100 < stored.n_parts <= 256
+    whole = read_log(tmp_path / "clicks", **FIELDS, ordered=True)  # type: ignore[arg-type]
+    dealt = replace(load_log(tmp_path / "parts"), name=whole.name)
+    assert_same(by_session(dealt), by_session(whole))
+
+
 def test_a_sample_of_users_is_the_same_of_parts_and_of_the_whole(
     source: Path, tmp_path: Path
 ) -> None:
