@@ -152,7 +152,7 @@ class Encoder:
             users=log.users[part.rows],
             ids=np.empty((n, len(space.categorical)), np.int32),
             base=np.empty((n, len(names)), np.float32),
-            varying=varying_columns(names, space.relative_numbers),
+            varying=varying_columns(names, space.relative_numbers, space.signs),
             code=space.code if numbers else standardised(Moments(), 0),
             context_ids=coded.context_ids(part.events),
             context_numbers=coded.context_numbers(part.events),

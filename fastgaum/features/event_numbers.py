@@ -55,7 +55,7 @@ class EventNumbers:
         crossed = crossed_names(self.crossed_fields, space.fixing_fields)
         self.of_crossed = number_columns(crossed, names)
         self.of_places = number_columns(PLACE_NUMBERS, names)
-        self.varying = varying_columns(names, space.relative_numbers)
+        self.varying = varying_columns(names, space.relative_numbers, space.signs)
         self.reads_counts = bool((self.of_session >= 0).any())
         self.reads_choices = space.relations is not None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -26,6 +26,8 @@ from fastgaum.logs.context import Holds
 from fastgaum.logs.log import ItemCounts
 from fastgaum.logs.trained_users import TrainedUsers
 from fastgaum.logs.vocabulary import Vocabulary
+
+Sign = Literal["+", "-"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,9 @@ class FeatureSpace:
     """whether training holds an event without a choice"""
     outcomes: tuple[OutcomeField, ...]
     """what may follow a choice, by name"""
+    signs: dict[str, Sign]
+    """numbers of candidates by which utilities only rise (+) or fall (-), and that nothing else of
+    a scorer reads; they stand last among `number_names`, and theirs among what `code` makes"""
     place_rates: FloatArray
     """choices per display at each place that is kept apart from the bags (`nets.examination`), the
     first being 1, shape (n_places,); else empty"""
@@ -152,7 +157,7 @@ class FeatureSpace:
     def n_raw(self) -> int:
         """Numbers of a candidate before they are encoded."""
         return len(self.number_names) + len(
-            varying_columns(self.number_names, self.relative_numbers)
+            varying_columns(self.number_names, self.relative_numbers, self.signs)
         )
 
     @property
@@ -173,6 +178,16 @@ class FeatureSpace:
     def n_numbers(self) -> int:
         """Numbers of a candidate that networks read."""
         return self.code.n_numbers
+
+    @property
+    def signed(self) -> tuple[tuple[int, int], ...]:
+        """The direction (1 or -1) of each number with a sign, and how many numbers networks read of
+        it."""
+        columns = self.code.columns
+        return tuple(
+            (1 if sign == "+" else -1, int((columns == self.number_names.index(name)).sum()))
+            for name, sign in self.signs.items()
+        )
 
     def encode_context(self, raw: FloatArray) -> FloatArray:
         """Numbers of events, (n_events, n_names), as networks read them."""

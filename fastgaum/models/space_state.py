@@ -197,7 +197,8 @@ def _faulty_numbers(space: FeatureSpace) -> Iterator[str]:
     of_items = (*(PLACE_NUMBERS if space.grid else ()), *component_names(space.vectors))
     known = {*made_numbers(space.protocol, space.relations is not None)}
     known |= {*made_numbers("bags", False), *space.numbers_of_context, *space.field_names}
-    ranked = [name for name in names if is_ranked(name, name in space.field_names)]
+    others = [name for name in names if name not in space.signs]
+    ranked = [name for name in others if is_ranked(name, name in space.field_names)]
     given = names_of_outcomes(space.outcomes, space.categorical, ranked)
     known |= {*given}
     if wanted and given and not set(given) <= set(names):
@@ -208,6 +209,8 @@ def _faulty_numbers(space: FeatureSpace) -> Iterator[str]:
     ):
         if ((code.columns < 0) | (code.columns >= n_raw)).any():
             yield f"the code of numbers reads a column that is none of {n_raw}"
+    if names != (*others, *space.signs) or not _are_last(space):
+        yield f"the numbers with a sign ({', '.join(space.signs)}) do not stand last"
     for name in names:
         if name not in {*known, *of_items} or names.count(name) > 1:
             yield f"'{name[:40]}' is not a number that this version makes, or it is given twice"
@@ -215,3 +218,12 @@ def _faulty_numbers(space: FeatureSpace) -> Iterator[str]:
         yield "the numbers of the context are not those of its fields"
     if tuple(name for name in names if name in of_items) != of_items:
         yield "the numbers of places or vectors are not those of the fields"
+
+
+def _are_last(space: FeatureSpace) -> bool:
+    """Whether networks read the numbers with a sign one after another, behind all others."""
+    n = len(space.number_names)
+    columns = space.code.columns
+    wanted = np.arange(n - len(space.signs), n).repeat([width for _, width in space.signed])
+    first = len(columns) - len(wanted)
+    return np.array_equal(columns[first:], wanted) and all(w for _, w in space.signed)
