@@ -141,7 +141,8 @@ class ScorerPass:
             self.by_place = scorer.examination.by_place.detach().numpy()
         if scorer.signed is not None:
             self.signed_states = torch.from_numpy(states).requires_grad_(of.is_learned)
-            with torch.set_grad_enabled(of.is_learned):
+            # a batch of a few hundred numbers is worth no second thread
+            with threads.one_thread(), torch.set_grad_enabled(of.is_learned):
                 self.signed = scorer.signed.of_displays(
                     shown.ids, shown.numbers, self.signed_states, shown.offsets
                 )
@@ -217,7 +218,8 @@ class ScorerPass:
             examination_kernels.examination_gradient(self.shown.offsets, grad_scores, of_places)
             of.scorer.examination.later.grad.numpy()[:] = of_places[1:]
         if self.signed is not None:
-            torch.autograd.backward(self.signed, torch.from_numpy(grad_scores))
+            with threads.one_thread():
+                torch.autograd.backward(self.signed, torch.from_numpy(grad_scores))
             if with_states:
                 assert self.signed_states.grad is not None
                 self.grad_states += self.signed_states.grad.numpy()
