@@ -29,7 +29,7 @@ from fastgaum.features.number_columns import (
 from fastgaum.features.outcomes import is_ranked, names_of_outcomes
 from fastgaum.features.relations import left_out
 from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
-from fastgaum.features.space import FeatureSpace, Sign
+from fastgaum.features.space import FeatureSpace, Sign, factors_of
 from fastgaum.features.standardise import (
     Moments,
     NumberCode,
@@ -257,8 +257,10 @@ def with_code(
     """The space with numbers scaled as training sessions say, whose numbers are as they are."""
     if not moments.count:
         return space
-    own = np.flatnonzero(np.isin(space.number_names, space.field_names))
+    of_log = (*space.field_names, *space.signs)
+    own = np.flatnonzero(np.isin(space.number_names, of_log))
     signed = [space.number_names.index(name) for name in space.signs]
+    unread = [at for at, name in enumerate(space.number_names) if name in space.unread]
     for name, at in zip(space.signs, signed, strict=True):
         if moments.least[at] == moments.most[at]:
             raise ConfigError(
@@ -272,9 +274,10 @@ def with_code(
         if choices.robust:
             code = made_robust(code, raw, columns)
         cut = columns if choices.towers else range(space.n_raw)
-        code = add_pieces(code, raw, choices.pieces, [at for at in cut if at not in signed])
+        code = add_pieces(code, raw, choices.pieces, [at for at in cut if at not in unread])
         if signed:
-            code = signed_last(code, raw, choices.pieces or SIGNED_PIECES, signed)
+            pieces = choices.pieces or SIGNED_PIECES
+            code = signed_last(code, raw, pieces, signed, unread)
     return space.with_changes(code=code, least=moments.least, most=moments.most)
 
 
@@ -313,7 +316,8 @@ def names_of_numbers(space: FeatureSpace, log: SessionLog) -> tuple[str, ...]:
     of_log = sorted(own_numbers(log) - {*signs})
     given: tuple[str, ...] = ()
     if space.protocol != "identity":
-        ranked = [name for name in (*names, *of_log) if is_ranked(name, name in of_log)]
+        read = [name for name in (*names, *of_log) if name not in space.unread]
+        ranked = [name for name in read if is_ranked(name, name in of_log)]
         given = names_of_outcomes(space.outcomes, space.categorical, ranked)
         names = (*names, *of_context)
     return (*names, *others, *given, *of_log, *signs)
@@ -329,17 +333,27 @@ def require_signed(log: SessionLog, signs: Mapping[str, Sign]) -> None:
     """Raise ConfigError for a sign of what is no number of a log's candidates."""
     numbers = own_numbers(log)
     for name in signs:
-        if name in numbers:
+        field, number = factors_of(name)
+        if name in numbers or (number in numbers and _holds_numbers(log, field)):
             continue
         why, known = "unknown", did_you_mean(name, numbers)
         if name in log.context:
             why = f"a field of the context, the same for all candidates (write {name}*NUMBER)"
         elif name in log.columns_of("item", "candidate"):
             why = "a category"
+        elif number:
+            fields = [one for one in log.context if _holds_numbers(log, one)]
+            why, known = "no product of a number of the context and one of candidates", ""
+            why += f" (of the context there are {', '.join(fields) or 'none'})"
         raise ConfigError(
             f"signs names '{name}', which is {why}: numbers of candidates are "
             f"{', '.join(sorted(numbers)) or 'none'}{known}"
         )
+
+
+def _holds_numbers(log: SessionLog, field: str) -> bool:
+    """Whether a field of the context is one of numbers."""
+    return any(one.name == field and one.holds == "numbers" for one in context_of(log))
 
 
 def ordered_blocks(

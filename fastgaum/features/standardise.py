@@ -136,11 +136,15 @@ def add_pieces(
 
 
 def signed_last(
-    code: NumberCode, raw: FloatArray, n_pieces: int, columns: Sequence[int]
+    code: NumberCode,
+    raw: FloatArray,
+    n_pieces: int,
+    columns: Sequence[int],
+    left: Sequence[int],
 ) -> NumberCode:
-    """A code with the numbers of `columns` last, one column after another, each as it is and then
-    cut into n_pieces at most by `raw`, (n, n_raw)."""
-    parts = [code.of(~np.isin(code.columns, columns))]
+    """A code without the numbers of the columns `left`, and with those of `columns` last, one
+    column after another, each as it is and then cut into n_pieces at most by `raw`, (n, n_raw)."""
+    parts = [code.of(~np.isin(code.columns, left))]
     for at in columns:
         alone = code.of(np.flatnonzero(code.columns == at)[:1])
         parts.append(add_pieces(alone, raw, n_pieces, [at]))

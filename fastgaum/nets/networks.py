@@ -226,7 +226,7 @@ def context_sizes(space: FeatureSpace) -> ContextSizes:
     """Sizes of the context and the vectors of a feature space."""
     hold_items = tuple(part.source == "context_item" for part in space.context)
     vector_dim = space.vectors.dim if space.vectors.are_read else 0
-    names = [name for name in space.number_names if name not in space.signs]
+    names = [name for name in space.number_names if name not in space.unread]
     own = range(len(names) - sum(name in space.field_names for name in names), len(names))
     n_numbers = space.context_code.n_numbers
     return ContextSizes(hold_items, n_numbers, vector_dim, own, space.n_outcomes, space.signed)
