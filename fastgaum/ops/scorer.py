@@ -153,11 +153,17 @@ class ScorerPass:
         shown, parts = self.shown, self.shown.parts
         n = len(shown.ids)
         self.scores = self.room("scores", n)
-        self.scores[:] = 0 if self.signed is None else self.signed.detach().numpy()
+        self.scores[:] = 0
         self.log_totals = self.room("log_totals", len(self.states))
         chains: list[Chains] = []
         if self.of_tower is not None:
             chains.append([[call] for call in self.of_tower.forward(self.scores)])
+        if self.signed is not None:
+            values = self.signed.detach().numpy()
+            of_parts = [slice(*shown.offsets[list(part)].tolist()) for part in parts]
+            chains.append(
+                [[(np.add, (self.scores[i], values[i], self.scores[i]))] for i in of_parts]
+            )
         if self.by_place is not None:
             at = [shown.offsets[first : last + 1] for first, last in parts]
             examine = examination_kernels.examine
