@@ -1,9 +1,9 @@
 """Numbers with a sign: a price by which a utility only falls, a discount by which it only rises.
 
-    u(a) = … + Σ_j ± g_j(s, a) · Σ_k h_jk x_jk(a),   g, h > 0
+    u(a) = … + Σ_j ± Σ_k h_jk g_jk(s, a) x_jk(a),   g, h > 0
 
 x_jk(a) are the number j of the candidate a as it is, and its pieces (`features.standardise`): all
-rise with it, so their sum is a staircase that rises. g_j is softplus of a linear map of the user's
+rise with it, so their sum is a staircase that rises. g is softplus of a linear map of the user's
 state, which ends in the context, and of the candidate's ids. Nothing else of a scorer reads j."""
 
 from __future__ import annotations
@@ -28,30 +28,27 @@ effect of a price is long"""
 class SignedNumbers(nn.Module):
     """What the numbers with a sign add to scores. They are a candidate's last ones."""
 
-    number_of_step: Tensor
     directions: Tensor
-    """1 or -1 of each number, (n_signed,)"""
+    """1 or -1 of each step of each number, (n_steps,)"""
 
     def __init__(self, sizes: BagSizes, state_dim: int) -> None:
         """All users and items begin with the weight 1."""
         super().__init__()
         self.n_read = sizes.n_numbers
         """numbers before them, which scorers read"""
-        widths = [width for _, width in sizes.signed]
-        self.steps = nn.Parameter(torch.full((sum(widths),), FIRST_STEP, dtype=torch.float32))
+        directions = np.repeat(*np.array(sizes.signed, np.int64).T).astype(np.float32)
+        n = len(directions)
+        self.steps = nn.Parameter(torch.full((n,), FIRST_STEP, dtype=torch.float32))
         """of one number after another"""
         with torch.no_grad():
             self.steps.copy_(_step_of(self.steps))
-        self.of_ids = BagLinear(sizes.n_ids, 0, len(widths), 0.0)
-        self.from_state = nn.Linear(state_dim, len(widths), bias=False)
+        self.of_ids = BagLinear(sizes.n_ids, 0, n, 0.0)
+        self.from_state = nn.Linear(state_dim, n, bias=False)
         nn.init.zeros_(self.from_state.weight)
         bias = self.of_ids.bias
         assert bias is not None
         nn.init.constant_(bias, float(np.log(np.expm1(1))))
-        directions = torch.tensor([one for one, _ in sizes.signed], dtype=torch.float32)
-        numbers = np.repeat(np.arange(len(widths)), widths)
-        self.register_buffer("directions", directions, persistent=False)
-        self.register_buffer("number_of_step", torch.from_numpy(numbers), persistent=False)
+        self.register_buffer("directions", torch.from_numpy(directions), persistent=False)
 
     @property
     def undecayed(self) -> list[nn.Parameter]:
@@ -74,12 +71,10 @@ class SignedNumbers(nn.Module):
         """What is added to each candidate's score, (n_candidates,); states: (n_events,
         state_dim)."""
         n = candidates.n_bags
-        by_step = candidates.numbers[:, self.n_read :] * self._heights()
-        stairs = by_step.new_zeros(n, len(self.directions))
-        stairs = stairs.index_add(1, self.number_of_step, by_step)
         of_states = expand_to_candidates(self.from_state(states), display_offsets, n)
         weights = functional.softplus(self.of_ids(candidates) + of_states)
-        return (weights * stairs) @ self.directions
+        stairs = weights * candidates.numbers[:, self.n_read :]
+        return stairs @ (self.directions * self.heights())
 
     def of_displays(
         self, ids: IntArray, numbers: FloatArray, states: Tensor, offsets: IntArray
@@ -96,9 +91,9 @@ class SignedNumbers(nn.Module):
     @torch.no_grad()
     def scale(self, factor: float) -> None:
         """Multiply all that is added by a factor above 0."""
-        self.steps.copy_(_step_of((self._heights() * factor).clamp(min=LEAST_STEP)))
+        self.steps.copy_(_step_of((self.heights() * factor).clamp(min=LEAST_STEP)))
 
-    def _heights(self) -> Tensor:
+    def heights(self) -> Tensor:
         """h, (n_steps,)."""
         return functional.softplus(SPEED * self.steps)
 
