@@ -127,7 +127,10 @@ def test_utilities_move_in_the_stated_direction_for_all_users(
 def test_unsigned_numbers_move_utilities_both_ways(log: fg.SessionLog) -> None:
     """What the test above finds is not true of any network."""
     frame, grid = made_frame(12, seed=7), np.linspace(-6, 6, 9)
-    moves = np.diff(probabilities(randomised(fitted(log), 0), frame, "price", grid))
+    model = fitted(log)
+    assert model.networks is not None
+    assert not any("signed" in name for name in model.networks.state_dict())
+    moves = np.diff(probabilities(randomised(model, 0), frame, "price", grid))
     assert moves.min() < -1e-3
     assert moves.max() > 1e-3
 
