@@ -8,7 +8,7 @@ import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -39,6 +39,7 @@ Count = Annotated[int, Meta(ge=0, le=10**9)]
 CountFromOne = Annotated[int, Meta(ge=1, le=10**9)]
 Width = Annotated[int, Meta(ge=1, le=1 << 16)]
 Widths = Annotated[tuple[Width, ...], Meta(max_length=100)]
+Signs = dict[Annotated[str, Meta(min_length=1)], Literal["+", "-"]]
 MOST_SEED = 2**62
 MOST_FOLDS = 100
 Seed = Annotated[int, Meta(ge=0, le=MOST_SEED)]
@@ -121,6 +122,8 @@ def _rule(hint: Any) -> str:
         return f"{_rule(parts[0])} {' and '.join(rules)}"
     if origin is Literal:
         return f"one of {', '.join(map(str, parts))}"
+    if origin is dict:
+        return f"a table of names, each with {_rule(parts[1])}"
     if origin is tuple:
         return f"a list, each value {_rule(parts[0])}"
     if origin in (types.UnionType, typing.Union):
@@ -228,6 +231,9 @@ class Config(CheckedSettings):
     """folds of users over training and validation, each left out by one fit, of which results are
     the mean; 0: one fit on the log's own split; auto: 5 below `presets.FOLDS_BELOW` training
     events"""
+    signs: Signs = field(default_factory=dict)
+    """numbers of candidates by which utilities of all users only rise (+) or fall (-): {price: "-"}
+    """
     seed: Seed = 0
     """seeds every random stream of the run"""
 

@@ -146,6 +146,18 @@ def parse_settings(settings: Sequence[str]) -> dict[str, object]:
     return dict(parse_setting(text) for text in settings)
 
 
+def parse_signs(signs: Sequence[str]) -> dict[str, str]:
+    """Read `cost=-` texts; a later one wins. Raises ConfigError for one that is not."""
+    pairs = [text.rpartition("=") for text in signs]
+    for name, _, sign in pairs:
+        if not name or sign not in ("+", "-"):
+            raise ConfigError(
+                f"--sign takes a number and + or -, as cost=-, got '{name or sign}"
+                f"{'=' + sign if name else ''}'"
+            )
+    return {name: sign for name, _, sign in pairs}
+
+
 def use_threads(threads: int | None) -> None:
     """Let torch and the kernels use so many threads; None: all cores."""
     if threads is not None:
@@ -164,6 +176,9 @@ class ModelOptions:
     config: Path | None = None
     """a TOML file with the configuration"""
     settings: Settings = ()
+    sign: Repeated = ()
+    """a number of candidates by which utilities of all users only fall: cost=-, or rise: comfort=+
+    (repeatable); income*cost=- is a number of the context times one of candidates"""
     seed: int | None = None
     """seed of everything random in the run"""
     protocol: ProtocolOption | None = None
@@ -204,6 +219,11 @@ class ModelOptions:
         from fastgaum.baselines.registry import check_name
 
         check_name(name)
+        if self.sign:
+            raise ConfigError(
+                f"--sign is of presets ({', '.join(PRESETS)}): the model '{name}' holds no "
+                "coefficient to one side, leave the option out"
+            )
         return name, values
 
     def after(self, run: Path) -> ModelOptions:
@@ -233,4 +253,6 @@ class ModelOptions:
             )
 
     def _changes(self) -> dict[str, object]:
-        return given(seed=self.seed, protocol=self.protocol) | parse_settings(self.settings)
+        signs = parse_signs(self.sign) or None
+        own = given(seed=self.seed, protocol=self.protocol, signs=signs)
+        return own | parse_settings(self.settings)

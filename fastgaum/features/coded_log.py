@@ -112,6 +112,14 @@ class CodedLog:
         require_moderate(self.log, names, numbers, events)
         return self.space.encode_context(numbers)
 
+    def factors(self, events: IntArray) -> FloatArray:
+        """The number of the context in each product with a sign, (n_events, n_products)."""
+        columns = [self.log.values_at(field, events) for field, _ in self.space.products]
+        found = np.empty((len(events), len(columns)), np.float32)
+        for at, values in enumerate(columns):
+            found[:, at] = values
+        return found
+
     def vectors_of(self, part: Selection) -> VectorReader | None:
         """Reader of a part's item vectors; None where no network reads them."""
         if not self.space.vectors.are_read:

@@ -152,7 +152,7 @@ class Encoder:
             users=log.users[part.rows],
             ids=np.empty((n, len(space.categorical)), np.int32),
             base=np.empty((n, len(names)), np.float32),
-            varying=varying_columns(names, space.relative_numbers),
+            varying=varying_columns(names, space.relative_numbers, space.unread),
             code=space.code if numbers else standardised(Moments(), 0),
             context_ids=coded.context_ids(part.events),
             context_numbers=coded.context_numbers(part.events),
@@ -254,6 +254,7 @@ class Encoder:
             elif name == LOG_VIEWS:
                 assert log.views is not None
                 numbers[:, column] = np.log(log.views[part.candidates])
+        reads.write_products(part.display_offsets, self.coded.factors(part.events), numbers)
         if space.outcomes:
             self._write_outcomes(part, rows, numbers)
         require_moderate(log, names, numbers, part.events, part.display_offsets)

@@ -55,7 +55,12 @@ class EventNumbers:
         crossed = crossed_names(self.crossed_fields, space.fixing_fields)
         self.of_crossed = number_columns(crossed, names)
         self.of_places = number_columns(PLACE_NUMBERS, names)
-        self.varying = varying_columns(names, space.relative_numbers)
+        products = space.products
+        self.of_products = number_columns(
+            [name for name in space.signs if name not in space.field_names], names
+        )
+        self.multiplied = number_columns([number for _, number in products], names)
+        self.varying = varying_columns(names, space.relative_numbers, space.unread)
         self.reads_counts = bool((self.of_session >= 0).any())
         self.reads_choices = space.relations is not None
 
@@ -82,3 +87,10 @@ class EventNumbers:
         if space.grid:
             places = np.zeros_like(events.items) if set_size else places_of(offsets)
             numbers[:, self.of_places] = np.stack(np.divmod(places, space.grid), -1)
+
+    def write_products(self, offsets: IntArray, factors: FloatArray, numbers: FloatArray) -> None:
+        """Write the numbers of the context times those of candidates that stand in `numbers`;
+        factors: `CodedLog.factors` of each event, (n_events, n_products)."""
+        if len(self.of_products):
+            by = factors.repeat(np.diff(offsets), 0)
+            numbers[:, self.of_products] = by * numbers[:, self.multiplied]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from fastgaum.arrays import FloatArray, IntArray
-from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.errors import ConfigError, LogFormatError, did_you_mean
 from fastgaum.features.coded_log import CodedLog
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fields import (
@@ -29,12 +29,13 @@ from fastgaum.features.number_columns import (
 from fastgaum.features.outcomes import is_ranked, names_of_outcomes
 from fastgaum.features.relations import left_out
 from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
-from fastgaum.features.space import FeatureSpace
+from fastgaum.features.space import FeatureSpace, Sign, factors_of
 from fastgaum.features.standardise import (
     Moments,
     NumberCode,
     add_pieces,
     made_robust,
+    signed_last,
     standardised,
 )
 from fastgaum.features.training_counts import StatisticsCounter
@@ -53,6 +54,8 @@ from fastgaum.logs.trained_users import TrainedUsers
 
 CUT_BY = 200_000
 """candidates whose numbers say where these are cut"""
+SIGNED_PIECES = 6
+"""of a number with a sign, where no other number is cut"""
 
 
 def fit_space(
@@ -79,6 +82,7 @@ def fit_training(
     folds: int = 0,
     robust: bool = False,
     shared_rows: bool = False,
+    signs: Mapping[str, Sign] | None = None,
 ) -> tuple[FeatureSpace, EncodedSessions]:
     """Count the training split of a log; return its space, and its training sessions as they are
     read.
@@ -97,9 +101,11 @@ def fit_training(
         robust: whether the log's own numbers are centred, scaled and bent by
             `number_code.made_robust`.
         shared_rows: whether the items of a very large log share rows (`fields.share_rows`).
+        signs: as of `FeatureSpace`.
 
     Raises:
-        ConfigError: protocol `views` on a log without view counts.
+        ConfigError: protocol `views` on a log without view counts, or a sign of what is no number
+            of candidates that varies.
         LogFormatError: the log has no training session, or a column has the name of a number.
     """
     given, log = log, with_all_training(log, folds)
@@ -109,7 +115,7 @@ def fit_training(
     of_context.add(log)
     rates = place_rates(log) if examination else np.zeros(0, np.float32)
     choices = SpaceChoices(
-        protocol, relative_numbers, relations, towers, pieces, robust, shared_rows
+        protocol, relative_numbers, relations, towers, pieces, robust, shared_rows, signs or {}
     )
     blank = blank_space(log, values, choices, rates, of_context)
     counts = protocol != "identity"
@@ -143,6 +149,7 @@ class SpaceChoices(NamedTuple):
     pieces: int
     robust: bool
     shared_rows: bool
+    signs: Mapping[str, Sign] = {}
 
 
 class ContextNumbers:
@@ -193,6 +200,7 @@ def blank_space(
         )
     if choices.relations and (why := left_out(log)):
         raise ConfigError(f"{why}: train with relations = false, or leave the setting out")
+    require_signed(log, choices.signs)
     no_user, none = np.zeros(0, np.uint64), np.zeros(0, np.float32)
     places = log.ordered and not len(rates)
     categorical = categorical_fields(log, values, places, choices.shared_rows)
@@ -221,6 +229,7 @@ def blank_space(
         context_number_names=tuple(of_context.names),
         context_code=of_context.code(choices.pieces, choices.robust),
         outcomes=values.outcomes.fields(),
+        signs=dict(sorted(choices.signs.items())),
         place_rates=rates,
     )
 
@@ -248,15 +257,27 @@ def with_code(
     """The space with numbers scaled as training sessions say, whose numbers are as they are."""
     if not moments.count:
         return space
-    own = np.flatnonzero(np.isin(space.number_names, space.field_names))
+    of_log = (*space.field_names, *space.signs)
+    own = np.flatnonzero(np.isin(space.number_names, of_log))
+    signed = [space.number_names.index(name) for name in space.signs]
+    unread = [at for at, name in enumerate(space.number_names) if name in space.unread]
+    for name, at in zip(space.signs, signed, strict=True):
+        if moments.least[at] == moments.most[at]:
+            raise ConfigError(
+                f"signs names '{name}', which is {moments.least[at]:g} in all of training: nothing "
+                "can be learned of it, leave its sign out"
+            )
     columns = [*own, *np.flatnonzero(np.isin(train.varying, own)) + len(space.number_names)]
     code = standardised(moments, space.n_raw, columns)
-    if choices.pieces or choices.robust:
+    if choices.pieces or choices.robust or signed:
         raw = train.numbers_of(_sample(train))
         if choices.robust:
             code = made_robust(code, raw, columns)
         cut = columns if choices.towers else range(space.n_raw)
-        code = add_pieces(code, raw, choices.pieces, cut)
+        code = add_pieces(code, raw, choices.pieces, [at for at in cut if at not in unread])
+        if signed:
+            pieces = choices.pieces or SIGNED_PIECES
+            code = signed_last(code, raw, pieces, signed, unread)
     return space.with_changes(code=code, least=moments.least, most=moments.most)
 
 
@@ -291,14 +312,48 @@ def names_of_numbers(space: FeatureSpace, log: SessionLog) -> tuple[str, ...]:
             f"the context fields {', '.join(sorted(log.context))} would make two numbers "
             "of one name: rename one of them"
         )
-    declared = log.columns_of("item", "candidate").items()
-    of_log = sorted(name for name, column in declared if column.texts is None)
+    signs = tuple(space.signs)
+    of_log = sorted(own_numbers(log) - {*signs})
     given: tuple[str, ...] = ()
     if space.protocol != "identity":
-        ranked = [name for name in (*names, *of_log) if is_ranked(name, name in of_log)]
+        read = [name for name in (*names, *of_log) if name not in space.unread]
+        ranked = [name for name in read if is_ranked(name, name in of_log)]
         given = names_of_outcomes(space.outcomes, space.categorical, ranked)
         names = (*names, *of_context)
-    return (*names, *others, *given, *of_log)
+    return (*names, *others, *given, *of_log, *signs)
+
+
+def own_numbers(log: SessionLog) -> set[str]:
+    """Names of the numbers that a log itself has of candidates and items."""
+    columns = log.columns_of("item", "candidate").items()
+    return {name for name, column in columns if column.texts is None}
+
+
+def require_signed(log: SessionLog, signs: Mapping[str, Sign]) -> None:
+    """Raise ConfigError for a sign of what is no number of a log's candidates."""
+    numbers = own_numbers(log)
+    for name in signs:
+        field, number = factors_of(name)
+        if name in numbers or (number in numbers and _holds_numbers(log, field)):
+            continue
+        why, known = "unknown", did_you_mean(name, numbers)
+        if name in log.context:
+            why = f"a field of the context, the same for all candidates (write {name}*NUMBER)"
+        elif name in log.columns_of("item", "candidate"):
+            why = "a category"
+        elif number:
+            fields = [one for one in log.context if _holds_numbers(log, one)]
+            why, known = "no product of a number of the context and one of candidates", ""
+            why += f" (of the context there are {', '.join(fields) or 'none'})"
+        raise ConfigError(
+            f"signs names '{name}', which is {why}: numbers of candidates are "
+            f"{', '.join(sorted(numbers)) or 'none'}{known}"
+        )
+
+
+def _holds_numbers(log: SessionLog, field: str) -> bool:
+    """Whether a field of the context is one of numbers."""
+    return any(one.name == field and one.holds == "numbers" for one in context_of(log))
 
 
 def ordered_blocks(

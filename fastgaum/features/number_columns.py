@@ -3,7 +3,7 @@ kernels/candidate_formulas.py and kernels/crossed.py."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -54,15 +54,18 @@ def number_columns(wanted: Sequence[str], number_names: Sequence[str]) -> LongAr
     return np.array([at.get(name, -1) for name in wanted], np.int64)
 
 
-def varying_columns(number_names: Sequence[str], relative_numbers: bool) -> LongArray:
-    """Columns of numbers that also come less their mean over the display set."""
+def varying_columns(
+    number_names: Sequence[str], relative_numbers: bool, unread: Collection[str] = ()
+) -> LongArray:
+    """Columns of numbers that also come less their mean over the display set; unread: those
+    with a sign, which do not."""
     # one candidate at most is the context's item: its copy would say the same; places have the same
     # mean in all displays of one length
     without = (*SAME_FOR_SET, *PLACE_NUMBERS)
     columns = [
         column
         for column, name in enumerate(number_names if relative_numbers else ())
-        if name not in without and not name.startswith((SAME_AS, *ALIKE_OR_CENTRED))
+        if name not in (*without, *unread) and not name.startswith((SAME_AS, *ALIKE_OR_CENTRED))
     ]
     return np.array(columns, np.int64)
 

@@ -80,6 +80,7 @@ class SessionCounts(SessionTables):
     Attributes:
         context_items: item of each context field of items, -1 for none, (n, ·); others write it.
         context_rows: row of the value of each context category, -1 for an unknown one, (n, ·).
+        factors: number of the context in each product with a sign, likewise.
     """
 
     def __init__(self, space: FeatureSpace, n: int, within: bool) -> None:
@@ -88,6 +89,7 @@ class SessionCounts(SessionTables):
         self.n_trained, self.n_numbers = len(space.item_counts.displays), space.n_numbers
         self.context_items: IntArray = np.full((n, len(space.fields_of_items)), -1, np.int32)
         self.context_rows: IntArray = np.full((n, len(space.context)), -1, np.int32)
+        self.factors: FloatArray = np.zeros((n, len(space.products)), np.float32)
         columns = self.numbers.of_session
         self.kept = columns[columns >= 0] if within else columns[:0]
         self.outcomes: SessionOutcomes | None = None
@@ -168,6 +170,7 @@ class SessionCounts(SessionTables):
         raw = np.empty((len(base), n_raw), np.float32)
         raw[:, : base.shape[1]] = base
         self.numbers.write(events, raw, set_size)
+        self.numbers.write_products(offsets, self.factors[users], raw)
         if len(kept := self.kept):
             within = np.maximum(raw[:, kept], space.least[kept])
             raw[:, kept] = np.minimum(within, space.most[kept])

@@ -6,9 +6,10 @@ click" (only in histories), then per field one unknown row and its values."""
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -26,6 +27,20 @@ from fastgaum.logs.context import Holds
 from fastgaum.logs.log import ItemCounts
 from fastgaum.logs.trained_users import TrainedUsers
 from fastgaum.logs.vocabulary import Vocabulary
+
+Sign = Literal["+", "-"]
+
+
+def factors_of(product: str) -> tuple[str, str]:
+    """The two names in "field*number"."""
+    field, _, number = product.partition("*")
+    return field, number
+
+
+def unread_numbers(signs: Collection[str], fields: Collection[str]) -> frozenset[str]:
+    """As `FeatureSpace.unread`; fields: a log's columns of candidates and items."""
+    products = [factors_of(name)[1] for name in signs if name not in fields]
+    return frozenset((*signs, *products))
 
 
 @dataclass(frozen=True)
@@ -79,6 +94,11 @@ class FeatureSpace:
     """whether training holds an event without a choice"""
     outcomes: tuple[OutcomeField, ...]
     """what may follow a choice, by name"""
+    signs: dict[str, Sign]
+    """numbers of candidates by which utilities only rise (+) or fall (-), and that nothing else of
+    a scorer reads; they stand last among `number_names`, and theirs among what `code` makes.
+    "field*number" is a number of the context times one of candidates, which is then not read
+    either"""
     place_rates: FloatArray
     """choices per display at each place that is kept apart from the bags (`nets.examination`), the
     first being 1, shape (n_places,); else empty"""
@@ -152,7 +172,7 @@ class FeatureSpace:
     def n_raw(self) -> int:
         """Numbers of a candidate before they are encoded."""
         return len(self.number_names) + len(
-            varying_columns(self.number_names, self.relative_numbers)
+            varying_columns(self.number_names, self.relative_numbers, self.unread)
         )
 
     @property
@@ -173,6 +193,26 @@ class FeatureSpace:
     def n_numbers(self) -> int:
         """Numbers of a candidate that networks read."""
         return self.code.n_numbers
+
+    @property
+    def signed(self) -> tuple[tuple[int, int], ...]:
+        """The direction (1 or -1) of each number with a sign, and how many numbers networks read of
+        it."""
+        columns = self.code.columns
+        return tuple(
+            (1 if sign == "+" else -1, int((columns == self.number_names.index(name)).sum()))
+            for name, sign in self.signs.items()
+        )
+
+    @property
+    def products(self) -> tuple[tuple[str, str], ...]:
+        """The field of the context and the number of each product among the numbers with a sign."""
+        return tuple(factors_of(name) for name in self.signs if name not in self.field_names)
+
+    @property
+    def unread(self) -> frozenset[str]:
+        """Base numbers that scorers read in no other way than with their sign."""
+        return unread_numbers(self.signs, self.field_names)
 
     def encode_context(self, raw: FloatArray) -> FloatArray:
         """Numbers of events, (n_events, n_names), as networks read them."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
-from fastgaum.arrays import Float64Array, FloatArray, LongArray
+from fastgaum.arrays import BoolArray, Float64Array, FloatArray, LongArray
 from fastgaum.kernels.candidate_formulas import encode_rows
 
 MOST = np.finfo(np.float32).max
@@ -80,6 +80,10 @@ class NumberCode:
         """How many numbers networks read."""
         return len(self.columns)
 
+    def of(self, which: LongArray | BoolArray) -> NumberCode:
+        """The code of some of the numbers."""
+        return NumberCode(*(getattr(self, one.name)[which] for one in fields(NumberCode)))
+
     def write(self, raw: FloatArray, numbers: FloatArray) -> None:
         """Write raw numbers, (n, n_raw), as networks read them, (n, n_numbers)."""
         encode_rows(
@@ -128,7 +132,26 @@ def add_pieces(
     if not n_pieces or not len(raw):
         return code
     pieces = [_pieces(raw[:, at], at, n_pieces) for at in columns]
-    parts = [code, *(one for one in pieces if one is not None)]
+    return _joined([code, *(one for one in pieces if one is not None)])
+
+
+def signed_last(
+    code: NumberCode,
+    raw: FloatArray,
+    n_pieces: int,
+    columns: Sequence[int],
+    left: Sequence[int],
+) -> NumberCode:
+    """A code without the numbers of the columns `left`, and with those of `columns` last, one
+    column after another, each as it is and then cut into n_pieces at most by `raw`, (n, n_raw)."""
+    parts = [code.of(~np.isin(code.columns, left))]
+    for at in columns:
+        alone = code.of(np.flatnonzero(code.columns == at)[:1])
+        parts.append(add_pieces(alone, raw, n_pieces, [at]))
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[NumberCode]) -> NumberCode:
     names = [one.name for one in fields(NumberCode)]
     return NumberCode(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 

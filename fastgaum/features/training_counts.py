@@ -212,5 +212,5 @@ def of_relations(space: FeatureSpace) -> BoolArray:
 def _made_of(space: FeatureSpace, made: set[str]) -> BoolArray:
     names = space.number_names
     base = np.array([name in made for name in names], bool)
-    raw = np.concatenate([base, base[varying_columns(names, space.relative_numbers)]])
+    raw = np.concatenate([base, base[varying_columns(names, space.relative_numbers, space.unread)]])
     return raw[space.code.columns]

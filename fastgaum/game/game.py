@@ -29,6 +29,7 @@ from fastgaum.nets.regularisers import (
     Shannon,
 )
 from fastgaum.nets.segments import expand_to_candidates
+from fastgaum.nets.signed import SignedNumbers
 from fastgaum.ops.displays import parts_of
 from fastgaum.ops.optimiser import LazyAdamW
 from fastgaum.ops.scorer import ScorerKernels, ScorerPass, go_on, kernel_parameters, learn
@@ -278,7 +279,12 @@ def optimiser_of(
         if isinstance(module, BagLinear | PositionWeight):
             module.sparse_grad = True
             tables[id(module.table)] = module.table
-    free = [part.later for part in player.modules() if isinstance(part, Examination)]
+    free = [
+        one
+        for part in player.modules()
+        if isinstance(part, Examination | SignedNumbers)
+        for one in part.undecayed
+    ]
     dense = kernel_parameters(scorer) if type(scorer.first) is BagLinear else []
     known = {*tables, *map(id, [*free, *dense])}
     dense += [one for one in player.parameters() if id(one) not in known]

@@ -30,10 +30,14 @@ class EncodedContext:
     n_fields_of_items)"""
     numbers: FloatArray
     """the numbers as networks read them, shape (n, n_numbers)"""
+    factors: FloatArray
+    """the number in each product with a sign (`FeatureSpace.products`), shape (n, n_products)"""
 
     def of(self, rows: npt.NDArray[np.integer]) -> EncodedContext:
         """The contexts of those users or events."""
-        return EncodedContext(self.ids[rows], self.items[rows], self.numbers[rows])
+        return EncodedContext(
+            self.ids[rows], self.items[rows], self.numbers[rows], self.factors[rows]
+        )
 
 
 class ContextRows:
@@ -99,7 +103,8 @@ class ContextRows:
         for at, name in enumerate(space.context_number_names):
             numbers[:, at] = [_context_number(value, name) for value in columns[name]]
         ids = ids_of_context(space.context, rows)
-        return EncodedContext(ids, items, space.encode_context(numbers))
+        of_products = [space.context_number_names.index(field) for field, _ in space.products]
+        return EncodedContext(ids, items, space.encode_context(numbers), numbers[:, of_products])
 
     def number_of_further(self, item: str, further: dict[str, int]) -> int:
         """The number of an item that the catalogue does not hold, behind its rows."""
@@ -112,7 +117,8 @@ class ContextRows:
         row_of_item = Vocabulary(self.catalogue.item_ids).codes(log.item_ids)
         # one entry more: a value that is no item of the log
         items = np.append(row_of_item, np.int32(-1))[coded.context_items(events)]
-        return EncodedContext(coded.context_ids(events), items, coded.context_numbers(events))
+        numbers, factors = coded.context_numbers(events), coded.factors(events)
+        return EncodedContext(coded.context_ids(events), items, numbers, factors)
 
     def checked(self, context: object, n: int) -> EncodedContext:
         """The context, if it is one of n users.
@@ -127,9 +133,10 @@ class ContextRows:
                 f"{type(context).__name__}: pass context=world.context_of(…)"
             )
         n_numbers = space.context_code.n_numbers
-        shapes = len(space.context), len(space.fields_of_items), n_numbers
-        parts = context.ids, context.items, context.numbers
-        for what, part, width in zip(("ids", "items", "numbers"), parts, shapes, strict=True):
+        shapes = len(space.context), len(space.fields_of_items), n_numbers, len(space.products)
+        names = "ids", "items", "numbers", "factors"
+        parts = (getattr(context, name) for name in names)
+        for what, part, width in zip(names, parts, shapes, strict=True):
             if np.shape(part) != (n, width):
                 raise ConfigError(
                     f"the {what} of a context have the shape ({n}, {width}) for {n} users, got "
@@ -148,7 +155,7 @@ class ContextRows:
                 f"the context has the items {items.min()} … {items.max()}, the world's are 0 … "
                 f"{self.catalogue.n_items - 1}, and -1 for none: {cure}"
             )
-        if not np.isfinite(context.numbers).all():
+        if not (np.isfinite(context.numbers).all() and np.isfinite(context.factors).all()):
             raise ConfigError(f"the context has a number that is not finite: {cure}")
         return context
 

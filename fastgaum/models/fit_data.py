@@ -130,7 +130,12 @@ class PreparedLog:
         made_of = (_protocol_of(config), *switches, config.tower_dim > 0, config.pieces)
         if made_of not in self._made:
             space, train = fit_training(
-                log, *made_of, folds=self.folds, robust=True, shared_rows=True
+                log,
+                *made_of,
+                folds=self.folds,
+                robust=True,
+                shared_rows=True,
+                signs=config.signs,
             )
             require_validation(log)
             found = Prepared(with_all_training(log, self.folds), space, train)
@@ -152,6 +157,7 @@ class PreparedParts:
             pieces=config.pieces,
             robust=True,
             shared_rows=True,
+            signs=config.signs,
         )
         self.log, self.parts = stored, PartsOfLog(stored, choices, config.examination, processes)
         self.space = self.parts.space

@@ -21,7 +21,7 @@ from fastgaum.nets.networks import Networks, context_sizes, log_rates
 from fastgaum.nets.tensors import float32_on
 from fastgaum.state_file import State, check_weights, load_state
 
-MODEL_FORMAT = "fastgaum-model-15"
+MODEL_FORMAT = "fastgaum-model-16"
 OwnCode = Literal["regulariser", "history"]
 CodeName = Annotated[str, Meta(pattern=r"^[\w<>(). ]{1,200}$")]
 

@@ -197,7 +197,13 @@ def _faulty_numbers(space: FeatureSpace) -> Iterator[str]:
     of_items = (*(PLACE_NUMBERS if space.grid else ()), *component_names(space.vectors))
     known = {*made_numbers(space.protocol, space.relations is not None)}
     known |= {*made_numbers("bags", False), *space.numbers_of_context, *space.field_names}
-    ranked = [name for name in names if is_ranked(name, name in space.field_names)]
+    others = [name for name in names if name not in space.signs]
+    read = [name for name in others if name not in space.unread]
+    ranked = [name for name in read if is_ranked(name, name in space.field_names)]
+    products = {name for name in space.signs if name not in space.field_names}
+    for field, number in space.products:
+        if field not in space.context_number_names or number not in space.field_names:
+            yield f"'{field[:40]}*{number[:40]}' is no product of two numbers of the log"
     given = names_of_outcomes(space.outcomes, space.categorical, ranked)
     known |= {*given}
     if wanted and given and not set(given) <= set(names):
@@ -208,10 +214,21 @@ def _faulty_numbers(space: FeatureSpace) -> Iterator[str]:
     ):
         if ((code.columns < 0) | (code.columns >= n_raw)).any():
             yield f"the code of numbers reads a column that is none of {n_raw}"
+    if names != (*others, *space.signs) or not _are_last(space):
+        yield f"the numbers with a sign ({', '.join(space.signs)}) do not stand last"
     for name in names:
-        if name not in {*known, *of_items} or names.count(name) > 1:
+        if name not in {*known, *of_items, *products} or names.count(name) > 1:
             yield f"'{name[:40]}' is not a number that this version makes, or it is given twice"
     if not set(wanted) <= set(names):
         yield "the numbers of the context are not those of its fields"
     if tuple(name for name in names if name in of_items) != of_items:
         yield "the numbers of places or vectors are not those of the fields"
+
+
+def _are_last(space: FeatureSpace) -> bool:
+    """Whether networks read the numbers with a sign one after another, behind all others."""
+    n = len(space.number_names)
+    columns = space.code.columns
+    wanted = np.arange(n - len(space.signs), n).repeat([width for _, width in space.signed])
+    first = len(columns) - len(wanted)
+    return np.array_equal(columns[first:], wanted) and all(w for _, w in space.signed)

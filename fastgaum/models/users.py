@@ -390,6 +390,7 @@ class Users:
         trained = context.items < self.counts.n_trained
         rows[:, self.networks.fields_of_items] = np.where(trained, context.items, -1)
         self.counts.context_rows[users] = rows
+        self.counts.factors[users] = context.factors
 
     def _ranges(self, users: IntArray) -> Iterator[tuple[int, int, int]]:
         """Each fit that some of these users have, its first user, and the one after its last."""

@@ -217,3 +217,5 @@ class BagSizes:
     """first logit of each place; none: places not kept apart"""
     own: range = range(0)
     """columns of the log's own numbers, which tastes read"""
+    signed: tuple[tuple[int, int], ...] = ()
+    """direction of each number with a sign, and its columns behind `n_numbers`"""

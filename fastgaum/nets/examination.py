@@ -29,6 +29,11 @@ class Examination(nn.Module):
         """e of place 2 and on; that of place 1 is 0, or no level of e would be known"""
 
     @property
+    def undecayed(self) -> list[nn.Parameter]:
+        """What an optimiser moves without weight decay."""
+        return [self.later]
+
+    @property
     def by_place(self) -> Tensor:
         """e(1), e(2), …, (n_places,)."""
         return torch.cat([self.later.new_zeros(1), self.later])

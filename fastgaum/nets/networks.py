@@ -29,6 +29,7 @@ from fastgaum.nets.histories import (
     history_encoder,
 )
 from fastgaum.nets.segments import expand_to_candidates
+from fastgaum.nets.signed import SignedNumbers
 from fastgaum.nets.tensors import Bags, float32_on
 from fastgaum.nets.towers import NO_NUMBERS, TwoTower, vector_table
 
@@ -48,6 +49,8 @@ class Scorer(nn.Module):
     tower: TwoTower | None
     examination: Examination | None
     """None where places are not kept apart"""
+    signed: SignedNumbers | None
+    """None where no number has a sign"""
 
     def __init__(
         self,
@@ -70,7 +73,7 @@ class Scorer(nn.Module):
         self.wide = BagLinear(*of_bag, 1, 0.0) if wide else None
         self.act = ACTIVATIONS[activation]()
         self.dropout = nn.Dropout(dropout)
-        self.items = self.tower = self.examination = None
+        self.items = self.tower = self.examination = self.signed = None
         self.rest = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self._kernels: ScorerKernels | None = None
 
@@ -136,6 +139,10 @@ class Scorer(nn.Module):
 
             shown, vectors = self.inputs(of, candidates, display_offsets)
             return score(of, shown, states, key, vectors)
+        signed = None
+        if self.signed is not None:
+            signed = self.signed(candidates, states, display_offsets)
+            candidates = self.signed.others(candidates)
         tower = None if self.tower is None else self.tower(candidates, states, display_offsets)
         x: Tensor = self.first(candidates) + expand_to_candidates(
             self.from_state(states), display_offsets, candidates.n_bags
@@ -147,12 +154,14 @@ class Scorer(nn.Module):
         scores = x.squeeze(1) if tower is None else tower + x.squeeze(1)
         if self.examination is not None:
             scores = scores + self.examination(display_offsets, len(scores))
-        return scores
+        return scores if signed is None else scores + signed
 
     def scale(self, factor: float) -> None:
         """Multiply all scores by a factor."""
         if self.tower is not None:
             self.tower.scale(factor)
+        if self.signed is not None:
+            self.signed.scale(factor)
         for layer in (self.rest[-1], self.wide, self.examination):
             for parameter in () if layer is None else layer.parameters():
                 parameter.mul_(factor)
@@ -178,6 +187,8 @@ def scorer_of(
         scorer.tower = TwoTower(None, config.tastes, 0, state_dim, own=sizes.own)
     if sizes.places:
         scorer.examination = Examination(sizes.places)
+    if sizes.signed:
+        scorer.signed = SignedNumbers(sizes, state_dim)
     return scorer
 
 
@@ -194,11 +205,18 @@ class ContextSizes:
     """columns of the log's own numbers, which tastes read"""
     n_outcomes: int = 0
     """columns of a past choice's outcomes, which the history reads behind its numbers"""
+    signed: tuple[tuple[int, int], ...] = ()
+    """as of `BagSizes`"""
 
     @property
     def n_fields(self) -> int:
         """Fields of ids: one id of each per event."""
         return len(self.hold_items)
+
+    @property
+    def n_signed(self) -> int:
+        """Columns of numbers with a sign."""
+        return sum(width for _, width in self.signed)
 
 
 NO_CONTEXT = ContextSizes()
@@ -208,10 +226,10 @@ def context_sizes(space: FeatureSpace) -> ContextSizes:
     """Sizes of the context and the vectors of a feature space."""
     hold_items = tuple(part.source == "context_item" for part in space.context)
     vector_dim = space.vectors.dim if space.vectors.are_read else 0
-    stop = len(space.number_names)
-    own = range(stop - sum(name in space.field_names for name in space.number_names), stop)
+    names = [name for name in space.number_names if name not in space.unread]
+    own = range(len(names) - sum(name in space.field_names for name in names), len(names))
     n_numbers = space.context_code.n_numbers
-    return ContextSizes(hold_items, n_numbers, vector_dim, own, space.n_outcomes)
+    return ContextSizes(hold_items, n_numbers, vector_dim, own, space.n_outcomes, space.signed)
 
 
 def log_rates(space: FeatureSpace) -> tuple[float, ...]:
@@ -265,7 +283,8 @@ class RewardPlayer(nn.Module):
         if config.tower_dim or context.n_fields:
             self.items = vector_table(sizes, config.tower_dim or CONTEXT_DIM)
         shared = self.items if config.tower_dim else None
-        n_numbers = sizes.n_numbers + context.n_outcomes
+        # the past is not the candidate: its tokens keep all numbers
+        n_numbers = sizes.n_numbers + context.n_signed + context.n_outcomes
         self.history: HistoryEncoder = (
             history_encoder(config, sizes.n_ids, n_numbers, shared)
             if encoder is history_encoder
@@ -315,7 +334,14 @@ class Networks(nn.Module):
         places: tuple[float, ...] = (),
     ) -> None:
         super().__init__()
-        sizes = BagSizes(n_ids, n_numbers, context.vector_dim, places, context.own)
+        sizes = BagSizes(
+            n_ids,
+            n_numbers - context.n_signed,
+            context.vector_dim,
+            places,
+            context.own,
+            context.signed,
+        )
         of_reward = replace(sizes, places=tuple(logit / config.eta for logit in places))
         self.player = RewardPlayer(config, of_reward, context, encoder)
         self.generator: Scorer | None = None
@@ -369,6 +395,8 @@ class Networks(nn.Module):
                 reads = [scorer.from_state]
                 if scorer.tower is not None:
                     reads += [scorer.tower.hidden, scorer.tower.direct]
+                if scorer.signed is not None:
+                    reads.append(scorer.signed.from_state)
                 for layer in reads:
                     layer.weight[:, of_ids].div_(factor)
 

@@ -34,6 +34,7 @@ class DisplayBatch:
         self.rooms: tuple[NamedRoom, NamedRoom] | None = None
         """memory of the numbering, used again by the next batch's; None: its own"""
         self._named: NamedParts | None = None
+        self._read: FloatArray | None = None
 
     def slice(self, first: int, last: int) -> DisplayBatch:
         """The display sets of events `first` to `last` − 1."""
@@ -45,6 +46,15 @@ class DisplayBatch:
         return DisplayBatch(
             offsets, self.ids[part], self.numbers[part], parts_of(offsets), *of_vectors
         )
+
+    def read(self, n: int | None) -> FloatArray:
+        """The first n numbers of the candidates, which kernels read, (n_candidates, n); None:
+        all."""
+        if n is None:
+            return self.numbers
+        if self._read is None:
+            self._read = np.ascontiguousarray(self.numbers[:, :n])
+        return self._read
 
     def named(self, slot_of: IntArray) -> NamedParts:
         """The numbered rows of `ids`; slot_of: (n_ids,), −1."""

@@ -57,6 +57,7 @@ class ScorerModule(Protocol):
     rest: nn.ModuleList
     tower: Any
     examination: Any
+    signed: Any
 
 
 class ScorerKernels:
@@ -122,6 +123,8 @@ class ScorerPass:
         of.bind()
         self.of, self.room, self.shown, self.states = of, room, shown, states
         self.vectors, scorer = vectors, of.scorer
+        self.signed: Tensor | None = None
+        self.numbers = shown.read(None if scorer.signed is None else scorer.signed.n_read)
         deep_key = key
         self.of_tower: towers.TowerCalls | None = None
         if of.tower is not None:
@@ -130,12 +133,19 @@ class ScorerPass:
             rate, of_hidden = of.tower.dropout.p, None if key is None else key + towers.HIDDEN_KEY
             dropouts = dropout_rule(rate, key), dropout_rule(rate, of_hidden)
             self.of_tower = towers.TowerCalls(
-                of.tower, of.of_towers, room, shown, states, vectors, dropouts
+                of.tower, of.of_towers, room, shown, self.numbers, states, vectors, dropouts
             )
         self.dropout = dropout_rule(scorer.dropout.p, deep_key)
         self.by_place = None
         if examined and scorer.examination is not None:
             self.by_place = scorer.examination.by_place.detach().numpy()
+        if scorer.signed is not None:
+            self.signed_states = torch.from_numpy(states).requires_grad_(of.is_learned)
+            # a batch of a few hundred numbers is worth no second thread
+            with threads.one_thread(), torch.set_grad_enabled(of.is_learned):
+                self.signed = scorer.signed.of_displays(
+                    shown.ids, shown.numbers, self.signed_states, shown.offsets
+                )
 
     def forward(self, loss: Loss = ONLY_SCORES, with_states: bool = True) -> FloatArray:
         """Scores, (n_candidates,); with a loss also its gradients, left where the optimiser reads
@@ -148,6 +158,12 @@ class ScorerPass:
         chains: list[Chains] = []
         if self.of_tower is not None:
             chains.append([[call] for call in self.of_tower.forward(self.scores)])
+        if self.signed is not None:
+            values = self.signed.detach().numpy()
+            of_parts = [slice(*shown.offsets[list(part)].tolist()) for part in parts]
+            chains.append(
+                [[(np.add, (self.scores[i], values[i], self.scores[i]))] for i in of_parts]
+            )
         if self.by_place is not None:
             at = [shown.offsets[first : last + 1] for first, last in parts]
             examine = examination_kernels.examine
@@ -207,6 +223,12 @@ class ScorerPass:
             of_places = np.empty(len(self.by_place), np.float32)
             examination_kernels.examination_gradient(self.shown.offsets, grad_scores, of_places)
             of.scorer.examination.later.grad.numpy()[:] = of_places[1:]
+        if self.signed is not None:
+            with threads.one_thread():
+                torch.autograd.backward(self.signed, torch.from_numpy(grad_scores))
+            if with_states:
+                assert self.signed_states.grad is not None
+                self.grad_states += self.signed_states.grad.numpy()
 
     def _calls(
         self,
@@ -218,7 +240,7 @@ class ScorerPass:
         shown, each = self.shown, [written] * len(self.shown.parts)
         if len(blocks) > 1:
             each = [written._replace(dense=block) for block in blocks]
-        inputs = kernels.ScorerInputs(shown.offsets, shown.ids, shown.numbers, self.states, slots)
+        inputs = kernels.ScorerInputs(shown.offsets, shown.ids, self.numbers, self.states, slots)
         fixed = inputs, self.of.weights, self.dropout, loss
         return [
             (kernels.scorer_pass, (*part, *fixed, one))
@@ -320,7 +342,9 @@ def calls_that_score(
     """Arguments of the calls of `scorer_pass` that write the scores of the candidates, zeros until
     then, (n_candidates,), by a scorer that is bound, and whose parameters stay; none where they are
     written already. examined: whether places add to scores."""
-    if of.tower is not None or (examined and of.scorer.examination is not None):
+    scorer = of.scorer
+    examined = examined and scorer.examination is not None
+    if of.tower is not None or scorer.signed is not None or examined:
         made = ScorerPass(of, allocate, shown, states, None, examined=examined)
         scores[:] = made.forward()
         return []

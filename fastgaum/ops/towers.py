@@ -51,13 +51,16 @@ class TowerCalls:
         flat: FloatArray,
         room: Callable[..., FloatArray],
         shown: DisplayBatch,
+        numbers: FloatArray,
         states: FloatArray,
         vectors: FloatArray | None,
         dropouts: tuple[DropoutRule, DropoutRule],
     ) -> None:
-        """flat: the parameters `tower_parameters(tower)`; dropouts: of the state, and of the user's
-        hidden layer; others as of `ops.scorer.ScorerPass`."""
+        """flat: the parameters `tower_parameters(tower)`; numbers: those of candidates that are
+        read; dropouts: of the state, and of the user's hidden layer; others as of
+        `ops.scorer.ScorerPass`."""
         self.tower, self.room, self.shown, self.vectors = tower, room, shown, vectors
+        self.numbers = numbers
         self.states, self.dropouts = states, dropouts
         self.ids = shown.ids if shown.vector_ids is None else shown.vector_ids
         self.parameter = None if tower.items is None else tower.items.table
@@ -134,8 +137,7 @@ class TowerCalls:
         return sum_of_named(slots, starts_of_held(~is_id), rows, len(self.vectors))
 
     def _inputs(self, slots: IntArray) -> ScorerInputs:
-        shown = self.shown
-        return ScorerInputs(shown.offsets, self.ids, shown.numbers, self.states, slots)
+        return ScorerInputs(self.shown.offsets, self.ids, self.numbers, self.states, slots)
 
 
 def starts_of_held(held: np.ndarray) -> IntArray:

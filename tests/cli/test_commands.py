@@ -124,6 +124,29 @@ def test_train_reads_a_run_s_own_config(
     assert "paper-pw is asked for: leave one" in fails([*argv, "--preset", "paper-pw"])
 
 
+def test_train_takes_signs(
+    log_file: Path, tmp_path: Path, fails: Callable[[list[str]], str]
+) -> None:
+    argv = ["train", str(log_file), "-o", str(tmp_path / "run"), *QUICK]
+    assert "'flat', which is unknown: numbers of candidates are " in fails(
+        [*argv, "--sign", "flat=-"]
+    )
+    assert "--sign takes a number and + or -, as cost=-, got 'price=x'" in fails(
+        [*argv, "--sign", "price=x"]
+    )
+    assert "--sign is of presets (fastgaum, " in fails(
+        [*argv[:4], "--preset", "logit", "--sign", "price=-"]
+    )
+    argv += ["--candidate-field", "price"]
+    assert main([*argv, "--sign", "price=+", "--sign", "price=-"]) == 0
+    config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
+    assert config["signs"] == {"price": "-"}
+    assert main([*argv, "--sign", "price=-", "--resume"]) == 0
+    assert "has signs = {'price': '-'}, not {'price': '+'}" in fails(
+        [*argv, "--sign", "price=+", "--resume"]
+    )
+
+
 def test_train_prints_a_plain_line_per_epoch_and_setting(
     log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,7 +22,7 @@ from fastgaum.models.run_folder import finished_table, run_checkpoint, train_run
 from fastgaum.models.user_model import UserModel
 from fastgaum.presets import LogSetting
 from fastgaum.reports.trained_run import open_run
-from tests.builders import random_log
+from tests.builders import random_log, with_fields
 from tests.game.interrupted import (
     StopAt,
     check_interrupted_anywhere,
@@ -77,6 +77,12 @@ def test_catching_up_goes_on_at_its_rates(
 def test_context_and_towers_go_on(tmp_path: Path) -> None:
     config = config_of("fastgaum", tower_dim=6, search=[], folds=0)
     check_interrupted_anywhere(config, navigation(80), tmp_path, times=1)
+
+
+def test_signs_go_on(tmp_path: Path) -> None:
+    """Their steps are in the optimisers' states."""
+    config = config_of("fastgaum", signs={"price": "-"}, search=[], folds=0)
+    check_interrupted_anywhere(config, with_fields(random_log(5, 40)), tmp_path, times=1)
 
 
 def test_it_goes_back_to_the_last_epoch_and_says_so(log: SessionLog, tmp_path: Path) -> None:

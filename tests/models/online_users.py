@@ -55,6 +55,8 @@ def log_of_kind(kind: str, seed: int, n_sessions: int) -> SessionLog:
         log = navigation(n_sessions, n_items=40 if seed == 4 else 44, seed=seed, fixed=True)
         nothing = np.random.default_rng(seed).random(log.n_events) < 0.2
         return dataclasses.replace(log, choices=np.where(nothing, -1, log.choices).astype(np.int32))
+    if kind == "context, fields":
+        return with_fields(log_of_kind("context", seed, n_sessions), seed, ordered=False)
     if kind == "vectors":
         return with_vectors(log_of_kind("context", seed, n_sessions), seed)
     log = plain_log(seed, n_sessions)
@@ -87,6 +89,12 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "actions": ("actions", {**IDENTITY, "history_layers": 2, "tower_dim": 4}),
     "actions, position weights": ("actions", {**IDENTITY, "history": "pw", "history_window": 3}),
     "actions, fields": ("actions, fields", {"history_layers": 2, "examination": False}),
+    "signs, places": ("fields", {"signs": {"price": "-", "size": "+"}}),
+    "signs, towers, sparse": (
+        "fields",
+        {"signs": {"price": "+"}, "tower_dim": 5, "regulariser": "tsallis", "pieces": 0},
+    ),
+    "signs of products": ("context, fields", {"signs": {"hour*price": "-", "size": "-"}}),
 }
 
 

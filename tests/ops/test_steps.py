@@ -43,6 +43,8 @@ CASES: list[dict[str, Any]] = [
     {"actions": True, "tower_dim": 6, "context": 2, "vector_dim": 3},
     {"weighted": True, "wide": True, "generator_steps": 2},
     {"weighted": True, "tower_dim": 6, "eta": 2.0},
+    {"signed": ((-1, 3), (1, 1)), "wide": True, "weighted": True, "weight_decay": 0.05},
+    {"signed": ((1, 2),), "tower_dim": 6, "context": 1, "n_own": 2, "n_places": 3},
 ]
 
 
@@ -53,18 +55,21 @@ def contenders(
     n_places: int = 0,
     vector_dim: int = 0,
     n_own: int = 0,
+    signed: tuple[tuple[int, int], ...] = (),
     **changes: Any,
 ) -> tuple[Game, Game, FeatureSpace, Config]:
     """Both games over equal networks, nothing drawn; so many context fields, and a number for
-    each; so many places examined apart; so many numbers are the log's own."""
+    each; so many places examined apart; so many numbers are the log's own, and the
+    last ones have signs."""
     space = fit_space(log, protocol, relative_numbers=False)
     config = Config.from_preset(
         "paper-lstm",
         **{"players": "adversarial", "id_dropout": 0.0, "weight_decay": 0.0, **changes},
     )
     torch.manual_seed(0)
-    own = range(space.n_numbers - n_own, space.n_numbers)
-    sizes = ContextSizes((True, False)[:context], context, vector_dim, own)
+    n_read = space.n_numbers - sum(width for _, width in signed)
+    own = range(n_read - n_own, n_read)
+    sizes = ContextSizes((True, False)[:context], context, vector_dim, own, signed=signed)
     networks = Networks(
         config,
         space.n_ids,
@@ -116,7 +121,7 @@ def whole(
 def test_steps_agree(number: int) -> None:
     case = CASES[number]
     log, _ = synthesise(300, preset="sample", no_click=0.3 * (number % 2), n_items=30)
-    counted = case.get("wide") or case.get("n_own")
+    counted = case.get("wide") or case.get("n_own") or case.get("signed")
     protocol, case = "bags" if counted else "identity", dict(case)
     log = with_drawn_actions(log) if case.pop("actions", False) else log
     if case.pop("weighted", False):

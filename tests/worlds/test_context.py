@@ -252,10 +252,10 @@ def test_contexts_that_are_not_the_users(log: SessionLog, model: UserModel) -> N
     wrong = dataclasses.replace(two, ids=two.ids + np.int32(10_000))
     with pytest.raises(ConfigError, match=r"the context has the id .*, those of 'kind' are"):
         users.probabilities(slates[:2], wrong)
-    wrong = EncodedContext(two.ids, two.items + np.int32(world.n_items), two.numbers)
+    wrong = EncodedContext(two.ids, two.items + np.int32(world.n_items), two.numbers, two.factors)
     with pytest.raises(ConfigError, match="the context has the items"):
         users.utilities(slates[:2], context=wrong)
-    wrong = EncodedContext(two.ids, two.items, two.numbers * np.float32(np.nan))
+    wrong = EncodedContext(two.ids, two.items, two.numbers * np.float32(np.nan), two.factors)
     with pytest.raises(ConfigError, match="a number that is not finite"):
         users.utilities(slates[:2], context=wrong)
     plain = LearnedWorld(fitted(random_log(4, no_click=0.3), **IDENTITY))
