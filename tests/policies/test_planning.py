@@ -36,19 +36,20 @@ def users(log: SessionLog) -> LearnedUsers:
 
 
 def test_an_interval_by_hand() -> None:
-    """Mean 3, standard deviation 1.58114; √(1/5 + 1/4) = .67082; t(.975, 4) = 2.77645 from a
-    printed table."""
+    """Mean 3, standard deviation 1.58114; √(1/5 + 1/4) = .67082, together 1.06066; with 3 % of 10
+    the root of 1.06066² + .3² is 1.10227; t(.975, 4) = 2.77645 from a printed table."""
     advice = Advice("plan", (1.0, 2.0, 3.0, 4.0, 5.0), 10.0, 1000)
-    half = 2.77645 * 1.58114 * 0.67082
+    half = 2.77645 * 1.10227
     assert advice.lead == 3
-    assert advice.interval == pytest.approx((3 - half, 3 + half), abs=1e-4)
-    assert advice.decision == "deploy"
+    assert advice.interval == pytest.approx((3 - half, 3 + 2.77645 * 1.06066), abs=1e-4)
+    assert advice.decision == "cannot tell"
+    assert Advice("plan", (3.0, 4.0, 5.0, 4.0, 4.0), 10.0, 1000).decision == "deploy"
     unsure = Advice("plan", (0.0, 1.0, 2.0, 3.0, 4.0), 10.0, 1000)
     assert unsure.decision == "cannot tell"
     needed = round(1000 * (half / 2) ** 2)
     assert unsure.events_needed == pytest.approx(needed, abs=2)
     assert f"about {unsure.events_needed:,} events like these 1,000 would tell" in str(unsure)
-    assert Advice("plan", (-3.0, -3.1), 10.0).decision == "keep greedy"
+    assert Advice("plan", (-3.0, -3.1, -3.2, -3.0), 10.0).decision == "keep greedy"
     assert Advice.of(unsure.to_dict()) == unsure
 
 
