@@ -123,7 +123,7 @@ def play_games(model: fg.UserModel, games: pl.DataFrame) -> pl.DataFrame:
                 at = int(draws.choice(len(arms), p=chances / chances.sum()))
                 paid = trial["reward"]
                 if not trial["forced"]:
-                    paid = float(np.clip(draws.normal(means[arms[at]], NOISE).round(), 1, 100))
+                    paid = float(np.clip(np.round(draws.normal(means[arms[at]], NOISE)), 1, 100))
                 user.chose(items[at], {"reward": paid})
                 row = {**trial, "arm": arms[at], "reward": paid, "person": f"simulated {player}"}
                 rows.append(row)
