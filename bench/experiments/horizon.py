@@ -7,9 +7,10 @@ The log is horizon/choices.parquet of $FASTGAUM_DATA_DIR. A session is a person,
 of one game; what arms have paid comes from the outcome `reward` alone. Of a forced trial the other
 arm is not available, so that it says nothing of choices and is no part of the figure.
 
---simulate: also exploration in the open loop. Simulated people without a history, of the first split
-of people, play 1,000 games of each horizon: games of people whom training does not know, with their
-forced trials as logged; of a free choice an arm pays a normal number around its mean in the log.
+--simulate: also exploration in the open loop. Simulated people, of the first split of people, play
+1,000 games of each horizon: games of people whom training does not know, with their forced trials as
+logged; of a free choice an arm pays a normal number around its mean in the log. Once they begin
+without a history, and once after the first games of those people, as these chose.
 
 --folds: also folds of choices, as published, with the same people and games on both sides. A choice
 of the test fold is a forced trial in the sessions that are fitted: the history reads it, and nothing
@@ -94,39 +95,48 @@ def nll_of_free_choices(model: fg.UserModel, log: fg.SessionLog) -> tuple[float,
 
 N_PLAYERS, GAMES_EACH = 20, 100
 """simulated people, and their games, half of each horizon"""
+LIVED = 100
+"""logged games of a person that a simulated one may begin after"""
 NOISE = 8.0
 """standard deviation of what an arm pays (Wilson et al.)"""
 
 
-def play_games(model: fg.UserModel, games: pl.DataFrame) -> pl.DataFrame:
-    """Rows of trials as of the log, `GAMES_EACH` games of each simulated person."""
+def play_games(model: fg.UserModel, games: pl.DataFrame, lived: int) -> pl.DataFrame:
+    """Rows of trials as of the log, `GAMES_EACH` games of each simulated person, who begins after
+    the first `lived` games of one of those people."""
     draws, rows = np.random.default_rng(0), []
     trials = games.filter(pl.col("chosen") == 1).sort("game", "trial")
     logged = {(of[0],): game.to_dicts() for of, game in trials.group_by(["game"])}
     by_horizon = [
         trials.filter(pl.col("horizon") == horizon)["game"].unique().sort() for horizon in (5, 10)
     ]
+    people = trials["person"].unique().sort()
+    first = trials.filter(pl.col("game_number") < lived).sort("event")
     for player in range(N_PLAYERS):
         names = pl.concat([one.sample(GAMES_EACH // 2, seed=player) for one in by_horizon])
         user = model.user()
-        for name in draws.permutation(names.to_numpy()):
-            game = logged[(name,)]
+        before = first.filter(pl.col("person") == people[player % len(people)])
+        past = before["game"].unique(maintain_order=True).to_list()
+        for number, name in enumerate([*past, *draws.permutation(names.to_numpy())]):
+            game, is_past = logged[(name,)], number < len(past)
             means = {
                 arm: np.mean([one["reward"] for one in game if one["arm"] == arm] or [50.0])
                 for arm in ("left", "right")
             }
             for trial in game:
+                told = bool(trial["forced"]) or is_past
                 arms = [trial["arm"]] if trial["forced"] else ["left", "right"]
                 context = {"horizon": trial["horizon"], "trials_left": trial["trials_left"]}
-                items = [f"{name}/{arm}" for arm in arms]
+                items = [f"{number}/{arm}" for arm in arms]
                 chances = user.probabilities(items, context, {"arm": arms}).astype(np.float64)
-                at = int(draws.choice(len(arms), p=chances / chances.sum()))
-                paid = trial["reward"]
-                if not trial["forced"]:
+                at, paid = arms.index(trial["arm"]), trial["reward"]
+                if not told:
+                    at = int(draws.choice(len(arms), p=chances / chances.sum()))
                     paid = float(np.clip(np.round(draws.normal(means[arms[at]], NOISE)), 1, 100))
                 user.chose(items[at], {"reward": paid})
-                row = {**trial, "arm": arms[at], "reward": paid, "person": f"simulated {player}"}
-                rows.append(row)
+                if not is_past:
+                    own = {"arm": arms[at], "reward": paid, "person": f"simulated {player}"}
+                    rows.append({**trial, **own})
     return pl.DataFrame(rows)
 
 
@@ -199,7 +209,10 @@ def main() -> None:
         if options.simulate and seed == 0:
             unknown = log.session_ids.gather(log.sessions_in("test"))
             of_unknown = games.filter(pl.col("session").is_in(unknown.implode()))
-            print(compare_exploration(games, play_games(model, of_unknown)), flush=True)
+            for lived in (0, LIVED):
+                print(f"simulated people after {lived} games of a person:")
+                played = play_games(model, of_unknown, lived)
+                print(compare_exploration(games, played), flush=True)
     if found:
         print(f"fastgaum, people apart, mean: {fmean(found):.4f}")
     sums = np.zeros(2)
