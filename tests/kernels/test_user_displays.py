@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.features.relations import WINDOW, pairs_of
+from fastgaum.features.relations import WINDOW, pairs_of, with_entries
 from fastgaum.kernels import candidate_counts as counting
 from fastgaum.kernels import candidate_formulas as formulas
-from fastgaum.kernels.pairs import PairCounts, enter_pairs
+from fastgaum.kernels.pairs import PairCounts
 from fastgaum.kernels.relations import (
     LatestChoices,
     PairTables,
@@ -36,9 +36,8 @@ def pair_table(rng: np.random.Generator, width: int) -> PairCounts:
     )
     starts = np.searchsorted(keys, np.arange(N_ITEMS + 1) * N_ITEMS)
     counts = rng.integers(0, 5, (len(keys), width)).astype(np.int32)
-    table = pairs_of(N_ITEMS, N_ITEMS, (starts.astype(np.int64), keys.astype(np.int64), counts))
-    enter_pairs(table)
-    return table
+    counted = starts.astype(np.int64), keys.astype(np.int64), counts
+    return with_entries(pairs_of(N_ITEMS, N_ITEMS, counted))
 
 
 def no_sessions(n: int, room: int) -> counting.UserTables:
