@@ -161,6 +161,16 @@ def _verdict(cell: Json, difference: float, floors: Mapping[str, Mapping[str, fl
     return "no, lower"
 
 
+def decisions_table(result: Json) -> str:
+    """A row per kind of truth, the last one of all."""
+    rows = result["decisions"]
+    lines = [tuple(rows[0])]
+    for row in rows:
+        cells = ("–" if one is None else one for one in row.values())
+        lines.append(tuple(f"{one:.2f}" if isinstance(one, float) else str(one) for one in cells))
+    return rows_to_markdown(lines, left=(0,))
+
+
 @dataclass(frozen=True)
 class Section:
     """A place of a page, and what stands there."""
@@ -258,6 +268,7 @@ SECTIONS = (
     Section(
         "docs/guide/environment.md", "agents", ["policies/yelp-agents"], in_blocks(policy_blocks)
     ),
+    Section("docs/guide/decisions.md", "decisions", ["decisions"], decisions_table, of_test=False),
     Section("docs/performance.md", "races", ["bench"], races_to_markdown),
     Section("docs/performance.md", "speed", ["bench-short"], speed_to_markdown, together=True),
 )

@@ -28,6 +28,7 @@ from scipy.stats import binomtest
 import fastgaum as fg
 from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray
 from fastgaum.logs.synthetic import SyntheticWorld
+from fastgaum.machine import machine_facts
 from fastgaum.policies.advice import Advice
 from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.policies.planning import LearnedUsers
@@ -198,6 +199,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("decisions.jsonl"))
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--first", type=int, default=FIRST_SEED, help="seed of the table's first")
+    parser.add_argument("--json", type=Path, help="where the page's object is written")
     asked = parser.parse_args()
     rows = []
     if asked.out.exists():
@@ -214,8 +216,12 @@ def main() -> None:
                 file.write(json.dumps(rows[-1]) + "\n")
             row = rows[-1]
             print(unit, row["decision"], f"{row['lead']:+.2f}, paid {row['paid']:+.2f}", flush=True)
+    chosen = [row for row in rows if row["seed"] >= asked.first]
+    if asked.json:
+        table = {"decisions": table_of(chosen).to_dicts(), "machine": machine_facts(0)}
+        asked.json.write_text(json.dumps({**table, "rows": chosen}, indent=1) + "\n")
     with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=160):
-        print(table_of([row for row in rows if row["seed"] >= asked.first]))
+        print(table_of(chosen))
 
 
 if __name__ == "__main__":

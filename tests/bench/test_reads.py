@@ -25,6 +25,7 @@ from fastgaum.bench.reads import (
 
 NO_TEST_FIGURES = {
     **dict.fromkeys(("bench", "bench-http", "bench-short"), "speeds"),
+    "decisions": "made-up users, or those of the other half of a log",
     "learning-curve": "validation",
     "portfolio": "folds of training and validation users",
     "fidelity/search_clicks": "validation, since the log has no test split of its own",
@@ -167,6 +168,7 @@ def test_the_script_counts_what_lies_in_docs_tables(
     tables = tmp_path / "docs" / "tables"
     (tables / "logs").mkdir(parents=True)
     (tmp_path / "README.md").write_text("no marks", encoding="utf-8")
+    (tmp_path / "pyproject.toml").write_text("[project]", encoding="utf-8")
     (tables / f"{TEST_READS}.json").write_text("{}", encoding="utf-8")
     (tables / "logs" / "shop.json").write_text(json.dumps(a_table()), encoding="utf-8")
     for name, value in (("ROOT", tmp_path), ("SECTIONS", ()), ("FIGURES", {})):

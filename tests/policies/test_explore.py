@@ -198,5 +198,5 @@ class Followed(TiringWorld):
 
     def population(self, n: int) -> Any:
         users = super().population(n)
-        users.follow = lambda slates, places, active=None: None  # type: ignore[method-assign]
+        users.follow = lambda slates, places, active=None, outcomes=None: None  # type: ignore[method-assign]
         return users
