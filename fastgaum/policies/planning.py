@@ -215,7 +215,6 @@ class Plan:
                 f"{', '.join(LEARNERS)}"
             )
         path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
         self.users.model.save(path / "model.safetensors")
         save_policy(self.policy, path / POLICY_FILE, self.setting)
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 import fastgaum as fg
-from fastgaum.errors import ConfigError
+from fastgaum.errors import ConfigError, OutputError
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.policies.advice import Advice
@@ -69,6 +69,10 @@ def test_the_program_of_seven_statements(log: SessionLog, tmp_path: Path) -> Non
     assert frame["low"][2] < frame["lead"][2] < frame["high"][2]
     assert str(judged).splitlines()[0].split() == frame.columns
     assert "greedy" in judged._repr_html_()
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(OutputError, match="cannot write"):
+        plan.save(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "kept"
     plan.save(tmp_path / "plan")
     world = WorldSet.of(fg.UserModel.load(tmp_path / "plan" / "model.safetensors"))
     saved = load_policy(tmp_path / "plan", world)
