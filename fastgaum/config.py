@@ -232,7 +232,7 @@ class Config(CheckedSettings):
     the mean; 0: one fit on the log's own split; auto: 5 below `presets.FOLDS_BELOW` training
     events"""
     signs: Signs = field(default_factory=dict)
-    """numbers of candidates by which utilities of all users only rise (+) or fall (-): {price: "-"};
+    """numbers of candidates by which all utilities only rise (+) or fall (-), {price: "-"};
     of a product, income*price, the product has the sign, and price the other one where income is
     below 0"""
     seed: Seed = 0

@@ -222,11 +222,7 @@ def member_means(values: FloatArray, members: IntArray) -> Float64Array:
 def advise(judged: Sequence[Earned], n_events: int | None = None) -> list[Advice]:
     """The advice on each policy but greedy slates, which `judge` has judged by the same users of a
     set of worlds, as those; n_events: of the log. None of one world, which cannot say how wrong it
-    is, and none without greedy slates.
-
-    Raises:
-        ConfigError: some worlds of the set have no user.
-    """
+    is, none where a world of the set has no user, and none without greedy slates."""
     greedy = next((row for row in judged if row.policy == Greedy.name), None)
     if greedy is None or greedy.members is None:
         return []
@@ -236,10 +232,7 @@ def advise(judged: Sequence[Earned], n_events: int | None = None) -> list[Advice
             continue
         leads = member_means(row.by_user - greedy.by_user, greedy.members)
         if len(leads) < max(2, greedy.folds):
-            raise ConfigError(
-                f"{greedy.by_user.size} users live in {len(leads)} of {greedy.folds} worlds: judge "
-                "by more users"
-            )
+            return []
         decoys = 0.0 if row.no_click else float(row.displays["decoys"].mean())
         found.append(Advice(row.policy, tuple(leads.tolist()), paid, n_events, decoys))
     return found

@@ -202,8 +202,12 @@ class Plan:
         judged = [
             evaluation.judge([one], world, setting, n_users) for one in (self.policy, Greedy())
         ]
-        (found,) = evaluation.advise(judged, self.users.log.n_events)
-        return found
+        found = evaluation.advise(judged, self.users.log.n_events)
+        if not found:
+            raise ConfigError(
+                f"{n_users} users do not live in each of {len(world.worlds)} worlds: take more"
+            )
+        return found[0]
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the policy and the model of its world into a folder, which `fastgaum rl` and

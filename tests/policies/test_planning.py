@@ -98,6 +98,8 @@ def test_greedy_slates_are_kept_where_random_ones_are_the_plan(users: LearnedUse
     advice = plan.advice(400)
     assert advice.lead < 0
     assert advice.decision != "deploy"
+    with pytest.raises(ConfigError, match="1 users do not live in each of 2 worlds: take more"):
+        plan.advice(1)
     with pytest.raises(ConfigError, match="a policy of your own: save it yourself"):
         plan.save("never")
     assert not Path("never").exists()
