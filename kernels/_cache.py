@@ -59,9 +59,17 @@ class KernelCache(FunctionCache):  # type: ignore[misc,unused-ignore]
     def __init__(self, function: Any) -> None:
         super().__init__(function)  # type: ignore[no-untyped-call,unused-ignore]
         self._held = contextlib.ExitStack()
-        path = Path(self.cache_path) / f"{self._impl.filename_base}.lock"
-        # a process that was stopped is waited for no longer than this
-        self._lock = FileLock(path, timeout=MOST_SECONDS)
+        self._lock_of: tuple[int, FileLock] | None = None
+
+    @property
+    def _lock(self) -> FileLock:
+        """This process's own: no process can take one that it has by a fork."""
+        process = os.getpid()
+        if self._lock_of is None or self._lock_of[0] != process:
+            path = Path(self.cache_path) / f"{self._impl.filename_base}.lock"
+            # a process that was stopped is waited for no longer than this
+            self._lock_of = process, FileLock(path, timeout=MOST_SECONDS)
+        return self._lock_of[1]
 
     def once(self, compile_kernel: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """What loads or compiles a signature, without collecting garbage, which takes a quarter as

@@ -61,6 +61,11 @@ from kernels import part
 while sys.argv[2] and not os.path.exists(sys.argv[2]):
     time.sleep(0.01)
 for dtype in sys.argv[1].split():
+    if dtype == "fork":
+        child = os.fork()
+        if child:
+            sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        continue
     answer = total(np.ones(10, dtype=dtype))
     print(int(answer), end=" ")
 print("loaded" if hasattr(total, "stats") and not total.stats.cache_misses else "compiled")
@@ -174,6 +179,16 @@ def test_processes_may_start_at_once_on_an_empty_cache(install: Install) -> None
     assert len(install.entries()) == 2
     assert install.call("float32 float64") == "20 20 loaded"
     assert not list(install.cache.rglob("*.tmp.*"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_compiles_too(install: Install) -> None:
+    """Workers of a grid are forked, and so are those of torch's loaders and of Gymnasium."""
+    assert install.call("fork float32") == "20 compiled"
+    # of a parent that has used the lock
+    install.call("float32")
+    assert install.call("float32 fork float64").split()[-2:] == ["20", "compiled"]
+    assert len(install.entries()) == 2
 
 
 def test_a_damaged_entry_is_compiled_anew(install: Install) -> None:
