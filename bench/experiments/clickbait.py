@@ -24,7 +24,7 @@ from fastgaum.kernels.draws import uniforms
 from fastgaum.logs.log import TEST, Column
 from fastgaum.logs.synthetic import SyntheticUsers, SyntheticWorld
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.evaluation import Earned, Estimate, judge
+from fastgaum.policies.evaluation import Earned, Estimate, judge_seeds
 from fastgaum.policies.registry import untrained
 from fastgaum.policies.rollout import Setting
 from fastgaum.policies.training import train_policy
@@ -114,7 +114,7 @@ def main() -> None:
         ]
         for policy in policies:
             train_policy(policy, world, setting)
-        earned[reward] = judge(
+        earned[reward] = judge_seeds(
             policies, truth, replace(setting, reward="outcome:minutes"), 1000, world
         )
         paid = Estimate.of(earned[reward].by_user)

@@ -11,7 +11,7 @@ import polars as pl
 import fastgaum as fg
 from fastgaum.policies.cascade_dqn import CascadeDqn
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.evaluation import judge
+from fastgaum.policies.evaluation import judge_seeds
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.rollout import Setting
 from fastgaum.policies.training import train_policy
@@ -39,7 +39,7 @@ def main(episodes: int = 20, n_users: int = 500, **settings: Any) -> dict[str, f
         print(curve.select("steps", "return", "click_rate", "epsilon"))
 
     earned = {
-        made.name: float(judge([made], world, setting, n_users).returns.mean())
+        made.name: float(judge_seeds([made], world, setting, n_users).returns.mean())
         for made in (RandomPolicy(), Greedy(), policy)
     }
     for name, value in earned.items():

@@ -100,7 +100,7 @@ def rl_train_command(
     from fastgaum.files import atomic
     from fastgaum.locks import folder_lock, require_free
     from fastgaum.policies.config import PolicyConfig
-    from fastgaum.policies.evaluation import advise, judge
+    from fastgaum.policies.evaluation import advise, judge_seeds
     from fastgaum.policies.heuristics import Greedy
     from fastgaum.policies.registry import POLICY_FILE, require_trained, save_policy, untrained
     from fastgaum.policies.training import train_policy
@@ -135,7 +135,7 @@ def rl_train_command(
     facts = {"path": str(out), "run": str(run), "policy": policy, "k": k, "last": last}
     advice = "one world cannot say whether greedy slates earn more: train a run with folds=5"
     if isinstance(world, WorldSet):
-        (found,) = advise([judge([one], world, setting) for one in (made, Greedy())])
+        (found,) = advise([judge_seeds([one], world, setting) for one in (made, Greedy())])
         facts["advice"], advice = found.to_dict(), str(found)
     elif made.not_recommended:
         advice += f"; not recommended: {made.not_recommended}"

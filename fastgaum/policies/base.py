@@ -83,8 +83,8 @@ class Policy(ABC):
             raise ConfigError(
                 f"{self.name} reads the states of the world that it was made in, and the "
                 f"{type(world).__name__} has others: judge it with own=…, its world "
-                "(judge(policies, world, setting, own=own)), or play TransferPolicy(policy, own, "
-                "world), which plays in that world alone and is judged without own"
+                "(judge_seeds(policies, world, setting, own=own)), or play TransferPolicy(policy, "
+                "own, world), which plays in that world alone and is judged without own"
             )
 
     def start(self, n: int, past: Iterable[Past] = ()) -> None:  # noqa: B027

@@ -131,7 +131,7 @@ def lower_bound_of(by_member: Float64Array, folds: int = 0) -> float | None:
     return float(by_member.mean() - student.ppf(0.95, k - 1) * error)
 
 
-def judge(
+def judge_seeds(
     policies: Sequence[Policy],
     world: World,
     setting: Setting,
@@ -220,9 +220,9 @@ def member_means(values: FloatArray, members: IntArray) -> Float64Array:
 
 
 def advise(judged: Sequence[Earned], n_events: int | None = None) -> list[Advice]:
-    """The advice on each policy but greedy slates, which `judge` has judged by the same users of a
-    set of worlds, as those; n_events: of the log. None of one world, which cannot say how wrong it
-    is, none where a world of the set has no user, and none without greedy slates."""
+    """The advice on each policy but greedy slates, which `judge_seeds` has judged by the same users
+    of a set of worlds, as those; n_events: of the log. None of one world, which cannot say how
+    wrong it is, none where a world of the set has no user, and none without greedy slates."""
     greedy = next((row for row in judged if row.policy == Greedy.name), None)
     if greedy is None or greedy.members is None:
         return []
@@ -297,7 +297,7 @@ def compare_policies(
     """Make, train and judge; returns the table as a JSON object, a row per policy and size.
 
     `setting` is called with k and the items that pools are drawn from, and its functions of reward
-    and leaving with the items' numbers in the plan's `judge`; `progress` with trainings done,
+    and leaving with the items' numbers in the plan's `judge_seeds`; `progress` with trainings done,
     trainings in all, and the present policy.
 
     Raises:
@@ -337,7 +337,7 @@ def compare_policies(
                 learner = untrained(name, plan.own, met.k, met.pool, config)
                 train_policy(learner, plan.own, met)
                 policies.append(learner)
-            earned = judge(policies, plan.judge, judged, plan.users, plan.own)
+            earned = judge_seeds(policies, plan.judge, judged, plan.users, plan.own)
             table.append(replace(earned, policy=name))
     some = settings[0][1]
     by_size = {k: [row for row in table if row.k == k] for k in plan.sizes}

@@ -200,7 +200,8 @@ class Plan:
         ConfigError for fewer users than worlds."""
         world, setting = self.users.world, self.setting
         judged = [
-            evaluation.judge([one], world, setting, n_users) for one in (self.policy, Greedy())
+            evaluation.judge_seeds([one], world, setting, n_users)
+            for one in (self.policy, Greedy())
         ]
         found = evaluation.advise(judged, self.users.log.n_events)
         if not found:
@@ -315,5 +316,5 @@ def judge(
             played: Policy = make_policy(one, popularity_in(own))
         else:
             played = one.policy if isinstance(one, Plan) else one
-        rows.append(evaluation.judge([played], met, judged, n_users, home))
+        rows.append(evaluation.judge_seeds([played], met, judged, n_users, home))
     return Judged(tuple(rows), terms.pays.name)

@@ -2,7 +2,7 @@
 
 agent = PPO("MlpPolicy", SB3VecEnv(UserVectorEnv(64, world=own, …)))
 agent.learn(100_000)
-judge([Sb3Policy(agent)], other, Setting(k=3, pool=pool), own=own)
+judge_seeds([Sb3Policy(agent)], other, Setting(k=3, pool=pool), own=own)
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ for dtype in sys.argv[1].split():
             sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         continue
     answer = total(np.ones(10, dtype=dtype))
-    print(int(answer), end=" ")
+    print(int(answer), end=" ", flush=True)
 print("loaded" if hasattr(total, "stats") and not total.stats.cache_misses else "compiled")
 """
 

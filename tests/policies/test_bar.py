@@ -13,7 +13,7 @@ import pytest
 from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.policies.base import Policy
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.evaluation import difference, judge
+from fastgaum.policies.evaluation import difference, judge_seeds
 from fastgaum.policies.heuristics import Greedy
 from fastgaum.policies.registry import untrained
 from fastgaum.policies.rollout import Setting
@@ -50,7 +50,7 @@ def test_a_learner_earns_what_planning_earns_and_greed_does_not(name: str) -> No
     """Slates of 3, 20 events, clicks; returns are means of 10,000 users: 5 seeds of 2,000."""
     world, setting = world_of(10, 1.5, decay=0.0, affinity=0.5), Setting(3, 20, reward="click")
     policy = trained(name, world, setting)
-    ours, greedy = (judge([one] * 5, world, setting, 2_000) for one in (policy, Greedy()))
+    ours, greedy = (judge_seeds([one] * 5, world, setting, 2_000) for one in (policy, Greedy()))
     assert ours.returns.mean() >= SHARE[name] * BEST
     assert greedy.returns.mean() == pytest.approx(GREEDY, rel=0.01)
     assert difference(ours, greedy).low > 0
@@ -61,5 +61,5 @@ def test_slateq_sees_further_than_greed_with_200_items() -> None:
     world = world_of(200, 1.0, seed=1, decay=0.6, affinity=1.0, dim=2)
     setting = Setting(3, 20, Pool(), reward="click")
     policy = trained("slateq", world, setting, episodes=40)
-    ours, greedy = (judge([one], world, setting, 2_000) for one in (policy, Greedy()))
+    ours, greedy = (judge_seeds([one], world, setting, 2_000) for one in (policy, Greedy()))
     assert ours.returns.mean() >= 1.05 * greedy.returns.mean()

@@ -28,7 +28,7 @@ def test_fixed_pools_hold_the_same_items_in_both_worlds(monkeypatch: pytest.Monk
         return met[-1]
 
     monkeypatch.setattr(
-        module, "judge", lambda *_: Earned("random", 2, np.ones((1, 1)), np.ones(1))
+        module, "judge_seeds", lambda *_: Earned("random", 2, np.ones((1, 1)), np.ones(1))
     )
     compare_policies(ComparisonPlan(["random"], [2], 1, 10, CONFIG, own, judge), setting)
     keys = keys_at(0, 1).of(POOL)

@@ -22,7 +22,7 @@ from fastgaum.policies.evaluation import (
     advise,
     compare_policies,
     difference,
-    judge,
+    judge_seeds,
 )
 from fastgaum.policies.heuristics import Greedy
 from fastgaum.policies.registry import (
@@ -65,7 +65,7 @@ def judged(no_click: bool) -> list[Earned]:
     """One good item among the worst and greedy slates, by users of three members."""
     members = np.arange(300)[None] % 3
     return [
-        dataclasses.replace(judge([one], world(no_click), SETTING, 300), members=members)
+        dataclasses.replace(judge_seeds([one], world(no_click), SETTING, 300), members=members)
         for one in (OneGood(), Greedy())
     ]
 
@@ -87,7 +87,7 @@ def test_one_good_item_among_the_worst_is_paid_more_and_not_recommended() -> Non
 def test_a_surplus_pays_good_slates() -> None:
     """One good item among the worst is paid less than greedy slates, by the sum over the slate."""
     setting, users = dataclasses.replace(SETTING, reward="surplus"), world(no_click=False)
-    plan, greedy = (judge([one], users, setting, 300) for one in (OneGood(), Greedy()))
+    plan, greedy = (judge_seeds([one], users, setting, 300) for one in (OneGood(), Greedy()))
     assert difference(plan, greedy).high < 0
     config = PolicyConfig(episodes=20, users=64, warm_up=64, batch=64, evaluations=1)
     policy = untrained("slateq", users, setting.k, setting.pool, config)
@@ -172,14 +172,14 @@ def test_a_trained_policy_and_its_file_say_that_it_is_not_recommended(tmp_path: 
     # a file of an earlier version says nothing
     save_state(file, POLICY_FORMAT, {name: state[name] for name in state if name != "decoys"})
     assert load_policy(file, users).policy.decoys is None
-    assert judge([make_policy("random")], users, setting, 50).no_click
+    assert judge_seeds([make_policy("random")], users, setting, 50).no_click
 
 
 def test_a_surplus_is_that_of_users_who_choose_by_the_softmax() -> None:
     users, setting = world(no_click=False), dataclasses.replace(SETTING, reward="surplus")
     users.is_logit = False
     with pytest.raises(ConfigError, match=r"softmax .* regulariser = shannon and eta = 1"):
-        judge([Greedy()], users, setting, 50)
+        judge_seeds([Greedy()], users, setting, 50)
     with pytest.raises(ConfigError, match="softmax"):
         UserVectorEnv(4, world=users, slate_size=2, reward="surplus")
-    assert judge([Greedy()], users, SETTING, 50).by_user.shape == (1, 50)
+    assert judge_seeds([Greedy()], users, SETTING, 50).by_user.shape == (1, 50)

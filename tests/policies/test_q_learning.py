@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fastgaum.errors import CheckpointError, ConfigError, NumericsError
 from fastgaum.policies.cascade_dqn import CascadeDqn
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.evaluation import Estimate, difference, judge
+from fastgaum.policies.evaluation import Estimate, difference, judge_seeds
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.q_learning import Steps, explore
 from fastgaum.policies.registry import LEARNERS, POLICY_FORMAT, load_policy, save_policy, untrained
@@ -43,13 +43,13 @@ def test_training_is_repeatable_and_a_file_keeps_it(name: str, tmp_path: Path) -
     for _ in range(2):
         policy = untrained(name, world, 2, setting.pool, TINY)
         tables.append(train_policy(policy, world, setting))
-        earned.append(judge([policy], world, setting, 100).returns)
+        earned.append(judge_seeds([policy], world, setting, 100).returns)
     assert tables[0].equals(tables[1], null_equal=True)
     assert earned[0] == earned[1]
     save_policy(policy, tmp_path / "policy.safetensors", setting)
     saved = load_policy(tmp_path, world)
     assert (saved.setting, saved.unknown, saved.policy.config) == (setting, (), TINY)
-    assert judge([saved.policy], world, setting, 100).returns == earned[0]
+    assert judge_seeds([saved.policy], world, setting, 100).returns == earned[0]
     # the second cannot even show the pool
     for n_items in (10, 5):
         with pytest.raises(CheckpointError, match="another world"):
@@ -306,15 +306,15 @@ def test_intervals_of_seeds() -> None:
     world, setting = TiringWorld(), Setting(3, 5)
     with pytest.raises(ConfigError, match="3 seeds of 10 users and random by 2 of 10"):
         difference(
-            judge([RandomPolicy()] * 3, world, setting, 10),
-            judge([RandomPolicy()] * 2, world, setting, 10),
+            judge_seeds([RandomPolicy()] * 3, world, setting, 10),
+            judge_seeds([RandomPolicy()] * 2, world, setting, 10),
         )
 
 
 def test_users_of_one_seed_have_an_interval() -> None:
     """Of a difference: over users' own differences."""
     world, setting, n = TiringWorld(), Setting(3, 5), 50
-    greedy, chance = (judge([one], world, setting, n) for one in (Greedy(), RandomPolicy()))
+    greedy, chance = (judge_seeds([one], world, setting, n) for one in (Greedy(), RandomPolicy()))
     apart = greedy.by_user[0].astype(float) - chance.by_user[0]
     lead = difference(greedy, chance)
     assert lead.mean == pytest.approx(greedy.returns[0] - chance.returns[0], abs=1e-5)

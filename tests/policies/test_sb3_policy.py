@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecFrameStack, VecMonitor, VecNorma
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Transition
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.evaluation import judge
+from fastgaum.policies.evaluation import judge_seeds
 from fastgaum.policies.registry import LEARNERS, untrained
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.policies.sb3 import Sb3Policy
@@ -159,7 +159,7 @@ def test_in_another_world_it_reads_the_states_of_its_own(learned: LearnedWorld) 
         expected, _ = agent.predict(users.states, deterministic=True)
         np.testing.assert_array_equal(step.slates, 11 - expected)
         users.follow(expected.astype(np.int32), step.response.places)
-    earned = judge([Sb3Policy(agent)] * 2, other, reverse, N, own=learned)
+    earned = judge_seeds([Sb3Policy(agent)] * 2, other, reverse, N, own=learned)
     assert earned.policy == "ppo"
     assert np.isfinite(earned.returns).all()
 

@@ -16,7 +16,7 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies.base import Observation, Transition
-from fastgaum.policies.evaluation import judge
+from fastgaum.policies.evaluation import judge_seeds
 from fastgaum.policies.explore import Explore
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.rollout import Setting, play, rollout
@@ -236,12 +236,12 @@ def test_a_policy_plays_in_the_world_it_was_brought_to(learned: LearnedWorld) ->
     other = reversed_world(learned)
     away = TransferPolicy(Greedy(), learned, other)
     setting = Setting(3, 2, Pool(items=shared_items(learned, other)))
-    judge([away], other, setting, 9)
+    judge_seeds([away], other, setting, 9)
     for policy, world in ((away, learned), (Explore(away, 0.5), TiringWorld(12))):
         with pytest.raises(ConfigError, match="plays in that world alone"):
-            judge([policy], world, setting, 9)
+            judge_seeds([policy], world, setting, 9)
     with pytest.raises(ConfigError, match="is judged without own"):
-        judge([away], other, setting, 9, own=learned)
+        judge_seeds([away], other, setting, 9, own=learned)
 
 
 def test_a_function_is_told_the_numbers_of_the_items_that_are_met(learned: LearnedWorld) -> None:

@@ -14,7 +14,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel, members_of
-from fastgaum.policies.evaluation import advise, judge, lower_bound_of, member_means
+from fastgaum.policies.evaluation import advise, judge_seeds, lower_bound_of, member_means
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.rollout import Setting, first_keys, play, rollout
 from fastgaum.policies.transfer import TransferPolicy
@@ -269,14 +269,15 @@ def test_pessimism_is_what_training_earns_less_and_no_table_shows(set_model: Use
     assert (wary.rewards < plain.rewards).all()
     np.testing.assert_array_equal(wary.clicks, plain.clicks)
     earned = [
-        judge([RandomPolicy()], world, Setting(3, 5, pessimism=x), n_users=N) for x in (0.0, 1.0)
+        judge_seeds([RandomPolicy()], world, Setting(3, 5, pessimism=x), n_users=N)
+        for x in (0.0, 1.0)
     ]
     assert earned[0].returns == earned[1].returns
 
 
 def test_a_set_has_a_lower_bound_of_what_a_policy_earns(set_model: UserModel) -> None:
     world, setting = WorldSet.of(set_model), Setting(3, 5, reward="click")
-    earned = judge([RandomPolicy()] * 2, world, setting, n_users=N)
+    earned = judge_seeds([RandomPolicy()] * 2, world, setting, n_users=N)
     assert earned.by_member is not None
     assert earned.lower_bound is not None
     assert len(earned.by_member) == 3
@@ -288,7 +289,7 @@ def test_a_set_has_a_lower_bound_of_what_a_policy_earns(set_model: UserModel) ->
     assert earned.to_dict()["lower_bound"] == earned.lower_bound
     # each member's value is that of its own world, but for the users who were drawn
     for value, one in zip(values, world.worlds, strict=True):
-        alone = judge([RandomPolicy()], one, setting, n_users=4 * N)
+        alone = judge_seeds([RandomPolicy()], one, setting, n_users=4 * N)
         assert value == pytest.approx(alone.returns[0], abs=0.3)
         assert alone.lower_bound is None
         assert "lower_bound" not in alone.to_dict()
@@ -322,14 +323,16 @@ def test_a_set_knows_whether_its_members_share_their_users(
     assert LearnedWorld(set_model).folds == 0
     assert WorldSet([LearnedWorld(small_model)] * 2).folds == 0
     policies = (Greedy(), RandomPolicy())
-    earned = [judge([one], by_hand, Setting(3, 5, reward="click"), n_users=N) for one in policies]
+    earned = [
+        judge_seeds([one], by_hand, Setting(3, 5, reward="click"), n_users=N) for one in policies
+    ]
     (advice,) = advise(earned)
     by_member = member_means(earned[1].by_user - earned[0].by_user, earned[0].members)  # type: ignore[arg-type]
     np.testing.assert_allclose(advice.leads, by_member)
     # one world cannot say how wrong it is, and a lead is one over greedy slates
     alone = [dataclasses.replace(one, members=None) for one in earned]
     assert advise(alone) == advise(earned[1:]) == []
-    few = [judge([one], by_hand, Setting(3, 5), n_users=1) for one in policies]
+    few = [judge_seeds([one], by_hand, Setting(3, 5), n_users=1) for one in policies]
     assert advise(few) == []
 
 
