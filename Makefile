@@ -101,7 +101,7 @@ lowest:
 	$(PYTHON) -m venv $(VENV)-lowest
 	$(PYTHON) tests/lowest.py > $(VENV)-lowest/constraints.txt
 	$(VENV)-lowest/bin/pip install --quiet --constraint $(VENV)-lowest/constraints.txt --editable ".[test,baselines,plots,rl,serve]"
-	$(VENV)-lowest/bin/python -m pytest $(SPREAD) $(addprefix tests/,logs features kernels nets models metrics cli reports serve worlds baselines/test_xgboost.py test_dependencies.py test_row_files.py)
+	$(VENV)-lowest/bin/python -m pytest $(SPREAD) $(addprefix tests/,logs features kernels nets models metrics cli reports serve live_users worlds baselines/test_xgboost.py test_dependencies.py test_row_files.py)
 
 # Known vulnerabilities of what is installed. It asks an index on the network: where the tool cannot, its own last line says why, and the
 # audit is skipped.

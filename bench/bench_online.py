@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from fastgaum.bench.races import Bar, Group, Race, SkippedError
+from fastgaum.live_users.online import OnlineUser
 from fastgaum.logs.read import read_log
 from fastgaum.logs.synthetic import synthesise
-from fastgaum.models.online import OnlineUser
 from fastgaum.models.user_model import UserModel
 
 K, PAST = 10, 20

@@ -11,9 +11,10 @@ import torch
 from fastgaum.features.encoder import Encoder
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog
-from fastgaum.models.choice_model import ChoiceModel, Head
+from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.batches import Batch, assemble
+from fastgaum.nets.networks import Head
 from fastgaum.nets.tensors import gather_bags
 from tests.builders import permuted_within_sets, random_log
 

@@ -21,6 +21,7 @@ LAYERS = (
     {"ops"},
     {"nets"},
     {"game"},
+    {"live_users"},
     {"models"},
     {"baselines"},
     {"worlds"},

@@ -34,11 +34,12 @@ from fastgaum.logs.read import as_log
 from fastgaum.logs.tables import Frame
 from fastgaum.metrics.evaluation import HeadScores
 from fastgaum.metrics.precision import micro_mean, precision_at_k
-from fastgaum.models.choice_model import ChoiceModel, Head, ScoreSessions
+from fastgaum.models.choice_model import ChoiceModel, ScoreSessions
 from fastgaum.models.fit_checks import offers_no_click, require_validation
 from fastgaum.models.space_state import saved_space
 from fastgaum.nets.batches import Batch
 from fastgaum.nets.examination import Place
+from fastgaum.nets.networks import Head
 from fastgaum.nets.regularisers import ChoiceDistribution, Shannon
 from fastgaum.state_file import State
 from fastgaum.threads import seeded

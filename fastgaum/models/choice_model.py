@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, overload
+from typing import Any, ClassVar, Protocol, Self, TypeVar, overload
 
 import numpy as np
 import polars as pl
@@ -44,12 +44,12 @@ from fastgaum.models.model_file import MODEL_FORMAT
 from fastgaum.models.score_frames import as_it_came, beside_rows, candidate_frame, checked_scores
 from fastgaum.nets.batches import Batch, batches
 from fastgaum.nets.examination import Place
+from fastgaum.nets.networks import Head
 from fastgaum.nets.regularisers import ChoiceDistribution, sample_candidates
 from fastgaum.state_file import State, save_state
 from fastgaum.threads import one_thread_each
 
 _T = TypeVar("_T")
-Head = Literal["reward", "generator"]
 MOST_EVALUATED = 4_000_000
 """events of a log in parts that are evaluated, about, by users drawn at random"""
 Progress = Callable[[int, int], None]
@@ -519,8 +519,8 @@ class ChoiceModel(ABC):
         return pl.concat([drawn(part) for part in parts])
 
     def user(self, head: Head = "reward") -> Any:
-        """A new `models.online.OnlineUser`, of `UserModel` alone. Raises ConfigError for another
-        model, or one that is not fitted."""
+        """A new `live_users.online.OnlineUser`, of `UserModel` alone. Raises ConfigError for
+        another model, or one that is not fitted."""
         raise ConfigError(
             f"a {type(self).__name__} scores whole logs (predict): online users are those of a "
             "UserModel, a trained preset"

@@ -12,10 +12,10 @@ from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.scoring import Outputs, ScoredSessions, score_batches
-from fastgaum.models.choice_model import ChoiceModel, Head, ScoreSessions
+from fastgaum.models.choice_model import ChoiceModel, ScoreSessions
 from fastgaum.nets.batches import Batch
 from fastgaum.nets.examination import Place
-from fastgaum.nets.networks import Networks
+from fastgaum.nets.networks import Head, Networks
 from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser
 
 MANY = 1 << 20

@@ -41,12 +41,13 @@ from fastgaum.game.checkpoint import Checkpointer, TriedSetting
 from fastgaum.game.observers import EpochRow, Observer, Observers
 from fastgaum.game.scoring import ScoredSessions, mean_of, out_of_fold
 from fastgaum.kernels import ahead
+from fastgaum.live_users.online import OnlineModel, OnlineUser
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import as_log
 from fastgaum.logs.store import StoredLog
 from fastgaum.logs.tables import Frame
 from fastgaum.machine import device_of
-from fastgaum.models.choice_model import ChoiceModel, Head, ScoreSessions
+from fastgaum.models.choice_model import ChoiceModel, ScoreSessions
 from fastgaum.models.fit_bar import bar_of_fit
 from fastgaum.models.fit_checks import offers_no_click
 from fastgaum.models.fit_data import (
@@ -66,7 +67,6 @@ from fastgaum.models.model_file import (
     networks_of,
 )
 from fastgaum.models.networks_model import NetworksModel
-from fastgaum.models.online import OnlineModel, OnlineUser
 from fastgaum.models.outcomes import by_ridge, fit_heads, heads_of, outcomes_of_candidates
 from fastgaum.models.portfolio import Halving, budget_of, settings_of, short_epochs
 from fastgaum.models.space_state import saved_space, space_of
@@ -76,6 +76,7 @@ from fastgaum.nets.examination import Place
 from fastgaum.nets.histories import Encoders, history_encoder
 from fastgaum.nets.networks import (
     ContextSizes,
+    Head,
     Networks,
     context_sizes,
     log_rates,

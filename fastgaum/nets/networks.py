@@ -10,7 +10,7 @@ import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from fastgaum.ops.history import HistoryPass
     from fastgaum.ops.scorer import ScorerKernels
 
+Head = Literal["reward", "generator"]
 ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU}
 
 

@@ -18,7 +18,8 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.metrics.calibration import candidate_outcomes, choice_nll
 from fastgaum.metrics.evaluation import HeadScores
 from fastgaum.metrics.intervals import AnyArray, draw_users, percentile_interval, ratio
-from fastgaum.models.choice_model import ChoiceModel, Head
+from fastgaum.models.choice_model import ChoiceModel
+from fastgaum.nets.networks import Head
 from fastgaum.reports.table import Json
 
 BINS = 10

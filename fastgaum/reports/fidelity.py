@@ -16,8 +16,9 @@ from fastgaum.logs.cut import pick_rows, slice_sessions
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.metrics.calibration import candidate_outcomes, expected_calibration_error
 from fastgaum.metrics.evaluation import HeadScores
-from fastgaum.models.choice_model import ChoiceModel, Head
+from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.user_model import UserModel, fits_without
+from fastgaum.nets.networks import Head
 from fastgaum.reports.behaviour import (
     LogVersions,
     compare_sides,

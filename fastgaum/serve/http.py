@@ -26,7 +26,7 @@ from starlette.routing import Route
 
 from fastgaum import __version__
 from fastgaum.errors import FastgaumError
-from fastgaum.models.online import OnlineModel, OnlineUser
+from fastgaum.live_users.online import OnlineModel, OnlineUser
 
 MOST_BODY = 1 << 20
 """bytes of a request's body"""

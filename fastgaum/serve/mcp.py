@@ -15,7 +15,7 @@ from mcp.server.mcpserver.tools import Tool
 
 from fastgaum.errors import FastgaumError
 from fastgaum.kernels.shown_slates import draw_choices
-from fastgaum.models.online import OnlineModel, OnlineUser
+from fastgaum.live_users.online import OnlineModel, OnlineUser
 
 MOST_FOUND = 100
 """items that one search returns"""

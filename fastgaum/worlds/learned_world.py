@@ -28,14 +28,15 @@ from fastgaum.kernels import shown_slates as kernels
 from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.kernels.candidate_formulas import TRAINING_NUMBERS
 from fastgaum.kernels.draws import uniforms
+from fastgaum.live_users.context import ContextRows, EncodedContext
+from fastgaum.live_users.fixed_networks import FixedNetworks
+from fastgaum.live_users.item_catalogue import ActionIds, Catalogue
+from fastgaum.live_users.users import ShownDisplays, Users
 from fastgaum.logs.clicks import refuse_successive
 from fastgaum.logs.log import SessionLog, SplitName, require_log
-from fastgaum.models.choice_model import Head
-from fastgaum.models.context import ContextRows, EncodedContext
-from fastgaum.models.item_catalogue import ActionIds, Catalogue
 from fastgaum.models.outcomes import drawn, equal_bags, expected
 from fastgaum.models.user_model import UserModel
-from fastgaum.models.users import FixedNetworks, ShownDisplays, Users
+from fastgaum.nets.networks import Head
 from fastgaum.nets.regularisers import Shannon
 from fastgaum.ops.scorer import ScorerModule
 from fastgaum.worlds.logged import LoggedContexts, LoggedStarts, UserContexts

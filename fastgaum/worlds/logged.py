@@ -13,11 +13,11 @@ from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.sessions import select_sessions
 from fastgaum.kernels.draws import uniforms
+from fastgaum.live_users.context import ContextRows, EncodedContext
+from fastgaum.live_users.item_catalogue import Catalogue
+from fastgaum.live_users.users import ShownDisplays, Users
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog, SplitName
-from fastgaum.models.context import ContextRows, EncodedContext
-from fastgaum.models.item_catalogue import Catalogue
-from fastgaum.models.users import ShownDisplays, Users
 from fastgaum.ops.displays import DisplayBatch, parts_of
 from fastgaum.worlds.world import NO_ITEM, Past
 

@@ -14,8 +14,8 @@ from fastgaum.logs.clicks import refuse_successive
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import Vocabulary
-from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
+from fastgaum.nets.networks import Head
 from fastgaum.worlds.learned_world import ContextPopulation, LearnedWorld, contexts_of
 from fastgaum.worlds.world import NO_ITEM, Population, World
 from fastgaum.worlds.world_set import SetPopulation, WorldSet, world_of_model

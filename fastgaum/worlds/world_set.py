@@ -19,10 +19,10 @@ import numpy as np
 from fastgaum.arrays import FloatArray, IntArray, KeyArray
 from fastgaum.errors import ConfigError, as_given
 from fastgaum.kernels.draws import uniforms
+from fastgaum.live_users.context import ContextRows
+from fastgaum.live_users.users import Users
 from fastgaum.logs.read import load
-from fastgaum.models.context import ContextRows
 from fastgaum.models.user_model import UserModel
-from fastgaum.models.users import Users
 from fastgaum.worlds.learned_world import LearnedPopulation, LearnedWorld
 from fastgaum.worlds.world import (
     Past,

@@ -12,10 +12,10 @@ from fastgaum.features.fitting import fit_space
 from fastgaum.features.session_counts import SessionCounts
 from fastgaum.features.standardise import BEND, Moments, made_robust, standardised
 from fastgaum.kernels.candidate_counts import UserDisplays
+from fastgaum.live_users.item_catalogue import Catalogue
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import Vocabulary
-from fastgaum.models.item_catalogue import Catalogue
 from fastgaum.ops.displays import parts_of
 from tests.builders import put, random_log
 from tests.worlds.simulated import Within

@@ -26,7 +26,7 @@ import torch
 
 import fastgaum as fg
 from fastgaum.features.encoder import Encoder
-from fastgaum.models.online import OnlineUser
+from fastgaum.live_users.online import OnlineUser
 
 FILE = Path(__file__).with_name("records.npz")
 NEAR, NEAR_SCORES = 1e-5, 3e-5

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from fastgaum.baselines.registry import load_model, make_model
+from fastgaum.live_users.online import OnlineUser
 from fastgaum.logs.read import read_log
-from fastgaum.models.online import OnlineUser
 
 LAST = "zz"
 """a text behind all others, where a missing value stands too"""

@@ -17,8 +17,8 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.logged import LoggedStarts
+from tests.live_users.online_users import SMALL, replayed
 from tests.logs.test_context import navigation
-from tests.models.online_users import SMALL, replayed
 from tests.models.test_start import after, nll
 from tests.worlds.test_context import links
 

@@ -28,7 +28,7 @@ from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.fit_checks import with_hidden_items
 from fastgaum.models.user_model import UserModel
 from tests.builders import columns_of
-from tests.models.online_users import log_of_kind
+from tests.live_users.online_users import log_of_kind
 
 N_ITEMS, N_SHOWN, N_DISPLAYS = 40, 4, 6
 SLOPE = -0.4

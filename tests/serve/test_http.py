@@ -21,7 +21,7 @@ from fastgaum.cli.serve import _listen
 from fastgaum.models.user_model import UserModel
 from fastgaum.serve.http import MOST_BODY, http_app
 from tests.builders import random_log
-from tests.models.online_users import IDENTITY, fitted, model_of
+from tests.live_users.online_users import IDENTITY, fitted, model_of
 
 
 class Client:

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 
-from fastgaum.models.online import OnlineModel, OnlineUser
+from fastgaum.live_users.online import OnlineModel, OnlineUser
 from fastgaum.serve.mcp import mcp_server
 from tests.builders import random_log
-from tests.models.online_users import IDENTITY, fitted, model_of
+from tests.live_users.online_users import IDENTITY, fitted, model_of
 from tests.worlds.simulated import naive_choice
 
 CONTEXT = {"hour": 0.5, "kind": "i1", "page": "i2", "target": "i3"}

@@ -19,7 +19,7 @@ from fastgaum.worlds.replay import replay, tell_logged, world_of
 from fastgaum.worlds.world import NO_ITEM, Population
 from fastgaum.worlds.world_set import WorldSet
 from tests.builders import put, random_log, with_drawn_actions, with_fields, with_vectors
-from tests.models.online_users import IDENTITY, fitted
+from tests.live_users.online_users import IDENTITY, fitted
 
 
 def of_test(log: SessionLog) -> SessionLog:

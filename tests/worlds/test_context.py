@@ -15,10 +15,10 @@ import torch
 
 from fastgaum.errors import ConfigError
 from fastgaum.features.encoder import Encoder
+from fastgaum.live_users.context import EncodedContext
 from fastgaum.logs.clicks import CLICKS_SO_FAR
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
-from fastgaum.models.context import EncodedContext
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.batches import assemble
 from fastgaum.policies.heuristics import Greedy
@@ -30,8 +30,8 @@ from fastgaum.worlds.replay import replay, world_of
 from fastgaum.worlds.vector_env import UserVectorEnv
 from fastgaum.worlds.world_set import WorldSet
 from tests.builders import put, random_log, values_of
+from tests.live_users.online_users import IDENTITY, fitted
 from tests.logs.test_context import navigation
-from tests.models.online_users import IDENTITY, fitted
 from tests.worlds.simulated import Within, keys_of, random_context, random_slates
 
 

@@ -15,9 +15,9 @@ import torch
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import MISSING
-from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.batches import assemble
+from fastgaum.nets.networks import Head
 from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.policies.rollout import Setting, rollout
 from fastgaum.worlds.env_options import session_leaving
@@ -25,7 +25,7 @@ from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.vector_env import UserVectorEnv
 from fastgaum.worlds.world import NO_ITEM
 from tests.builders import random_log
-from tests.models.online_users import IDENTITY, MODELS, fitted, log_of_kind, model_of
+from tests.live_users.online_users import IDENTITY, MODELS, fitted, log_of_kind, model_of
 from tests.worlds.simulated import as_log, encoded, keys_of, play
 
 
@@ -64,7 +64,7 @@ HEADS: tuple[Head, ...] = ("generator", "reward")
 
 @pytest.mark.parametrize("name", [name for name in MODELS if "actions" not in name])
 def test_what_a_world_plays_is_as_predicted(name: str) -> None:
-    """As a log that online users are told is (tests/models/test_online.py): of users who all take
+    """As a log that online users are told is (tests/live_users/test_online.py): of users who all take
     part, and of users of whom some sit out. Of actions: tests/worlds/test_actions.py."""
     kind, _ = MODELS[name]
     model, log = model_of(name), log_of_kind(kind, 4, 60)

@@ -16,7 +16,7 @@ from fastgaum.kernels.candidate_formulas import SESSION_NUMBERS
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_world import LearnedPopulation, LearnedWorld
 from tests.builders import random_log
-from tests.models.online_users import fitted, log_of_kind
+from tests.live_users.online_users import fitted, log_of_kind
 from tests.worlds.simulated import keys_of, play
 
 PLAIN: dict[str, Any] = {"relations": False, "relative_numbers": False}

@@ -2,143 +2,28 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from copy import copy, deepcopy
+from copy import copy
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import nn
 
 from fastgaum import threads
 from fastgaum.arrays import FloatArray, IntArray
-from fastgaum.errors import ConfigError
-from fastgaum.features.fields import ids_of_places
-from fastgaum.features.item_vectors import VectorsOfRows
 from fastgaum.features.session_counts import SessionCounts
 from fastgaum.features.sessions import places_of
 from fastgaum.kernels.bag_linear import BagArrays
 from fastgaum.kernels.candidate_counts import UserDisplays
-from fastgaum.kernels.choice import choice_probs
 from fastgaum.kernels.scorer import scorer_pass
-from fastgaum.models.choice_model import Head
-from fastgaum.models.context import EncodedContext
-from fastgaum.models.networks_model import NetworksModel
-from fastgaum.nets.bags import BagLinear
+from fastgaum.live_users.context import EncodedContext
+from fastgaum.live_users.fixed_networks import FixedNetworks
+from fastgaum.live_users.histories import RecurrentHistories, ReplayedHistories, are_all
 from fastgaum.nets.batches import bags_of_candidates
-from fastgaum.nets.histories import Carry, HistoryEncoder, Recurrent
-from fastgaum.nets.networks import Networks
-from fastgaum.nets.regularisers import Shannon
-from fastgaum.nets.tensors import Bags
 from fastgaum.ops.displays import DisplayBatch, parts_of
 from fastgaum.ops.history import HistorySteps
-from fastgaum.ops.scorer import ScorerKernels, calls_that_score
-
-VECTORS_AT_ONCE = 65_536
-
-
-class FixedNetworks:
-    """A copy of a fitted model's networks; changing the model afterwards changes nothing here.
-
-    Attributes:
-        head: whose distribution users choose by.
-        reward: the reward model, `chooser` the scorer of the head.
-        items: vector of each id, then of each item that has one; empty where no context has ids.
-    """
-
-    def __init__(self, model: NetworksModel, head: Head | None) -> None:
-        """head: "reward" for the reward's best response, "generator", or None: the generator where
-        there is one.
-
-        Raises:
-            ConfigError: the model is not fitted, or lacks the head.
-        """
-        networks, space = model.networks, model.space
-        if networks is None or space is None:
-            raise ConfigError("the model has not been trained: call fit or load first")
-        if head is None:
-            head = "generator" if networks.generator is not None else "reward"
-        if head not in ("generator", "reward"):
-            raise ConfigError(f"head must be reward or generator, got {head!r}")
-        if head == "generator" and networks.generator is None:
-            raise ConfigError(
-                "the model has no generator (players = exact): use head='reward', whose best "
-                "response it is"
-            )
-        self.space, self.head, self.no_click = space, head, model.no_click
-        self.regulariser = model.regulariser
-        self.eta = float(model.config.eta) if head == "reward" else 1.0
-        self.small_eta = np.float32(self.eta)
-        self.source = networks
-        self.history_dim = networks.player.history.state_dim
-        self.state_dim = networks.player.state_dim
-        self._plain = deepcopy(networks).cpu().float().eval()
-        self.reads_vectors, self.n_vectors = False, 0
-        self._read(self._plain)
-        self.n_ids, self.n_numbers = space.n_ids, space.n_numbers
-        self.n_outcomes = space.n_outcomes
-        self.fields_of_items = [
-            at for at, part in enumerate(space.context) if part.source == "context_item"
-        ]
-        self.context_starts = np.array([part.start + 1 for part in space.context], np.int32)
-        self.place_columns, self.ids_of_places = ids_of_places(space.categorical, space.grid)
-
-    def with_vectors(self, vectors: VectorsOfRows, n_vectors: int) -> FixedNetworks:
-        """The networks with the standardised vectors of n_vectors items, whose rows stand in the
-        items' tables behind those of the ids."""
-        other, networks = copy(self), deepcopy(self._plain)
-        scorers = [networks.player, networks.generator]
-        for layer in (one.items for one in scorers if one is not None):
-            if layer is not None:
-                _append_vectors(layer, vectors, n_vectors)
-        other.reads_vectors, other.n_vectors = True, n_vectors
-        other._read(networks)
-        return other
-
-    def _read(self, networks: Networks) -> None:
-        player, generator = networks.player, networks.generator
-        self.reward = self.chooser = ScorerKernels(player.reward)
-        if self.head == "generator" and generator is not None:
-            self.chooser = ScorerKernels(generator)
-        self.reward.bind()
-        self.chooser.bind()
-        encoder = player.history
-        self.history: HistorySteps | HistoryEncoder = encoder
-        self.history_reads_vectors = False
-        if isinstance(encoder, Recurrent) and (of := encoder.kernels()) is not None:
-            self.history = HistorySteps(of)
-            self.history_reads_vectors = self.reads_vectors and of.up is not None
-        self.items: FloatArray = np.zeros((0, 0), np.float32)
-        if self.space.context:
-            assert player.items is not None
-            self.items = player.items.table.detach().numpy()
-
-    def distribution(self, scores: FloatArray, offsets: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Probability of each candidate, and of no click in each event, by the head's scores."""
-        filled, rule, n = offsets[1:] > offsets[:-1], self.regulariser, len(offsets) - 1
-        if all_filled := bool(filled.all()):
-            none: FloatArray = np.zeros(n, np.float32)
-        else:
-            offsets = np.append(offsets[:-1][filled], offsets[-1])
-            none, n = np.ones(n, np.float32), len(offsets) - 1
-        if type(rule) is Shannon:
-            probs, totals = np.empty_like(scores), np.empty(n, np.float32)
-            choice_probs(scores, self.small_eta, offsets, self.no_click, probs, totals)
-            if all_filled and self.no_click:
-                return probs, np.exp(-totals)
-            none[filled] = np.exp(-totals) if self.no_click else 0
-            return probs, none
-        if n:
-            values, starts = torch.from_numpy(self.eta * scores), torch.from_numpy(offsets)
-            # a regulariser of the user's own says by itself what a generator's logits mean
-            play = rule.link if self.head == "generator" else rule.best_response
-            dist = play(values, starts, self.no_click)
-            none[filled] = dist.no_click_prob.numpy()
-            scores = dist.probs.numpy()
-        return scores, none
+from fastgaum.ops.scorer import calls_that_score
 
 
 class ShownDisplays(NamedTuple):
@@ -202,7 +87,7 @@ class UserStates:
     ) -> list[tuple[object, ...]]:
         """What `scorer_pass` is called with to write these scores over zeros."""
         networks, states = self.networks, self.states
-        if not _are_all(users, len(states)):
+        if not are_all(users, len(states)):
             states = states.take(users, 0)
         scorer = networks.chooser if head == "chooser" else networks.reward
         return calls_that_score(scorer, shown, states, examined, scores)
@@ -400,85 +285,3 @@ class Users:
         for member, (first, last) in enumerate(pairwise(bounds)):
             if first < last:
                 yield member, first, last
-
-
-class RecurrentHistories:
-    """Histories of n users that advance by one recurrent step."""
-
-    def __init__(self, encoder: HistorySteps, n: int) -> None:
-        self.encoder, self.carries = encoder, encoder.initial(n)
-
-    def reset(self, users: IntArray | slice) -> None:
-        """Forget those users' tokens."""
-        for carry in self.carries:
-            for part in carry:
-                part[users] = 0
-
-    def advance(self, users: IntArray, tokens: BagArrays) -> FloatArray:
-        """States of users after one more token each, (n_users, state_dim)."""
-        everyone = _are_all(users, len(self.carries[0][0]))
-        before = self.carries if everyone else [(h[users], c[users]) for h, c in self.carries]
-        after = self.encoder.advance(before, tokens)
-        if everyone:
-            self.carries = after
-            return after[-1][0]
-        for old, new in zip(self.carries, after, strict=True):
-            for part, value in zip(old, new, strict=True):
-                part[users] = value
-        return after[-1][0]
-
-
-class ReplayedHistories:
-    """Histories of any encoder. While all users move together, one `advance` makes a step; when
-    some did not, the encoder reads their last `window` tokens again."""
-
-    def __init__(self, encoder: HistoryEncoder, n: int) -> None:
-        self.encoder, self.n = encoder, n
-        self.past = [deque[tuple[IntArray, FloatArray]](maxlen=encoder.window) for _ in range(n)]
-        self.together: Carry | None = encoder.initial(n)
-
-    def reset(self, users: IntArray | slice) -> None:
-        """Forget those users' tokens."""
-        for user in np.arange(self.n)[users].tolist():
-            self.past[user].clear()
-        self.together = None if any(self.past) else self.encoder.initial(self.n)
-
-    @torch.no_grad()
-    def advance(self, users: IntArray, tokens: BagArrays) -> FloatArray:
-        """States of users after one more token each, (n_users, state_dim)."""
-        ids, offsets, numbers = tokens
-        for at, user in enumerate(users.tolist()):
-            self.past[user].append((ids[offsets[at] : offsets[at + 1]], numbers[at]))
-        if self.together is not None and _are_all(users, self.n):
-            self.together = self.encoder.advance(self.together, _bags(ids, offsets, numbers))
-            return np.asarray(self.encoder.state_of(self.together).numpy())
-        self.together = None
-        read = [self.past[user] for user in users.tolist()]
-        every = [token for past in read for token in past]
-        sizes = np.cumsum([0, *(len(ids) for ids, _ in every)]).astype(np.int32)
-        bags = _bags(
-            np.concatenate([ids for ids, _ in every]), sizes, np.stack([part for _, part in every])
-        )
-        ends = torch.from_numpy(np.cumsum([0, *map(len, read)]).astype(np.int32))
-        return np.asarray(self.encoder.last_states(bags, ends).numpy())
-
-
-def _append_vectors(layer: BagLinear, vectors: VectorsOfRows, n: int) -> None:
-    """Put the rows of n items' vectors behind the rows of a table."""
-    table, projection = layer.table.detach(), layer.projection
-    assert projection is not None
-    rows = table.new_empty(len(table) + n, table.shape[1])
-    rows[: len(table)] = table
-    for start in range(0, n, VECTORS_AT_ONCE):
-        stop = min(start + VECTORS_AT_ONCE, n)
-        part = torch.from_numpy(vectors(slice(start, stop)))
-        rows[len(table) + start : len(table) + stop] = part @ projection.detach()
-    layer.table, layer.projection = nn.Parameter(rows), None
-
-
-def _are_all(users: IntArray, n: int) -> bool:
-    return len(users) == n and (n == 1 or bool((users[1:] > users[:-1]).all()))
-
-
-def _bags(ids: IntArray, offsets: IntArray, numbers: npt.NDArray[np.float32]) -> Bags:
-    return Bags(torch.from_numpy(ids), torch.from_numpy(offsets), torch.from_numpy(numbers))

@@ -11,7 +11,7 @@ import pytest
 from fastgaum.baselines.floors import ClickRateFloor
 from fastgaum.errors import ConfigError, NumericsError
 from fastgaum.models.user_model import UserModel
-from tests.models.online_users import IDENTITY, fitted, model_of, plain_log
+from tests.live_users.online_users import IDENTITY, fitted, model_of, plain_log
 
 GOOD = {"hour": 0.5, "kind": "i1", "page": "i2", "target": "i3"}
 CANDIDATES = {"price": [1], "shelf": ["top"], "size": [1], "brand": ["a"], "views": [1]}

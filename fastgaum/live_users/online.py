@@ -22,14 +22,14 @@ from fastgaum.features.fields import OF_PLACE
 from fastgaum.features.item_vectors import component_names
 from fastgaum.features.number_columns import LOG_VIEWS
 from fastgaum.kernels.candidate_counts import UserDisplays
+from fastgaum.live_users.context import ContextRows, category_of, number_of
+from fastgaum.live_users.fixed_networks import FittedModel, FixedNetworks
+from fastgaum.live_users.item_catalogue import ActionIds, Catalogue
+from fastgaum.live_users.users import ShownDisplays, Users
 from fastgaum.logs.columns import parse_field, show
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import MISSING
-from fastgaum.models.choice_model import Head
-from fastgaum.models.context import ContextRows, category_of, number_of
-from fastgaum.models.item_catalogue import ActionIds, Catalogue
-from fastgaum.models.networks_model import NetworksModel
-from fastgaum.models.users import FixedNetworks, ShownDisplays, Users
+from fastgaum.nets.networks import Head
 
 VIEWS = "views"
 """name under which the view counts of protocol `views` are given"""
@@ -46,7 +46,7 @@ class OnlineModel:
         catalogue: the items as candidates; NaN and 0 where a display has to give a field.
     """
 
-    def __init__(self, model: NetworksModel, head: Head = "reward") -> None:
+    def __init__(self, model: FittedModel, head: Head = "reward") -> None:
         """Copy a model's networks. Raises ConfigError for a model that is not fitted, or lacks the
         head."""
         self.fits = [FixedNetworks(one, head) for one in (model, *model.members)]

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from fastgaum.arrays import FloatArray
 from fastgaum.errors import ConfigError
 from fastgaum.game.observers import EpochRow, Observer
+from fastgaum.live_users.online import OnlineModel, OnlineUser
 from fastgaum.logs.read import read_log
-from fastgaum.models.online import OnlineModel, OnlineUser
 from fastgaum.models.user_model import UserModel
 from tests.builders import log_of
-from tests.models.online_users import (
+from tests.live_users.online_users import (
     IDENTITY,
     MODELS,
     SMALL,

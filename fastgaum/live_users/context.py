@@ -13,10 +13,10 @@ from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.features.coded_log import CodedLog
 from fastgaum.features.fields import ids_of_context
+from fastgaum.live_users.item_catalogue import Catalogue
 from fastgaum.logs.columns import BOOLEANS, MOST_NUMBER
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import MISSING, Vocabulary
-from fastgaum.models.item_catalogue import Catalogue
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from fastgaum.live_users.online import OnlineUser
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import Vocabulary
-from fastgaum.models.choice_model import Head
-from fastgaum.models.online import OnlineUser
 from fastgaum.models.user_model import UserModel
+from fastgaum.nets.networks import Head
 from tests.builders import random_log, values_of, with_drawn_actions, with_fields, with_vectors
 from tests.logs.test_context import navigation
 

@@ -1,0 +1,1 @@
+"""Users of a fitted model, who live on from display to display."""
