@@ -5,7 +5,7 @@ their calls can be seen.
 
 Property tests alone are run: others, as those of a million draws, would take minutes so. The run
 fails, and names them, if kernels were called by no test of hypothesis: a test whose shapes are
-drawn. Each draws a third of its shapes: plain Python takes a hundred times as long, and compiled
+drawn. Each draws half of its shapes: plain Python takes a hundred times as long, and compiled
 kernels see them all."""
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in away]
     for test in {item.obj for item in items}:  # type: ignore[attr-defined]
         asked = test._hypothesis_internal_use_settings
-        fewer = settings(asked, max_examples=max(asked.max_examples // 3, 2))
+        fewer = settings(asked, max_examples=max(asked.max_examples // 2, 2))
         test._hypothesis_internal_use_settings = fewer
 
 
