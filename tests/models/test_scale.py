@@ -1,7 +1,7 @@
 """Models whose epoch is chosen by the calibrated loss: the scale of that loss is in the weights.
 
 That a world and an online user have the probabilities of `predict`: "calibrated" of MODELS
-(tests/models/online_users.py)."""
+(tests/live_users/online_users.py)."""
 
 from __future__ import annotations
 
