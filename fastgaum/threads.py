@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from functools import cache
+from functools import cache, partial
 from typing import TypeVar
 
 import torch
@@ -30,10 +30,20 @@ Asked = queue.SimpleQueue[
     tuple[Callable[..., object], Waiting, queue.SimpleQueue[BaseException | None]]
 ]
 MOST_THREADS = 1024
+
+
+class _Within(threading.local):
+    """What this thread is within."""
+
+    busy = False
+    """a part of a call whose other parts keep all other threads busy"""
+
+
 _chosen = False
 _stream = threading.RLock()
 """held by the thread that draws from torch's random stream"""
 _counting = threading.Lock()
+_within = _Within()
 _alone: list[int] = []
 """threads of torch before the first `one_thread` of those that are within it, an entry each"""
 
@@ -85,19 +95,22 @@ def get_threads() -> int:
 
 def run(function: Callable[..., object], parts: Sequence[tuple[object, ...]]) -> None:
     """Call function(*part) for each part, on the calling thread and the pool's; an error in one
-    is raised here."""
+    is raised here. Within a part nothing is shared again where there is a part for every thread."""
     _one_blas_thread()
     if len(parts) == 1:
         function(*parts[0])
         return
-    n_helpers = min(get_threads(), len(parts)) - 1
+    n_threads = 1 if _within.busy else get_threads()
+    n_helpers = min(n_threads, len(parts)) - 1
     if n_helpers < 1:
         for one in parts:
             function(*one)
         return
+    if len(parts) >= n_threads:
+        function = partial(_call_busy, function)
     waiting, own = deque(parts), 0
     ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-    asked = _helpers(get_threads() - 1)
+    asked = _helpers(n_threads - 1)
     for _ in range(n_helpers):
         asked.put((function, waiting, ended))
     try:
@@ -174,6 +187,14 @@ def one_thread_each(
         for future in begun:
             if not future.cancel():
                 future.exception()
+
+
+def _call_busy(function: Callable[..., object], *part: object) -> None:
+    _within.busy = True
+    try:
+        function(*part)
+    finally:
+        _within.busy = False
 
 
 def _next(waiting: Waiting) -> tuple[object, ...] | None:

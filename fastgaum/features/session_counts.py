@@ -46,20 +46,21 @@ class SessionTables:
             self.users.n_chosen[rows] = 0
 
     def count(self, shown: UserDisplays, chosen: IntArray, parts: Parts | None = None) -> None:
-        """Count what users were shown, and each one's choice, (n_events,), -1 for none; threads
-        share `parts`."""
+        """Count what users were shown, and each one's choice, (n_events,), -1 for none, after
+        `make_room`; threads share `parts`."""
         if not self.counting or not len(shown.users):
             return
         offsets = shown.offsets
-        self._make_room(int((offsets[1:] - offsets[:-1]).max()))
         for_threads = [
             (UserDisplays(shown.users[a:b], offsets[a : b + 1], shown.items), chosen[a:b])
             for a, b in parts or [(0, len(shown.users))]
         ]
         threads.run(kernels.count_displays, [(*part, self.users) for part in for_threads])
 
-    def _make_room(self, k: int) -> None:
-        room = self.users.keys.shape[1]
+    def make_room(self, largest: int) -> None:
+        """Make room for one more display of each user, of so many candidates at most; only where
+        anything is counted."""
+        room, k = self.users.keys.shape[1], largest
         self.most += k
         if 2 * self.most <= room:
             return

@@ -29,15 +29,15 @@ class RecurrentHistories:
 
     def advance(self, users: IntArray, tokens: BagArrays) -> FloatArray:
         """States of users after one more token each, (n_users, state_dim)."""
-        everyone = are_all(users, len(self.carries[0][0]))
-        before = self.carries if everyone else [(h[users], c[users]) for h, c in self.carries]
+        everyone, rows = are_all(users, len(self.carries[0][0])), rows_of(users)
+        before = self.carries if everyone else [(h[rows], c[rows]) for h, c in self.carries]
         after = self.encoder.advance(before, tokens)
         if everyone:
             self.carries = after
             return after[-1][0]
         for old, new in zip(self.carries, after, strict=True):
             for part, value in zip(old, new, strict=True):
-                part[users] = value
+                part[rows] = value
         return after[-1][0]
 
 
@@ -79,6 +79,16 @@ class ReplayedHistories:
 def are_all(users: IntArray, n: int) -> bool:
     """Whether these are all of n users, in their order."""
     return len(users) == n and (n == 1 or bool((users[1:] > users[:-1]).all()))
+
+
+def rows_of(users: IntArray) -> IntArray | slice:
+    """These users as rows: a range of them without a copy."""
+    n = len(users)
+    if n == 1:
+        return slice(int(users[0]), int(users[0]) + 1)
+    if n and users[-1] - users[0] == n - 1 and bool((users[1:] > users[:-1]).all()):
+        return slice(int(users[0]), int(users[0]) + n)
+    return users
 
 
 def _bags(ids: IntArray, offsets: IntArray, numbers: npt.NDArray[np.float32]) -> Bags:

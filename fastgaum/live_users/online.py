@@ -344,7 +344,7 @@ class OnlineUser:
                 )
             place = items.index(key)
         followed = self.model.outcome_row(outcome, chosen=place >= 0)
-        self._users.move(shown, np.array([place], np.int32), followed)
+        self._users.move([(shown, np.array([place], np.int32), followed)])
         self._shown = None
         self.n_events += 1
 
@@ -401,7 +401,9 @@ class OnlineUser:
             )
         self._seen.update(keys)
         offsets = np.array([0, len(keys)], np.int32)
-        shown = self._users.show(UserDisplays(_ONE, offsets, shown_items), ids, numbers, rows)
+        shown = self._users.show(
+            UserDisplays(_ONE, offsets, shown_items), ids, numbers, [(0, 1)], rows
+        )
         users, batch = shown.users, shown.batch
         found = [one.scores("chooser", users, batch, True) for one in self._users.members]
         # what was never scored has no choice

@@ -19,7 +19,7 @@ from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.kernels.scorer import scorer_pass
 from fastgaum.live_users.context import EncodedContext
 from fastgaum.live_users.fixed_networks import FixedNetworks
-from fastgaum.live_users.histories import RecurrentHistories, ReplayedHistories, are_all
+from fastgaum.live_users.histories import RecurrentHistories, ReplayedHistories, rows_of
 from fastgaum.nets.batches import bags_of_candidates
 from fastgaum.ops.displays import DisplayBatch, parts_of
 from fastgaum.ops.history import HistorySteps
@@ -42,6 +42,11 @@ class ShownDisplays(NamedTuple):
     def counted(self) -> UserDisplays:
         """What counts read."""
         return UserDisplays(self.users, self.batch.offsets, self.items)
+
+
+Move = tuple[ShownDisplays, IntArray, FloatArray | None]
+"""of some users: what each is shown, the candidate that it chose, -1 for no click, and what
+followed, (n_events, n_outcomes), NaN for what is not known; None: nothing is"""
 
 
 class UserStates:
@@ -86,16 +91,15 @@ class UserStates:
         scores: FloatArray,
     ) -> list[tuple[object, ...]]:
         """What `scorer_pass` is called with to write these scores over zeros."""
-        networks, states = self.networks, self.states
-        if not are_all(users, len(states)):
-            states = states.take(users, 0)
+        networks, states = self.networks, self.states[rows_of(users)]
         scorer = networks.chooser if head == "chooser" else networks.reward
         return calls_that_score(scorer, shown, states, examined, scores)
 
     def tell(self, users: IntArray, tokens: BagArrays) -> None:
         """Move the histories of users on by a token each."""
         if len(users):
-            self.states[users, : self.networks.history_dim] = self.histories.advance(users, tokens)
+            rows, dim = rows_of(users), self.networks.history_dim
+            self.states[rows, :dim] = self.histories.advance(users, tokens)
 
     def give_context(self, users: npt.NDArray[np.integer], context: EncodedContext) -> None:
         """Give users the context of their event."""
@@ -148,11 +152,18 @@ class Users:
         for member in self.members:
             member.reset(users)
 
+    @property
+    def may_part(self) -> bool:
+        """Whether groups of users can be shown displays, and be moved on, at the same time."""
+        recurrent = all(isinstance(one.histories, RecurrentHistories) for one in self.members)
+        return recurrent and self.counts.outcomes is None
+
     def show(
         self,
         shown: UserDisplays,
         ids: IntArray,
         numbers: FloatArray,
+        parts: list[tuple[int, int]],
         vectors: IntArray | None = None,
         set_size: int = 0,
     ) -> ShownDisplays:
@@ -162,6 +173,7 @@ class Users:
             shown: the displays.
             ids: feature ids, (n_candidates, n_fields); those of places are written here.
             numbers: base numbers, (n_candidates, n_base), 0 where a session decides.
+            parts: ranges of events that threads share.
             vectors: row of each candidate's vector, where networks read vectors.
             set_size: k where candidates are a pool, of which an average slate of k is meant.
         """
@@ -169,7 +181,6 @@ class Users:
         if len(networks.ids_of_places) > 1:
             places = np.zeros_like(shown.items) if set_size else places_of(offsets)
             ids[:, networks.place_columns] = networks.ids_of_places.take(places, 0, mode="clip")
-        parts = parts_of(offsets)
         encoded, ranks = self.counts.encode(shown, ids, numbers, parts, set_size)
         vector_ids = None
         if networks.reads_vectors:
@@ -221,11 +232,14 @@ class Users:
             utilities[clicked] = self.scores("reward", of_clicked, examined=False)
         return utilities
 
-    def move(
-        self, shown: ShownDisplays, chosen: IntArray, outcomes: FloatArray | None = None
-    ) -> None:
-        """Move users on by the candidate that each chose, (n_events,), -1 for no click, and by what
-        followed, NaN for what is not known, (n_events, n_outcomes)."""
+    def move(self, moves: Sequence[Move]) -> None:
+        """Move groups of users on; several only where they `may_part`: threads share them."""
+        if self.counts.counting:
+            widest = [np.diff(shown.batch.offsets).max(initial=0) for shown, *_ in moves]
+            self.counts.make_room(int(max(widest)))
+        threads.run(self._move, moves)
+
+    def _move(self, shown: ShownDisplays, chosen: IntArray, outcomes: FloatArray | None) -> None:
         batch, n_outcomes = shown.batch, self.networks.n_outcomes
         if n_outcomes and outcomes is None:
             outcomes = np.full((len(chosen), n_outcomes), np.nan, np.float32)

@@ -229,6 +229,13 @@ def bags_of_candidates(
     if chosen.all():
         offsets = np.arange(len(candidates) + 1, dtype=np.int32) * np.int32(ids.shape[1])
         return ids[candidates].ravel(), offsets, numbers[candidates]
+    if not chosen.any():
+        n = len(candidates)
+        return (
+            np.zeros(n, np.int32),
+            np.arange(n + 1, dtype=np.int32),
+            np.zeros((n, numbers.shape[1]), np.float32),
+        )
     sizes = np.where(chosen, ids.shape[1], 1)
     offsets = np.append(0, np.cumsum(sizes)).astype(np.int32)
     bag_ids = np.zeros(offsets[-1], np.int32)

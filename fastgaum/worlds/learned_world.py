@@ -11,6 +11,7 @@ import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
-from fastgaum import ops
+from fastgaum import ops, threads
 from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray, LongArray
 from fastgaum.errors import ConfigError, require_known, require_type
 from fastgaum.features.fields import OF_PLACE
@@ -31,13 +32,14 @@ from fastgaum.kernels.draws import uniforms
 from fastgaum.live_users.context import ContextRows, EncodedContext
 from fastgaum.live_users.fixed_networks import FixedNetworks
 from fastgaum.live_users.item_catalogue import ActionIds, Catalogue
-from fastgaum.live_users.users import ShownDisplays, Users
+from fastgaum.live_users.users import Move, ShownDisplays, Users
 from fastgaum.logs.clicks import refuse_successive
 from fastgaum.logs.log import SessionLog, SplitName, require_log
 from fastgaum.models.outcomes import drawn, equal_bags, expected
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.networks import Head
 from fastgaum.nets.regularisers import Shannon
+from fastgaum.ops.displays import CANDIDATES_OF_PART, parts_of
 from fastgaum.ops.scorer import ScorerModule
 from fastgaum.worlds.logged import LoggedContexts, LoggedStarts, UserContexts
 from fastgaum.worlds.world import (
@@ -56,6 +58,11 @@ from fastgaum.worlds.world import (
 Starts = Literal["empty", "logged"]
 POOL_PLACES = 1 << 20
 """places of pools that are scored at once"""
+PLACES_OF_GROUP = 20_480
+"""places of slates of a group of users, who choose on one thread; with fewer, threads wait for
+Python's lock more than they save"""
+PLACES_OF_PART = 4096
+"""and of the calls within a group"""
 _OUTCOME = np.uint64(16)
 """stream of a step's key, and those behind it for further outcomes"""
 ITEM_STATISTICS = ("log_displays", "log_choices", "choice_rate")
@@ -310,6 +317,10 @@ class _Slates:
     utilities: FloatArray | None = None
     """of the candidates, without the examination of their places; None: not asked for"""
 
+    def are(self, users: IntArray, slates: IntArray) -> bool:
+        """Whether these users are shown these slates."""
+        return np.array_equal(self.users, users) and np.array_equal(self.slates, slates)
+
 
 class LearnedPopulation(ContextPopulation):
     """Users of a `LearnedWorld`.
@@ -328,7 +339,7 @@ class LearnedPopulation(ContextPopulation):
             self.contexts = UserContexts(first.context, logged, within, self.users)
         self._seen = self.users.states.view()
         self._seen.flags.writeable = False
-        self._shown_last: _Slates | None = None
+        self._shown_last: list[_Slates] = []
 
     @property
     def states(self) -> FloatArray:
@@ -341,7 +352,7 @@ class LearnedPopulation(ContextPopulation):
         """As the base says; a logged prefix is the one that the key draws. Raises ConfigError as
         the base."""
         keys, who = checked_reset(keys, rows, self.n)
-        self._shown_last = None
+        self._shown_last = []
         self.users.reset(who)
         if self.first.starts is not None:
             self.first.starts.play(self.users, who, keys)
@@ -353,7 +364,7 @@ class LearnedPopulation(ContextPopulation):
         if self.contexts is not None:
             who = self.everyone if who is None else who
             if context is not None:
-                self._shown_last = None
+                self._shown_last = []
                 self.contexts.put(self.contexts.rows.checked(context, self.n).of(who), who)
             self.contexts.require(who)
         elif context is not None:
@@ -361,44 +372,76 @@ class LearnedPopulation(ContextPopulation):
 
     def choose(self, who: IntArray, slates: IntArray, keys: KeyArray) -> Response:
         """As the base says."""
-        users, networks = self.users, self.first.networks
-        last, self._shown_last = self._shown_last, None
-        if last is None or not (
-            np.array_equal(last.users, who) and np.array_equal(last.slates, slates)
-        ):
-            last = _Slates(who, slates, *self._show(who, slates))
-        shown, items, places = last.shown, last.items, last.places
+        last, self._shown_last = self._shown_last, []
+        groups = self._groups(slates)
+        if len(last) != len(groups):
+            last = []
+        chosen: list[tuple[Response, Move] | None] = [None] * len(groups)
+
+        def choose(number: int, group: slice) -> None:
+            users, shown = who[group], slates[group]
+            if last and last[number].are(users, shown):
+                display = last[number]
+            else:
+                display = _Slates(users, shown, *self._show(users, shown, within=len(groups) > 1))
+            chosen[number] = self._choose(display, keys[group])
+
+        threads.run(choose, list(enumerate(groups)))
+        made = [one for one in chosen if one is not None]
+        self._move([move for _, move in made])
+        return Response.joined([response for response, _ in made])
+
+    def _choose(self, display: _Slates, keys: KeyArray) -> tuple[Response, Move]:
+        """What these users do, before anyone has moved on."""
+        networks, shown, items = self.first.networks, display.shown, display.items
         plain = networks.chooser is networks.reward and networks.reward.scorer.examination is None
-        scores = last.utilities if plain else None
+        scores = display.utilities if plain else None
         if scores is None:
-            scores = users.scores("chooser", shown)
+            scores = self.users.scores("chooser", shown)
         offsets = shown.batch.offsets
         probs, none = networks.distribution(scores, offsets)
-        chosen = np.empty(len(who), np.int32)
+        chosen = np.empty(len(display.users), np.int32)
         kernels.draw_choices(offsets, items, probs, none, keys, chosen)
         # the entry behind the last candidate's is that of no click
         earned = (
-            np.append(scores, np.float32(0))[chosen] if plain else users.utilities(shown, chosen)
+            np.append(scores, np.float32(0))[chosen]
+            if plain
+            else self.users.utilities(shown, chosen)
         )
         outcomes = self._draw_outcomes(shown, chosen, keys)
-        response = Response(places[chosen], items[chosen], earned, outcomes)
-        self._move(shown, chosen, outcomes)
-        return response
+        response = Response(display.places[chosen], items[chosen], earned, outcomes)
+        return response, (shown, chosen, outcomes)
 
     def surplus(self, slates: IntArray, no_click: bool) -> FloatArray:
         """As the base says. What was shown and scored is kept for the step that shows the same."""
         self.take(None)
         order = self._by_member(self.everyone)
         slates = checked_slates(slates, self.n, self.world.n_items)[order]
-        shown, items, places = self._show(order, slates)
-        found = self.users.scores("reward", shown, examined=False)
-        utilities = np.full(slates.shape, -np.inf, np.float32)
-        rows = np.repeat(np.arange(self.n), np.diff(shown.batch.offsets))
-        utilities[rows, places[: len(rows)]] = found
-        self._shown_last = _Slates(order, slates, shown, items, places, found)
-        result = np.empty(self.n, np.float32)
-        result[order] = inclusive_values(utilities, no_click)
+        groups, result = self._groups(slates), np.empty(self.n, np.float32)
+        kept: list[_Slates | None] = [None] * len(groups)
+
+        def find(number: int, group: slice) -> None:
+            users, of_users = order[group], slates[group]
+            shown, items, places = self._show(users, of_users, within=len(groups) > 1)
+            found = self.users.scores("reward", shown, examined=False)
+            utilities = np.full(of_users.shape, -np.inf, np.float32)
+            rows = np.repeat(np.arange(len(users)), np.diff(shown.batch.offsets))
+            utilities[rows, places[: len(rows)]] = found
+            kept[number] = _Slates(users, of_users, shown, items, places, found)
+            result[users] = inclusive_values(utilities, no_click)
+
+        threads.run(find, list(enumerate(groups)))
+        self._shown_last = [one for one in kept if one is not None]
         return result
+
+    def _groups(self, slates: IntArray) -> list[slice]:
+        """Users cut into groups that are shown their slates each on one thread; one group whose
+        work threads share, where the slates are few or users cannot be moved on apart."""
+        n_groups = min(slates.size // PLACES_OF_GROUP, len(slates)) // 2 * 2
+        if n_groups == 0 or not self.users.may_part:
+            return [slice(0, len(slates))]
+        bounds = [len(slates) * number // n_groups for number in range(n_groups + 1)]
+        return [slice(*pair) for pair in pairwise(bounds)]
 
     def _by_member(self, who: IntArray) -> IntArray:
         """These users in the order in which they are scored, as entries of `who`."""
@@ -409,9 +452,10 @@ class LearnedPopulation(ContextPopulation):
     ) -> FloatArray | None:
         """What follows each choice, (n_events, n_labels), NaN for no choice; None where nothing
         is drawn."""
-        world, clicked = self.first, np.flatnonzero(chosen >= 0)
+        world = self.first
         if world.heads is None:
             return None
+        clicked = np.flatnonzero(chosen >= 0)
         fields = world.catalogue.space.outcomes
         found = np.full((len(chosen), world.networks.n_outcomes), np.nan, np.float32)
         if len(clicked):
@@ -443,11 +487,11 @@ class LearnedPopulation(ContextPopulation):
                 found = np.flatnonzero(place_of[: sizes.sum()] == np.repeat(places[part], sizes))
                 chosen = np.full(len(part), -1, np.int32)
                 chosen[np.repeat(np.arange(len(part)), sizes)[found]] = found
-                self._move(shown, chosen, None if outcomes is None else outcomes[part])
+                self._move([(shown, chosen, None if outcomes is None else outcomes[part])])
 
     def acted(self, items: IntArray, action: str) -> None:
         """As the base says."""
-        self._shown_last = None
+        self._shown_last = []
         self.users.act(*self.ids_of_action(items, action))
 
     def ids_of_action(self, items: IntArray, action: str) -> tuple[IntArray, IntArray]:
@@ -507,31 +551,34 @@ class LearnedPopulation(ContextPopulation):
         return none
 
     def _show(
-        self, who: IntArray, slates: IntArray, is_read: bool = True, set_size: int = 0
+        self,
+        who: IntArray,
+        slates: IntArray,
+        is_read: bool = True,
+        set_size: int = 0,
+        within: bool = False,
     ) -> tuple[ShownDisplays, IntArray, IntArray]:
-        """What some users are displayed; item and place in the slate of each candidate, each with
-        -1 as its last entry."""
+        """What some users are displayed, `within` one of several groups; item and place in the
+        slate of each candidate, each with -1 as its last entry."""
         offsets, rows = np.empty(len(who) + 1, np.int32), self.everyone[: len(who)]
         items, places = both = np.empty((2, slates.size + 1), np.int32)
         both[:, -1] = -1
         n_items = self.world.n_items
         n = kernels.find_displayed(slates, rows, n_items, offsets, items, places)
         displays = UserDisplays(who, offsets, items[:n])
-        shown = self._shown(displays, set_size) if is_read else self.users.pass_by(displays)
-        return shown, items, places
+        if not is_read:
+            return self.users.pass_by(displays), items, places
+        parts = parts_of(offsets, PLACES_OF_PART if within else CANDIDATES_OF_PART)
+        catalogue, shown = self.first.catalogue, displays.items
+        ids, numbers = catalogue.ids.take(shown, 0), catalogue.fixed.take(shown, 0)
+        return self.users.show(displays, ids, numbers, parts, shown, set_size), items, places
 
-    def _shown(self, displays: UserDisplays, set_size: int) -> ShownDisplays:
-        catalogue, items = self.first.catalogue, displays.items
-        ids, numbers = catalogue.ids.take(items, 0), catalogue.fixed.take(items, 0)
-        return self.users.show(displays, ids, numbers, items, set_size)
-
-    def _move(
-        self, shown: ShownDisplays, chosen: IntArray, outcomes: FloatArray | None = None
-    ) -> None:
-        self._shown_last = None
-        self.users.move(shown, chosen, outcomes)
+    def _move(self, moves: Sequence[Move]) -> None:
+        self._shown_last = []
+        self.users.move(moves)
         if self.contexts is not None:
-            self.contexts.move_on(shown.users)
+            for shown, *_ in moves:
+                self.contexts.move_on(shown.users)
 
 
 def contexts_of(world: World, log: SessionLog) -> Callable[[LongArray], EncodedContext] | None:

@@ -180,4 +180,4 @@ class LoggedStarts:
             chosen = np.where(choices >= 0, offsets[:-1] + choices, np.int32(-1))
             ranks = None if self.ranks is None else self.ranks[at]
             outcomes = None if self.outcomes is None else self.outcomes[events]
-            users.move(ShownDisplays(who[now], items, batch, ranks), chosen, outcomes)
+            users.move([(ShownDisplays(who[now], items, batch, ranks), chosen, outcomes)])

@@ -62,6 +62,7 @@ class UserSessions:
         chosen, events = np.full(len(who), -1, np.int32), np.repeat(who, np.diff(offsets))
         at = np.flatnonzero(shown[:n] == items[events])
         chosen[np.searchsorted(who, events[at])] = at
+        self.tables.make_room(int(np.diff(offsets).max(initial=0)))
         self.tables.count(UserDisplays(who, offsets, shown), chosen)
 
     def of(self, pools: IntArray) -> dict[str, IntArray]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -47,6 +47,19 @@ class Response:
     def none(cls, n: int) -> Response:
         """The response of n users who do nothing."""
         return cls(np.full(n, -1, np.int32), np.full(n, NO_ITEM, np.int32), np.zeros(n, np.float32))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Response]) -> Response:
+        """The response of the users of some parts, one after another."""
+        if len(parts) == 1:
+            return parts[0]
+        outcomes = [one.outcomes for one in parts if one.outcomes is not None]
+        return cls(
+            np.concatenate([one.places for one in parts]),
+            np.concatenate([one.items for one in parts]),
+            np.concatenate([one.utilities for one in parts]),
+            np.concatenate(outcomes) if outcomes else None,
+        )
 
     def scattered(self, rows: IntArray, n: int) -> Response:
         """The response of n users, of whom those of `rows` gave this one, and all others none."""

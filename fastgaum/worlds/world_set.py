@@ -169,7 +169,7 @@ class SetPopulation(LearnedPopulation):
 
     def acted(self, items: IntArray, action: str) -> None:
         """As the base says, of every member."""
-        self._shown_last = None
+        self._shown_last = []
         who, ids = self.ids_of_action(items, action)
         order = self._by_member(who)
         self.users.act(who[order], ids[order])

@@ -46,6 +46,7 @@ def replayed(catalogue: Catalogue, log: SessionLog, within: bool) -> np.ndarray:
         of_items = catalogue.ids[shown.items], catalogue.fixed[shown.items]
         numbers, _ = counts.encode(shown, *of_items, parts_of(offsets, least=10))
         choices = log.choices[events]
+        counts.make_room(int(np.diff(offsets).max(initial=0)))
         counts.count(shown, np.where(choices >= 0, offsets[:-1] + choices, -1).astype(np.int32))
         result[candidates] = numbers
     return result

@@ -42,6 +42,25 @@ def test_each_part_runs_once_and_may_share_work_of_its_own(n: int) -> None:
     assert (done == 20).all()
 
 
+def test_a_part_shares_nothing_where_there_is_one_for_every_thread() -> None:
+    threads.set_threads(3)
+    met = threading.Barrier(3)
+
+    def where() -> set[int]:
+        at: set[int] = set()
+        threads.run(lambda _: at.add(threading.get_ident()), [(i,) for i in range(50)])
+        return at
+
+    def part() -> None:
+        met.wait()
+        for _ in range(20):
+            assert where() == {threading.get_ident()}
+
+    threads.run(lambda _: part(), [(i,) for i in range(3)])
+    # and afterwards it does again
+    assert any(len(where()) > 1 for _ in range(200))
+
+
 @pytest.mark.parametrize("n", [1, 3])
 def test_an_error_ends_the_work_and_all_parts_are_over_when_it_is_raised(n: int) -> None:
     threads.set_threads(n)

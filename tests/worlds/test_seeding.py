@@ -10,6 +10,7 @@ import pytest
 
 from fastgaum import threads
 from fastgaum.errors import ActionError
+from fastgaum.worlds import learned_world
 from fastgaum.worlds.pools import CHOICE, LEAVE, Keys, draw_uniform
 from fastgaum.worlds.single_env import UserEnv
 from fastgaum.worlds.vector_env import UserVectorEnv
@@ -55,9 +56,12 @@ def assert_equal(one: list[np.ndarray], other: list[np.ndarray]) -> None:
 
 @pytest.mark.parametrize("pool", ["fixed", "per_step"])
 def test_every_world_gives_a_user_the_same_life_in_any_company_and_on_any_threads(
-    any_world: World, pool: Any
+    any_world: World, pool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """64 and 4,096 environments, 1 and 2 threads: the first users see the same."""
+    """64 and 4,096 environments, 1 and 2 threads, as one group and as 32: the first users see the
+    same."""
+    monkeypatch.setattr(learned_world, "PLACES_OF_GROUP", 512)
+    monkeypatch.setattr(learned_world, "PLACES_OF_PART", 64)
     before, lives = threads.get_threads(), []
     try:
         for n_threads, n in ((1, 64), (2, 64), (2, 4096)):

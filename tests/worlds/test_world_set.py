@@ -19,6 +19,7 @@ from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.rollout import Setting, first_keys, play, rollout
 from fastgaum.policies.transfer import TransferPolicy
 from fastgaum.reports.fidelity import fidelity
+from fastgaum.worlds import learned_world
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import START, Pool
 from fastgaum.worlds.replay import replay
@@ -62,12 +63,18 @@ def test_a_set_of_equal_members_is_one_world(
             np.testing.assert_allclose(ours, its, atol=1e-5)
 
 
+@pytest.mark.parametrize("places", [learned_world.PLACES_OF_GROUP, 100])
 @pytest.mark.parametrize("n_members", [1, 3])
 def test_a_step_takes_over_what_a_surplus_has_scored(
-    set_model: UserModel, small_log: SessionLog, n_members: int
+    set_model: UserModel,
+    small_log: SessionLog,
+    n_members: int,
+    places: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The same steps as users' of whom no surplus is asked, also where other slates, other users
-    or a new start lie between the two."""
+    or a new start lie between the two; of one group and of several."""
+    monkeypatch.setattr(learned_world, "PLACES_OF_GROUP", places)
     options: dict[str, Any] = {"starts": "logged", "log": small_log, "head": "reward"}
     for made in ({}, options):
         world = WorldSet.of(set_model, **made) if n_members > 1 else LearnedWorld(set_model, **made)
