@@ -27,11 +27,11 @@ from fastgaum.bench.excerpts import (
     speed_to_markdown,
     which_model_to_markdown,
 )
+from fastgaum.bench.figures import draw_calibration, draw_games, draw_rounds, draw_transfer
 from fastgaum.bench.races import groups
 from fastgaum.bench.reads import TEST_READS, Reads, count_reads, reads_before, reads_to_text
 from fastgaum.bench.report import to_markdown as races_to_markdown
 from fastgaum.reports.behaviour import STATISTICS
-from fastgaum.reports.charts import draw_fidelity
 from fastgaum.reports.published_figures import published_row
 from fastgaum.reports.reproduce_table import published_block, reproduce_blocks
 from fastgaum.reports.table import (
@@ -277,10 +277,11 @@ FIGURE_ROWS = ("paper-lstm", "wd-ccf", "xgboost", "fastgaum")
 FIGURES: dict[str, tuple[Sequence[str], Callable[..., None]]] = {
     "leads": (FACE, partial(draw_leads, models=FIGURE_ROWS)),
     "leads-narrow": (FACE, partial(draw_leads, models=FIGURE_ROWS, narrow=True)),
-    "fidelity": (
-        ["fidelity/search_clicks"],
-        lambda report, path: draw_fidelity(of_today(report), path),
-    ),
+    "fidelity": ([f"fidelity/{log}" for log in FIDELITY], draw_calibration),
+    "transfer": (["transfer"], draw_transfer),
+    "transfer-narrow": (["transfer"], partial(draw_transfer, narrow=True)),
+    "rounds": (["rounds"], draw_rounds),
+    "closed-loop": (["wikispeedia-loop"], draw_games),
 }
 """by the name of its file, a figure's objects and what draws it; narrow: on a phone"""
 
