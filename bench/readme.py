@@ -27,6 +27,7 @@ from fastgaum.bench.excerpts import (
     speed_to_markdown,
     which_model_to_markdown,
 )
+from fastgaum.bench.experiments.decisions import lines_of
 from fastgaum.bench.figures import draw_calibration, draw_games, draw_rounds, draw_transfer
 from fastgaum.bench.races import groups
 from fastgaum.bench.reads import TEST_READS, Reads, count_reads, reads_before, reads_to_text
@@ -161,16 +162,6 @@ def _verdict(cell: Json, difference: float, floors: Mapping[str, Mapping[str, fl
     return "no, lower"
 
 
-def decisions_table(result: Json) -> str:
-    """A row per kind of truth, the last one of all."""
-    rows = result["decisions"]
-    lines = [tuple(rows[0])]
-    for row in rows:
-        cells = ("–" if one is None else one for one in row.values())
-        lines.append(tuple(f"{one:.2f}" if isinstance(one, float) else str(one) for one in cells))
-    return rows_to_markdown(lines, left=(0,))
-
-
 @dataclass(frozen=True)
 class Section:
     """A place of a page, and what stands there."""
@@ -268,7 +259,13 @@ SECTIONS = (
     Section(
         "docs/guide/environment.md", "agents", ["policies/yelp-agents"], in_blocks(policy_blocks)
     ),
-    Section("docs/guide/decisions.md", "decisions", ["decisions"], decisions_table, of_test=False),
+    Section(
+        "docs/guide/decisions.md",
+        "decisions",
+        ["decisions"],
+        lambda one: rows_to_markdown(lines_of(one)),
+        of_test=False,
+    ),
     Section("docs/performance.md", "races", ["bench"], races_to_markdown),
     Section("docs/performance.md", "speed", ["bench-short"], speed_to_markdown, together=True),
 )

@@ -1,13 +1,12 @@
 """The table of decisions: is the advice of `fg.users` right?
 
-    python bench/experiments/decisions.py run -o decisions.jsonl [--seeds 6]
-    python bench/experiments/decisions.py table -o decisions.jsonl
+    fastgaum bench decisions --units decisions.jsonl --seeds 9
 
 A unit is one truth, one log of its users and one seed. The advice is given before the truth is
 opened; then plan and greedy slates are played by the true users. Units that the file holds are not
 run again. The list of units and their seeds were committed before the first run; the spread of the
-worlds was chosen on other truths (seeds 0 to 3), the error that they share on seeds 100 to 102
-(`table --first 103` leaves them out).
+worlds was chosen on other truths (seeds 0 to 3), the error that they share on seeds 100 to 102,
+which the table leaves out.
 
 Truths: users who tire of genres and of baits, with and without no click, and users whom nothing
 tires, each with 30 and 100 items; the synthetic world with bait; and logs of sites, one half of
@@ -15,10 +14,9 @@ whose users advise, and a world of the other half pays."""
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +25,7 @@ from scipy.stats import binomtest
 
 import fastgaum as fg
 from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray
+from fastgaum.errors import ConfigError
 from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.machine import machine_facts
 from fastgaum.policies.advice import Advice
@@ -34,12 +33,15 @@ from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.policies.planning import LearnedUsers
 from fastgaum.policies.rollout import Setting
 from fastgaum.policies.trajectories import trajectories
+from fastgaum.reports.table import Json
+from fastgaum.untrusted import parse_json, read_text
 from fastgaum.worlds.pools import Pool, draw_uniform
 from fastgaum.worlds.true_world import Bait, TrueWorld
 from fastgaum.worlds.world import Population, Response, World, displayed
 
 GENRES, K, STEPS, EPISODES, PAID_USERS = 5, 3, 20, 15, 2000
-FIRST_SEED = 100
+FIRST_SEED, JUDGED_FROM = 100, 103
+"""the first seed, and the first of the table: by those before it a constant was chosen"""
 EVENTS = (2000, 4000, 16_000)
 SITES = ("yelp", "yoochoose", "taobao")
 
@@ -137,7 +139,7 @@ def truth_of(unit: Unit) -> World:
     return GenreWorld(unit.seed, unit.n_items, tires, unit.truth != "tiring, always a choice")
 
 
-def decide(unit: Unit) -> dict[str, object]:
+def decide(unit: Unit) -> Json:
     """The advice on a log of the unit's users, and what is then paid."""
     if unit.truth in SITES:
         home, away = fg.halves(fg.load(unit.truth), seed=unit.seed)
@@ -161,7 +163,7 @@ def decide(unit: Unit) -> dict[str, object]:
     return {**asdict(unit), **advice.to_dict(), "paid": lead, "paid_low": low, "paid_high": high}
 
 
-def table_of(rows: list[dict[str, object]]) -> pl.DataFrame:
+def table_of(rows: list[Json]) -> pl.DataFrame:
     """A row per kind of truth, and one of all: units, answers, false deployments with the upper
     95 % bound of Clopper and Pearson, taken gain, and how often the interval holds the paid lead.
     """
@@ -193,36 +195,61 @@ def table_of(rows: list[dict[str, object]]) -> pl.DataFrame:
     return pl.DataFrame(found)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("verb", choices=["run", "table"])
-    parser.add_argument("-o", "--out", type=Path, default=Path("decisions.jsonl"))
-    parser.add_argument("--seeds", type=int, default=6)
-    parser.add_argument("--first", type=int, default=FIRST_SEED, help="seed of the table's first")
-    parser.add_argument("--json", type=Path, help="where the page's object is written")
-    asked = parser.parse_args()
+def read_rows(path: Path) -> list[Json]:
+    """The units that a file holds, a line each; none where there is no file. Raises ConfigError for
+    a line that is no unit's."""
+    if not path.exists():
+        return []
     rows = []
-    if asked.out.exists():
-        rows = [json.loads(line) for line in asked.out.read_text().splitlines()]
-    if asked.verb == "run":
-        done = {
-            tuple(row[name] for name in ("truth", "n_items", "n_events", "seed")) for row in rows
-        }
-        for unit in list_units(asked.seeds):
-            if tuple(asdict(unit).values()) in done:
-                continue
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        try:
+            rows.append(parse_json(line))
+            Unit(**{one.name: rows[-1][one.name] for one in fields(Unit)})
+            Advice.of(rows[-1])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"line {number} of '{path}' is no decision ({error}): give the file that "
+                "`fastgaum bench decisions --units` wrote, or a new one"
+            ) from error
+    return rows
+
+
+def run(path: Path, n_seeds: int, say: Callable[[str], None]) -> list[Json]:
+    """Decide the units of so many seeds that the file does not hold, each added to it when it is
+    done; return all that it holds."""
+    rows = read_rows(path)
+    done = {Unit(**{one.name: row[one.name] for one in fields(Unit)}) for row in rows}
+    for unit in list_units(n_seeds):
+        if unit not in done:
             rows.append(decide(unit))
-            with asked.out.open("a") as file:
+            with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(rows[-1]) + "\n")
-            row = rows[-1]
-            print(unit, row["decision"], f"{row['lead']:+.2f}, paid {row['paid']:+.2f}", flush=True)
-    chosen = [row for row in rows if row["seed"] >= asked.first]
-    if asked.json:
-        table = {"decisions": table_of(chosen).to_dicts(), "machine": machine_facts(0)}
-        asked.json.write_text(json.dumps({**table, "rows": chosen}, indent=1) + "\n")
-    with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=160):
-        print(table_of(chosen))
+            lead, paid = rows[-1]["lead"], rows[-1]["paid"]
+            say(f"{unit}: {rows[-1]['decision']}, lead {lead:+.2f}, paid {paid:+.2f}")
+    return rows
 
 
-if __name__ == "__main__":
-    main()
+def lines_of(result: Json) -> list[tuple[str, ...]]:
+    """The table of an object as text: names of columns, a row per kind of truth, the last of
+    all."""
+    rows = result["decisions"]
+    lines = [tuple(rows[0])]
+    for row in rows:
+        cells = ("–" if one is None else one for one in row.values())
+        lines.append(tuple(f"{one:.2f}" if isinstance(one, float) else str(one) for one in cells))
+    return lines
+
+
+def decisions_object(rows: list[Json]) -> Json:
+    """The page's object, of units by which nothing was chosen. Raises ConfigError for none."""
+    judged = [row for row in rows if row["seed"] >= JUDGED_FROM]
+    if not judged:
+        raise ConfigError(
+            f"no unit has a seed from {JUDGED_FROM} on, by which nothing was chosen: decide more, "
+            f"--seeds {JUDGED_FROM - FIRST_SEED + 1} at least"
+        )
+    return {
+        "decisions": table_of(judged).to_dicts(),
+        "machine": machine_facts(0),
+        "rows": judged,
+    }
