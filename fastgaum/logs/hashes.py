@@ -55,6 +55,10 @@ def find_shared(of_parts: Sequence[Hashes]) -> tuple[int, int, np.uint64] | None
 def mixed_bits(bits: Hashes) -> Hashes:
     """SplitMix64 of each 64 bits (Steele, Lea and Flood 2014), as `kernels.draws.mixed`."""
     bits = bits + np.uint64(0x9E3779B97F4A7C15)
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))
+    # in place: of a large log each copy is a page fault for every page
+    bits ^= bits >> np.uint64(30)
+    bits *= np.uint64(0xBF58476D1CE4E5B9)
+    bits ^= bits >> np.uint64(27)
+    bits *= np.uint64(0x94D049BB133111EB)
+    bits ^= bits >> np.uint64(31)
+    return bits
