@@ -25,7 +25,7 @@ from fastgaum.errors import (
 )
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.pools import Pool, PoolKind, draw_distinct
+from fastgaum.worlds.pools import CandidateRule, Pool, PoolKind, draw_distinct
 from fastgaum.worlds.world import Population, Response, World
 from fastgaum.worlds.world_set import WorldSet, world_of_run
 
@@ -52,9 +52,10 @@ class EnvOptions:
 
     slate_size: int = 10
     """places of a slate"""
-    pool: PoolKind | Sequence[int] | IntArray | Pool = "fixed"
+    pool: PoolKind | Sequence[int] | IntArray | Pool | CandidateRule = "fixed"
     """fixed: one for all users and episodes; per_user: one per user and episode; per_step; the item
-    numbers of a fixed pool; or a `Pool`"""
+    numbers of a fixed pool; a `Pool`; or a function from states, (n, state_dim), to the items of
+    pools, (n, pool_size), asked anew in every step (`LearnedWorld.user_vectors`)"""
     pool_size: int | None = None
     """items of a pool; None or 0: the whole catalogue, or all the items given"""
     reward: Reward = "utility"

@@ -37,8 +37,10 @@ from fastgaum.logs.clicks import refuse_successive
 from fastgaum.logs.log import SessionLog, SplitName, require_log
 from fastgaum.models.outcomes import drawn, equal_bags, expected
 from fastgaum.models.user_model import UserModel
+from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.networks import Head
 from fastgaum.nets.regularisers import Shannon
+from fastgaum.nets.towers import TwoTower
 from fastgaum.ops.displays import CANDIDATES_OF_PART, parts_of
 from fastgaum.ops.scorer import ScorerModule
 from fastgaum.worlds.logged import LoggedContexts, LoggedStarts, UserContexts
@@ -188,6 +190,30 @@ class LearnedWorld(World):
         if self.context is None:
             raise ConfigError("the model reads no context: it was trained without context fields")
         return self.context.of(values)
+
+    @property
+    def item_vectors(self) -> FloatArray:
+        """The vector of each item by the reward's towers, (n_items, tower_dim): what is learned of
+        its id, texts and fields, without an event's numbers. Raises ConfigError without towers."""
+        return _vectors_of_items(self.catalogue, self._tower()[1])
+
+    def user_vectors(self, states: FloatArray) -> FloatArray:
+        """The vectors of users in these states, (n, state_dim), by the reward's towers, (n,
+        tower_dim). Their products with `item_vectors` order a large catalogue before the whole
+        model does: exactly, or with a library of nearest neighbours. Raises ConfigError without
+        towers."""
+        tower = self._tower()[0]
+        with torch.no_grad():
+            return np.asarray(tower.users(torch.tensor(states, dtype=torch.float32)).numpy())
+
+    def _tower(self) -> tuple[TwoTower, BagLinear]:
+        tower = self.networks.reward.scorer.tower
+        if tower is None or tower.items is None:
+            raise ConfigError(
+                "the reward model has no towers, which give users and items vectors: train it with "
+                "--set tower_dim=64"
+            )
+        return tower, tower.items
 
     def population(self, n: int) -> LearnedPopulation:
         """Make n users without history. Raises ConfigError unless n is positive."""
@@ -591,6 +617,17 @@ def contexts_of(world: World, log: SessionLog) -> Callable[[LongArray], EncodedC
     return rows.of_log(log, np.arange(log.n_events, dtype=np.int32)).of
 
 
+def _vectors_of_items(catalogue: Catalogue, layer: BagLinear) -> FloatArray:
+    """What each item adds to a layer of bags wherever it stands, (n_items, width)."""
+    n, n_ids = catalogue.n_items, catalogue.space.n_ids
+    table: FloatArray = layer.table.detach().numpy()
+    own = [at for at, one in enumerate(catalogue.space.categorical) if one.source not in OF_PLACE]
+    vectors: FloatArray = table[catalogue.ids[:n, own]].sum(1)
+    if len(table) > n_ids:
+        vectors += table[n_ids : n_ids + n]
+    return vectors
+
+
 def item_features(catalogue: Catalogue, reward: ScorerModule, n_features: int) -> FloatArray:
     """Features of each item, (n_items, ≤ n_features): principal components, then log displays, log
     choices, choice rate, standardised. Raises ConfigError for fewer features than statistics.
@@ -604,19 +641,14 @@ def item_features(catalogue: Catalogue, reward: ScorerModule, n_features: int) -
             f"{n_features}"
         )
     n, space = catalogue.n_items, catalogue.space
-    n_trained, n_ids = len(space.item_counts.displays), space.n_ids
+    n_trained = len(space.item_counts.displays)
     rows = np.append(np.arange(n_trained), np.full(n - n_trained, -1))
     counted = item_numbers(totals_of(space.item_counts, rows), space.prior_rate)
     counted = counted[:, number_columns(ITEM_STATISTICS, TRAINING_NUMBERS)]
     scale = counted.std(axis=0)
     statistics = (counted - counted.mean(axis=0)) / np.where(scale > 1e-6, scale, np.float32(1))
     statistics = np.asarray(statistics, np.float32)
-    layer = (reward.tower and reward.tower.items) or reward.first
-    table: FloatArray = layer.table.detach().numpy()
-    own = [at for at, one in enumerate(space.categorical) if one.source not in OF_PLACE]
-    vectors = table[catalogue.ids[:n, own]].sum(1)
-    if len(table) > n_ids:
-        vectors += table[n_ids : n_ids + n]
+    vectors = _vectors_of_items(catalogue, (reward.tower and reward.tower.items) or reward.first)
     n_components = min(n_features - len(ITEM_STATISTICS), vectors.shape[1])
     if n_components == 0:
         return statistics

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.arrays import IntArray, KeyArray
+from fastgaum.arrays import FloatArray, IntArray, KeyArray
 from fastgaum.errors import ConfigError, did_you_mean, require_whole
 from fastgaum.kernels.draws import (
     counted_keys,
@@ -86,6 +86,8 @@ def draw_distinct(keys: KeyArray, n_of: int, k: int) -> IntArray:
 
 
 PoolKind = Literal["fixed", "per_user", "per_step"]
+CandidateRule = Callable[[FloatArray], IntArray]
+"""from states of users, (n, state_dim), to the items of their pools, (n, size)"""
 
 
 @dataclass(frozen=True)
@@ -213,8 +215,8 @@ class UserPools:
         if self.kind == "fixed":
             self.items = pool.draw(np.empty(0, np.uint64), n_items)[None]
 
-    def draw(self, keys: Keys, rows: IntArray) -> None:
-        """Draw the pools of some users anew; not for a shared pool."""
+    def renew(self, keys: Keys, rows: IntArray, states: FloatArray) -> None:
+        """Draw the pools of some users anew, of all users' states; not for a shared pool."""
         draw_without_replacement(keys.of(POOL, rows), rows, self._among, self._swaps, self.items)
 
     def of(self, rows: IntArray) -> IntArray:
@@ -222,3 +224,33 @@ class UserPools:
         if len(self.items) == 1:
             return np.repeat(self.items, len(rows), axis=0)
         return self.items[rows]
+
+
+class CandidatePools(UserPools):
+    """Pools that a function makes of the users' states, anew in every step."""
+
+    def __init__(self, rule: CandidateRule, size: int | None, n_items: int, n: int) -> None:
+        """Raises ConfigError for no size, or more items than there are."""
+        require_whole("pool_size of a pool that is a function", size, 1)
+        super().__init__(Pool("per_step", size or 0), n_items, n)
+        self.kind, self._rule, self._n_items = "per_step", rule, n_items
+        self.items = np.zeros((n, self.size), np.int32)
+
+    def renew(self, keys: Keys, rows: IntArray, states: FloatArray) -> None:
+        """As the base says. Raises ConfigError where the function gives anything but distinct
+        items."""
+        if not len(rows):
+            return
+        items, shape = np.asarray(self._rule(states[rows])), (len(rows), self.size)
+        if items.shape != shape or items.dtype.kind not in "iu":
+            raise ConfigError(
+                f"the pool's function gave {items.dtype} of shape {items.shape}, whole numbers of "
+                f"shape {shape} are required: the items of each user's pool"
+            )
+        ordered = np.sort(items, axis=1)
+        outside = ordered[:, 0].min() < 0 or ordered[:, -1].max() >= self._n_items
+        if outside or (ordered[:, 1:] == ordered[:, :-1]).any():
+            raise ConfigError(
+                f"the pool's function gave items that are not distinct and 0 to {self._n_items - 1}"
+            )
+        self.items[rows] = items

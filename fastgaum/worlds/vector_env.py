@@ -31,7 +31,17 @@ from fastgaum.worlds.env_options import (
     world_of_options,
 )
 from fastgaum.worlds.observations import Info, Observations, Observed, rows_apart, text_of
-from fastgaum.worlds.pools import CHOICE, LEAVE, MEAN, START, Keys, Pool, UserPools, draw_uniform
+from fastgaum.worlds.pools import (
+    CHOICE,
+    LEAVE,
+    MEAN,
+    START,
+    CandidatePools,
+    Keys,
+    Pool,
+    UserPools,
+    draw_uniform,
+)
 from fastgaum.worlds.world import NO_ITEM, Population, World
 from fastgaum.worlds.world_set import require_set
 
@@ -133,8 +143,12 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         leaving = self.options.leaving
         self._leaving = None if leaving is None else leaving_rule(leaving, self.world)
 
-        pool = Pool.of(self.options.pool, self.options.pool_size or 0)
-        self.pools = UserPools(pool, self.world.n_items, num_envs)
+        pool, size, n_items = self.options.pool, self.options.pool_size, self.world.n_items
+        self.pools = (
+            CandidatePools(pool, size, n_items, num_envs)
+            if callable(pool)
+            else UserPools(Pool.of(pool, size or 0), n_items, num_envs)
+        )
         self._followed = None
         if self.options.follow_all:
             self._followed = require_set(self.world).population(num_envs, follow_all=True)
@@ -312,7 +326,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
             self._draw_pools(rows, info)
 
     def _draw_pools(self, rows: IntArray, info: Info) -> None:
-        self.pools.draw(self._keys, rows)
+        self.pools.renew(self._keys, rows, self.users.states)
         self._observations.pools_changed(rows)
         info["pool"] = self.pools.items.copy()
         info.setdefault("_pool", np.zeros(self.num_envs, np.bool_))[rows] = True
