@@ -106,7 +106,7 @@ def test_page_shows_the_command_of_its_object(name: str) -> None:
 
 
 COMMAND = re.compile(r"^(?:fastgaum|python) .*--json docs/tables/(\S+)\.json.*$", re.MULTILINE)
-MADE_BY = re.compile(r"[Mm]ade by (`[^`]+`.*?) at commit 06cd207\b")
+MADE_BY = re.compile(r"[Mm]ade by (`[^`]+`.*?) of commit 06cd207\b")
 """commands whose code that commit is the last to hold"""
 CHANGES_NO_FIGURE = r" --(overwrite|quiet|(jobs|data-dir|json)[ =]\S+)"
 
