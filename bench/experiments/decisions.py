@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +130,12 @@ def list_units(n_seeds: int) -> Iterator[Unit]:
         yield from (Unit(site, 0, 0, seed) for site in SITES)
 
 
+def unit_of(row: Json) -> Unit:
+    """The unit of a row, whose events are those of its log: a site has as many as it has."""
+    unit = Unit(**{one.name: row[one.name] for one in fields(Unit)})
+    return replace(unit, n_events=0) if unit.truth in SITES else unit
+
+
 def truth_of(unit: Unit) -> World:
     """The true world of a unit, but for the sites'."""
     if unit.truth == "bait":
@@ -204,7 +210,7 @@ def read_rows(path: Path) -> list[Json]:
     for number, line in enumerate(read_text(path).splitlines(), 1):
         try:
             rows.append(parse_json(line))
-            Unit(**{one.name: rows[-1][one.name] for one in fields(Unit)})
+            unit_of(rows[-1])
             Advice.of(rows[-1])
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
@@ -218,7 +224,7 @@ def run(path: Path, n_seeds: int, say: Callable[[str], None]) -> list[Json]:
     """Decide the units of so many seeds that the file does not hold, each added to it when it is
     done; return all that it holds."""
     rows = read_rows(path)
-    done = {Unit(**{one.name: row[one.name] for one in fields(Unit)}) for row in rows}
+    done = set(map(unit_of, rows))
     for unit in list_units(n_seeds):
         if unit not in done:
             rows.append(decide(unit))

@@ -20,13 +20,14 @@ def decided(unit: decisions.Unit) -> dict[str, Any]:
     """A plan that leads where users tire, and one deployment of three that is paid less."""
     lead = LEAD.get(unit.truth, 0.0)
     leads = tuple(lead + 0.01 * step for step in range(5))
-    advice = Advice("slateq", leads, greedy=10.0, n_events=unit.n_events, decoys=0.0)
+    n_events = unit.n_events or 437
+    advice = Advice("slateq", leads, greedy=10.0, n_events=n_events, decoys=0.0)
     paid = -0.5 if unit == decisions.Unit("tiring", 30, 2000, 103) else lead
     return {
         "truth": unit.truth,
         "n_items": unit.n_items,
-        "n_events": unit.n_events,
         "seed": unit.seed,
+        # as `decide`: of a site, the events of its log
         **advice.to_dict(),
         "paid": paid,
         "paid_low": paid - 1,
