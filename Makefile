@@ -30,7 +30,7 @@ SITE = "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib
 TORCH_INDEX ?=
 
 define install
-@echo "Installing $(EXTRAS) into $(VENV), once.$(if $(TORCH_INDEX),, On Linux, TORCH_INDEX= can save several GB: README, Install.)"
+@echo "Installing $(EXTRAS) into $(VENV), once.$(if $(TORCH_INDEX),, On Linux, TORCH_INDEX= can save several GB: README.)"
 $(PYTHON) -m venv $(VENV)
 $(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --no-compile --no-deps --index-url "$(TORCH_INDEX)" torch)
 PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-compile --editable ".[$(EXTRAS)]"

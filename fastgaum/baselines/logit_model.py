@@ -38,6 +38,8 @@ from fastgaum.state_file import State
 MOST_COEFFICIENTS = 500
 """constants and coefficients of a model, whose covariance is shown whole"""
 Errors = Literal["clustered", "robust", "classical"]
+_READ_NUMBERS = {"candidate_fields", "item_table", "user_table", "context_fields", "time_fields"}
+"""options of reading that name numbers"""
 ERRORS: tuple[Errors, ...] = ("clustered", "robust", "classical")
 
 
@@ -57,8 +59,8 @@ def logit(
         data: a log; or a frame, a path or a name, which is read with the options of `read_log`
             (`reading`, all but its split). The columns that are named here are then read, as
             fields of candidates but for those of `context_fields`.
-        numbers: columns with one coefficient for all items; None: all numbers of candidates and
-            items that are not in `by_item`.
+        numbers: columns with one coefficient for all items; None: all numbers of the log's
+            candidates and items that are not in `by_item`.
         constants: whether each item but the base has a constant.
         by_item: columns with a coefficient for each item; numbers of an event or a user have one
             for each item but the base.
@@ -80,6 +82,11 @@ def logit(
             )
     else:
         named = (*_names("numbers", numbers or ()), *_names("by_item", by_item))
+        if numbers is None and not named and not _READ_NUMBERS & reading.keys():
+            raise ConfigError(
+                "numbers is None, and of a frame or file only named columns are read: name them "
+                "(numbers=['time', 'cost']), or numbers=[] for constants alone"
+            )
         of_events = (*reading.get("context_fields", ()), *reading.get("time_fields", ()))
         if not (reading.get("item_table") or reading.get("user_table")):
             own = [name for name in named if name not in of_events]
@@ -120,6 +127,11 @@ class LogitModel(SoftmaxModel):
 
     seed, protocol = 0, "identity"
     answers_in_sample = True
+
+    @property
+    def default_split(self) -> SplitName:
+        """What it was fitted to."""
+        return self.split
 
     def __init__(
         self,

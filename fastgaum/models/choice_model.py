@@ -96,6 +96,11 @@ class ChoiceModel(ABC):
     _given: dict[str, Any]
     """the arguments of the constructor, by name"""
 
+    @property
+    def default_split(self) -> SplitName:
+        """The split of which what-if questions are asked if none is named."""
+        return "test"
+
     def __new__(cls, *args: Any, **given: Any) -> Self:
         """Remember the arguments of the constructor."""
         model = super().__new__(cls)

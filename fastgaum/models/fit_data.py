@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
 from fastgaum.arrays import BoolArray, IntArray, LongArray
 from fastgaum.config import Config
-from fastgaum.errors import FeatureMismatchError, require_whole
+from fastgaum.errors import FeatureMismatchError, require_known, require_whole
 from fastgaum.features.coded_log import CodedLog
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import SpaceChoices, fit_training
@@ -201,14 +202,20 @@ def _protocol_of(config: Config) -> str:
     return config.protocol if bags else "identity"
 
 
-def bootstrap_of(log: SessionLog, seed: int, number: int) -> SessionLog:
+def bootstrap_of(
+    log: SessionLog, seed: int, number: int, split: Literal["train", "all"] = "train"
+) -> SessionLog:
     """The log of as many training users, drawn with replacement (Efron, "Bootstrap methods", 1979),
-    and the validation sessions as they are; no test session. `number`: of the bootstrap, from 1."""
+    and the validation sessions as they are; no test session. With "all", users of all splits are
+    drawn: for models that are fitted to all, as by `fastgaum.logit`. `number`: of the bootstrap,
+    from 1. Raises ConfigError for another split, or numbers that are not whole."""
     require_whole("seed", seed)
     require_whole("number", number)
-    training = log.sessions_in("train")
+    require_known("split", split, ("train", "all"))
+    training = log.sessions_in(split)
     each, of_session = np.unique(log.users[training], return_inverse=True)
     rng = np.random.default_rng([seed, number])
     times = np.bincount(rng.integers(0, len(each), len(each)), minlength=len(each))
     rows = np.repeat(training, times[of_session])
-    return slice_sessions(log, np.concatenate([rows, log.sessions_in("validation")]))
+    kept = rows[:0] if split == "all" else log.sessions_in("validation")
+    return slice_sessions(log, np.concatenate([rows, kept]))

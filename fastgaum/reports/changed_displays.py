@@ -60,14 +60,17 @@ class Displays:
         cls,
         model: ChoiceModel,
         log: SessionLog,
-        split: SplitName,
+        split: SplitName | None,
         refits: Sequence[ChoiceModel],
         progress: Progress | None,
     ) -> Displays:
-        """The displays of a split. Errors are those of `what_if`."""
+        """The displays of a split, None being what `what_if` says. Errors are those of
+        `what_if`."""
         require_type("refits", refits, Sequence)
         for one in (model, *refits):
             require_type("model", one, ChoiceModel)
+        if split is None:
+            split = model.default_split
         seen = model.seen_users(log, split)
         if seen.n_leaked and not model.answers_in_sample:
             # the changed log is another log: nothing would be left out of the counts of training

@@ -42,7 +42,7 @@ MOST_ITEMS = 50
 def what_if(
     model: ChoiceModel,
     log: SessionLog,
-    split: SplitName = "test",
+    split: SplitName | None = None,
     *,
     fields: Mapping[str, Change] | None = None,
     items: Sequence[object] = (),
@@ -57,13 +57,14 @@ def what_if(
     Args:
         model: any fitted model.
         log: the log, of which the displays of `split` are changed.
-        split: "train", "validation", "test" or "all".
+        split: "train", "validation", "test" or "all"; None: "test", and of a model of
+            `fastgaum.logit` what it was fitted to.
         fields: a function of the values of a field of numbers, by the field's name.
         items: ids of the items whose fields change; all if none is given.
         drop: ids of items that are no longer displayed.
         outcomes: answer in outcomes, 0 without a choice, for shares. Intervals hold how sure the
             choices are; of what follows them only refits with outcomes do.
-        refits: the same model, fitted on bootstraps of the training users
+        refits: the same model, fitted on bootstraps of the users that it was fitted to
             (`models.fit_data.bootstrap_of`). Without, a model that was fitted by folds of users has
             the fits of its folds.
         progress: is told of events scored, and in all, in each pass over the displays.
@@ -115,7 +116,7 @@ def elasticities(
     model: ChoiceModel,
     log: SessionLog,
     field: str,
-    split: SplitName = "test",
+    split: SplitName | None = None,
     *,
     items: Sequence[object] = (),
     step: float = 0.01,
@@ -167,7 +168,7 @@ def willingness_to_pay(
     log: SessionLog,
     field: str,
     price: str,
-    split: SplitName = "test",
+    split: SplitName | None = None,
     *,
     items: Sequence[object] = (),
     step: float = 0.01,
@@ -192,7 +193,8 @@ def willingness_to_pay(
         step: of the differences, in standard deviations of a field among these candidates.
 
     Returns: a row for all candidates (item null), then one for each item: `worth`, the marginal
-        utilities `by_field` and `by_price`, and the ends of their intervals, `…_low` and `…_high`.
+        utilities `by_field` and `by_price`, and the ends of their intervals, `…_low` and `…_high`;
+        by the delta method also the standard error of the worth, `worth_error`.
         Ends are null where nothing says how sure a figure is. The worth is null unless `by_price`
         and its interval lie below 0; where it has no ends, unless the users of the split agree.
     """
@@ -264,7 +266,7 @@ def response_curve(
     log: SessionLog,
     field: str,
     n: int = 20,
-    split: SplitName = "test",
+    split: SplitName | None = None,
     *,
     items: Sequence[object] = (),
     sample: int | None = None,
@@ -316,7 +318,7 @@ def response_curve(
 def importance(
     model: ChoiceModel,
     log: SessionLog,
-    split: SplitName = "test",
+    split: SplitName | None = None,
     *,
     seed: int = 0,
     progress: Progress | None = None,
@@ -330,6 +332,7 @@ def importance(
         categories of items are left out.
     """
     require_whole("seed", seed)
+    split = split or model.default_split
     displays = Displays.of(model, log, split, (), progress)
     choices = log.choices[pick_rows(log.session_offsets, log.sessions_in(split))[1]]
     first = np.flatnonzero(np.diff(displays.display, prepend=-1))
@@ -413,8 +416,11 @@ def _delta_figures(
         ("by_field", by_field, of_field),
         ("by_price", by_price, of_price),
     ):
-        half = HALF_WIDTH * np.sqrt(np.einsum("gi,ij,gj->g", slope, covariance, slope))
+        error = np.sqrt(np.einsum("gi,ij,gj->g", slope, covariance, slope))
+        half = HALF_WIDTH * error
         columns |= {name: value, f"{name}_low": value - half, f"{name}_high": value + half}
+        if name == "worth":
+            columns["worth_error"] = error
     return columns
 
 

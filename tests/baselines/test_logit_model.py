@@ -15,6 +15,7 @@ from scipy.stats import norm
 import fastgaum as fg
 from fastgaum.baselines.logit_model import LogitModel
 from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.models.fit_data import bootstrap_of
 
 ITEMS = ["CAR", "SM", "TRAIN"]
 N, K = 900, 3
@@ -229,6 +230,7 @@ def test_answers_are_those_of_the_formulas() -> None:
     for row in worth.rows(named=True):
         assert row["worth"] == pytest.approx(ratio)
         assert (row["worth_low"], row["worth_high"]) == pytest.approx((ratio - half, ratio + half))
+        assert row["worth_error"] == pytest.approx(half / 1.959964)
     by_item = fg.logit(log, ["cost"], by_item=["time"])
     estimates = dict(by_item.summary().select("name", "estimate").rows())
     worth = fg.willingness_to_pay(by_item, log, "time", "cost", "all", items=["SM", "TRAIN"])
@@ -248,6 +250,31 @@ def test_a_split_is_fitted_alone_and_the_others_are_new_to_it() -> None:
     assert part.evaluate(log, "test").heads["reward"].nll.mean < np.log(K)
     with pytest.raises(fg.errors.SeenUsersError, match="trained this model"):
         whole.evaluate(log, "test")
+    # questions are of what was fitted, unless a split is named
+    for model, split in ((whole, "all"), (part, "train")):
+        own, named = (
+            fg.willingness_to_pay(model, log, "time", "cost", *of) for of in ((), (split,))
+        )
+        assert own.equals(named)
+        changes: dict[str, Any] = {"fields": {"cost": lambda cost: 1.1 * cost}}
+        assert fg.what_if(model, log, **changes).equals(fg.what_if(model, log, split, **changes))
+
+
+def test_users_of_all_splits_are_drawn_for_a_model_of_all() -> None:
+    """Refits on them spread as the errors by user say."""
+    log = fg.read_log(Trips().frame(), candidate_fields=["time", "cost"], available="av")
+    model = fg.logit(log)
+    drawn = [bootstrap_of(log, 0, number, "all") for number in range(1, 41)]
+    estimates = np.array([fg.logit(one).summary()["estimate"].to_numpy() for one in drawn])
+    table = model.summary()
+    error = table["clustered_error"].to_numpy()
+    assert (np.abs(estimates.mean(0) - table["estimate"].to_numpy()) < 3.5 * error / 40**0.5).all()
+    ratio = estimates.std(0, ddof=1) / error
+    assert ((ratio > 0.6) & (ratio < 1.5)).all()
+    trained = bootstrap_of(log, 0, 1)
+    assert trained.count("sessions", "validation") == log.count("sessions", "validation")
+    with pytest.raises(ConfigError, match="split"):
+        bootstrap_of(log, 0, 1, "test")  # type: ignore[arg-type]
 
 
 def test_what_has_no_finite_value_is_null_said_and_harms_no_other() -> None:
@@ -336,6 +363,9 @@ def test_what_is_no_log_and_what_cannot_be_saved() -> None:
         {"session": [0] * 600, "event": 0, "item": range(600), "chosen": [1] + [0] * 599}
     )
     with pytest.raises(ConfigError, match="would have 599 coefficients, 1 to 500"):
-        fg.logit(many)
+        fg.logit(many, [])
+    for unnamed in ({}, {"available": "av"}):
+        with pytest.raises(ConfigError, match="only named columns are read"):
+            fg.logit(Trips().frame(), **unnamed)
     with pytest.raises(ConfigError, match="has no file"):
         fg.logit(Trips().frame(), ["time"], available="av").save("logit.safetensors")
