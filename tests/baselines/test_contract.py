@@ -155,8 +155,6 @@ def test_trees_read_place_and_category_together() -> None:
         ("dfm", {"loss": "hinge"}),
         ("iknn", {"decay": 1.5}),
         ("iknn", {"repeat": float("nan")}),
-        ("iknn", {"popularity": "fame"}),
-        ("xgboost-rank", {"eta": 2.0}),
         ("logit", {"penalty": 0.0}),
         ("logit", {"rate": 0.1}),
     ],
