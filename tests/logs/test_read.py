@@ -166,6 +166,8 @@ def test_columns_name_roles() -> None:
     assert log.items.tolist() == [2, 0, 1, 0, 3]
     options = ReadOptions(columns={"session": "visitor", "item": "sku"})
     assert read_log(frame, options=options).fingerprint == log.fingerprint
+    with pytest.raises(LogFormatError, match=r"names the role 'itm'.*did you mean 'item'"):
+        read_log(frame, columns={"itm": "sku"})
 
 
 def test_names_ignore_case_and_underscores_and_prefer_the_first() -> None:
