@@ -127,7 +127,7 @@ def test_reads_every_field(
     room = 5 if name == "xgboost" else 3
     # relations say nothing of these logs: six numbers of noise
     settings = {**ONE, "relations": False}
-    model, log = made(name, protocol, epochs=8, rounds=200, **settings), decides()
+    model, log = made(name, protocol, epochs=8, rounds=100, **settings), decides()
     model.fit(log.log)
     assert log.gap(model) < room
 
