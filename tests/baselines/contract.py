@@ -12,7 +12,9 @@ import polars as pl
 import pytest
 
 from fastgaum.baselines.base import Baseline
+from fastgaum.baselines.neighbours import CascadeSessionKnn
 from fastgaum.baselines.registry import load_model
+from fastgaum.baselines.s_rnn import SessionRnn
 from fastgaum.features.encoder import Encoder
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
@@ -65,6 +67,19 @@ def check_beats_random(model: Baseline, n_events: int = 1500) -> None:
     )
     ties = precision_at_k(np.zeros(len(encoded.ids)), encoded.display_offsets, encoded.choices, 1)
     assert paired_difference(ours, ties, encoded.user_of_event).low > 0
+
+
+def short_networks(monkeypatch: pytest.MonkeyPatch, dims: tuple[int, ...]) -> None:
+    """The cascade compares networks of these widths, which train for some epochs."""
+    fresh = CascadeSessionKnn._fresh_rnn
+
+    def short(self: CascadeSessionKnn) -> SessionRnn:
+        rnn = fresh(self)
+        rnn.epochs = 3
+        return rnn
+
+    monkeypatch.setattr(CascadeSessionKnn, "_fresh_rnn", short)
+    monkeypatch.setattr(SessionRnn, "grids", {"dim": dims, "dropout": (0.5,)})
 
 
 def scores_of(model: Baseline, log: SessionLog, rows: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ from fastgaum.nets.segments import expand_to_candidates
 from fastgaum.nets.tensors import gather_bags
 from tests.baselines.contract import check_baseline
 from tests.builders import random_log
+from tests.logs.test_context import navigation
 
 
 def test_the_user_is_the_mean_of_the_earlier_choices() -> None:
@@ -57,13 +58,12 @@ def test_hashing_stays_in_the_table_and_spreads() -> None:
 
 def test_the_search_keeps_the_best_and_leaves_given_settings_alone() -> None:
     log = random_log(7, n_sessions=80)
-    model = WideDeepCcf(epochs=3)
+    model = WideDeepCcf(epochs=1, relations=False)
     table = model.fit(log).history_
     assert table["id_dropout"].unique().sort().to_list() == [0.05, 0.8]
     assert table.filter("best")["val_loss"].to_list() == [table["val_loss"].min()]
-    assert WideDeepCcf(epochs=3, id_dropout=0.2).fit(log).history_[
-        "id_dropout"
-    ].unique().to_list() == [0.2]
+    table = WideDeepCcf(epochs=1, id_dropout=0.2, relations=False).fit(log).history_
+    assert table["id_dropout"].unique().to_list() == [0.2]
 
 
 def test_a_loss_that_is_not_finite_is_refused() -> None:
@@ -79,8 +79,8 @@ def test_a_loss_that_is_not_finite_is_refused() -> None:
 @pytest.mark.parametrize("protocol", ["identity", "bags"])
 def test_the_network_is_the_papers_with_every_field_built(protocol: str) -> None:
     """Field vectors side by side, the double sum over their pairs, and the deep part on all of
-    them."""
-    log = random_log(3, n_sessions=40)
+    them; the context's fields are some of each kind."""
+    log = navigation(40, n_items=30)
     model = DeepFm(protocol=protocol, epochs=1, id_dropout=0.8, loss="logistic")
     model.fit(log)
     assert model.space is not None
@@ -95,9 +95,17 @@ def test_the_network_is_the_papers_with_every_field_built(protocol: str) -> None
         )
         users = expand_to_candidates(mean_of_choices(summed, batch), batch.display_offsets)
         ids = network.of_ids[torch.from_numpy(batch.ids).long()]
-        fields = torch.cat(
-            [ids, candidates.numbers[:, :, None] * network.of_numbers, users[:, None]], dim=1
+        events = torch.cat(
+            [
+                network.of_ids[batch.context.ids.long().view(batch.n_events, -1)],
+                batch.context_numbers[:, :, None] * network.of_context_numbers,
+            ],
+            dim=1,
         )
+        assert events.shape[1] == 4
+        of_events = expand_to_candidates(events, batch.display_offsets)
+        numbers = candidates.numbers[:, :, None] * network.of_numbers
+        fields = torch.cat([ids, numbers, users[:, None], of_events], dim=1)
         pairs = itertools.combinations(range(fields.shape[1]), 2)
         expected = sum(
             ((fields[:, i] * fields[:, j]).sum(1) for i, j in pairs), torch.zeros(len(fields))
@@ -111,12 +119,12 @@ def test_the_network_is_the_papers_with_every_field_built(protocol: str) -> None
 def test_contract_with_drawn_negatives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s_rnn, "ALL_ITEMS", 2)
     monkeypatch.setattr(s_rnn, "NEGATIVES", 8)
-    check_baseline(SessionRnn(epochs=3))
+    check_baseline(SessionRnn(epochs=3, dim=16, dropout=0.5))
 
 
 def fitted(**settings: object) -> tuple[SessionRnn, Batch]:
     log = random_log(7, n_sessions=80)
-    model = SessionRnn.from_mapping({"epochs": 3, **settings})
+    model = SessionRnn.from_mapping({"epochs": 3, "dim": 16, **settings})
     model.fit(log)
     assert model.space is not None
     rows = log.sessions_in("train")

@@ -150,26 +150,6 @@ def test_estimates_errors_and_fit_are_those_of_the_textbook(weighted: bool) -> N
     assert (model.n_events, model.n_users, model.n_parameters) == (N, N // 3, 8)
 
 
-def test_estimates_are_those_of_statsmodels() -> None:
-    discrete = pytest.importorskip(
-        "statsmodels.discrete.conditional_models", reason="compares with statsmodels' own"
-    )
-    trips = Trips()
-    rows = trips.frame().filter(pl.col("av") == 1)
-    design = rows.select(
-        car=pl.col("item") == "CAR", train=pl.col("item") == "TRAIN", time="time", cost="cost"
-    )
-    theirs = discrete.ConditionalLogit(
-        rows["chosen"].to_numpy(),
-        design.cast(pl.Float64).to_numpy(),
-        groups=rows["session"].to_numpy(),
-    ).fit(disp=0, method="newton")
-    model = fg.logit(trips.frame(), ["time", "cost"], base="SM", available="av")
-    np.testing.assert_allclose(model.summary()["estimate"], theirs.params, rtol=1e-4)
-    np.testing.assert_allclose(model.summary()["standard_error"], theirs.bse, rtol=1e-4)
-    assert model.log_likelihood == pytest.approx(theirs.llf, abs=1e-4)
-
-
 def test_no_click_is_the_base_where_it_is_a_choice() -> None:
     """Its utility is 0, so that all items have constants, and a number of events may be generic."""
     trips, rng = Trips(), np.random.default_rng(1)

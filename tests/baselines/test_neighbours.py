@@ -16,7 +16,7 @@ from fastgaum.features.fitting import fit_space, fit_training
 from fastgaum.features.training_order import ONCE
 from fastgaum.logs.log import SessionLog
 from fastgaum.nets.batches import Batch, assemble
-from tests.baselines.contract import co_choice_log, scores_of
+from tests.baselines.contract import co_choice_log, scores_of, short_networks
 from tests.builders import random_log
 
 modest = settings(max_examples=8, deadline=None)
@@ -138,18 +138,7 @@ def test_sessions_equal_their_twin(
     np.testing.assert_allclose(similar, expected, atol=1e-9)
 
 
-@pytest.mark.parametrize(("name", "value"), [("near.indices", 10**6), ("near.indptr", 10**6)])
-def test_a_damaged_file_is_never_read(name: str, value: int) -> None:
-    log = co_choice_log(2)
-    model = ItemKnn(popularity="rate")
-    model.fit(log)
-    arrays = {key: array.copy() for key, array in model._arrays().items()}
-    arrays[name][-1] = value
-    with pytest.raises((ValueError, KeyError)):
-        model._restore(arrays)
-
-
-def test_a_given_setting_is_kept_and_every_combination_has_a_row() -> None:
+def test_given_settings_are_kept_and_a_damaged_file_is_never_read() -> None:
     model = ItemKnn(
         shrinkage=5.0, repeat=0.0, popularity="rate", popularity_weight=1.0, unknown=0.5
     )
@@ -157,9 +146,17 @@ def test_a_given_setting_is_kept_and_every_combination_has_a_row() -> None:
     assert table["shrinkage"].to_list() == [5.0, 5.0]
     assert sorted(table["decay"]) == [0.0, 1.0]
     assert model.chosen["decay"] == table["decay"][0]
+    for name in ("near.indices", "near.indptr"):
+        damaged = {key: array.copy() for key, array in model._arrays().items()}
+        damaged[name][-1] = 10**6
+        with pytest.raises((ValueError, KeyError)):
+            model._restore(damaged)
 
 
-def test_the_neighbours_come_first_and_the_network_ranks_among_equals() -> None:
+def test_the_neighbours_come_first_and_the_network_ranks_among_equals(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    short_networks(monkeypatch, (16,))
     log = co_choice_log()
     fixed = {"shrinkage": 1.0, "unknown": 0.5, "repeat": -1.0, "popularity_weight": 0.0}
     model = CascadeSessionKnn(cascade=1000.0, **fixed)

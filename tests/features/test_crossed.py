@@ -76,7 +76,7 @@ def test_walks_are_those_on_the_pages_that_earlier_users_saw() -> None:
     )
     at = {name: column for column, name in enumerate(space.number_names)}
     new_pages = 0
-    for event in range(0, log.n_events, 8):
+    for event in range(0, log.n_events, 16):
         steps = np.zeros((25, 25))
         for page in range(25):
             for item in range(25):

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 from hypothesis import given, settings
@@ -24,28 +23,16 @@ from fastgaum.features.standardise import Moments
 from fastgaum.kernels.candidate_counts import TrainingTotals, count_items
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.splits import resplit
-from tests.builders import put, random_log
+from tests.builders import put, random_log, with_fields
 
 ARRAYS = [field.name for field in dataclasses.fields(EncodedSessions)]
 
 
 def rich_log(seed: int = 0) -> SessionLog:
     """Users with sessions in every split, no clicks, fields of every kind, a real order."""
-    log = random_log(seed, n_sessions=60, no_click=0.2)
-    rng = np.random.default_rng(seed)
-    n = log.n_candidates
-    return put(
-        log,
-        users=rng.integers(0, 9, log.n_sessions).astype(np.int32),
-        views=rng.integers(1, 5, n).astype(np.uint16),
-        ordered=True,
-        candidate={
-            "price": rng.random(n).astype(np.float32),
-            "shelf": rng.integers(-1, 4, n).astype(np.int32),
-        },
-        item={"brand": rng.integers(-1, 3, log.n_items).astype(np.int32)},
-        categories={"shelf": pl.Series(list("abcd")), "brand": pl.Series(list("xyz"))},
-    )
+    log = with_fields(random_log(seed, n_sessions=60, no_click=0.2), seed)
+    users = np.random.default_rng(seed).integers(0, 9, log.n_sessions)
+    return dataclasses.replace(log, users=users.astype(np.int32))
 
 
 def assert_same(ours: EncodedSessions, theirs: EncodedSessions) -> None:

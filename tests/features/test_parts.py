@@ -60,12 +60,15 @@ def assert_same_counts(one: FeatureSpace, other: FeatureSpace) -> None:
             np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
-def test_parts_are_counted_as_the_whole_log(tmp_path: Path, log: SessionLog) -> None:
-    of_parts = PartsOfLog(
-        stored_log(tmp_path / "log", log, 5), CHOICES, examination=False, peers=Processes()
-    ).space
-    whole = fit_space(log, "bags", True, relations=True)
+@pytest.mark.parametrize("examination", [False, True])
+def test_parts_are_counted_as_the_whole_log(
+    tmp_path: Path, log: SessionLog, examination: bool
+) -> None:
+    stored = stored_log(tmp_path / "log", log, 5)
+    of_parts = PartsOfLog(stored, CHOICES, examination=examination, peers=Processes()).space
+    whole = fit_space(log, "bags", True, relations=True, examination=examination)
     assert_same_counts(of_parts, whole)
+    np.testing.assert_allclose(of_parts.place_rates, whole.place_rates)
     for name in ("field_names", "number_names", "context_number_names", "no_click", "grid"):
         assert getattr(of_parts, name) == getattr(whole, name)
     for one, other in zip(of_parts.fields, whole.fields, strict=True):
@@ -75,14 +78,6 @@ def test_parts_are_counted_as_the_whole_log(tmp_path: Path, log: SessionLog) -> 
             other.values.to_list(),
         )
     np.testing.assert_array_equal(of_parts.trained.users, whole.trained.users)
-
-
-def test_places_are_counted_as_in_the_whole_log(tmp_path: Path, log: SessionLog) -> None:
-    found = PartsOfLog(
-        stored_log(tmp_path / "log", log, 4), CHOICES, examination=True, peers=Processes()
-    ).space
-    whole = fit_space(log, "bags", True, relations=True, examination=True)
-    np.testing.assert_allclose(found.place_rates, whole.place_rates)
 
 
 @pytest.mark.parametrize("n_sessions", [24, 200])

@@ -241,8 +241,6 @@ def test_what_is_wrong_with_a_past_is_said(tmp_path: Path) -> None:
         read_log(tmp_path / "log", past="")
     with pytest.raises(LogFormatError, match="'user' holds String, the past of a user is a list"):
         read_log(DISPLAYS, past="user")
-    with pytest.raises(LogFormatError, match="of ids with spaces between them, is required"):
-        read_log(DISPLAYS.with_columns(seen=pl.lit("a,b")), past="seen")
     timed = table(tmp_path, session=["s1"], item=["a"], time=[1])
     with pytest.raises(LogFormatError, match="the log's events have no order in time"):
         read_log(DISPLAYS.drop("time"), actions=timed)

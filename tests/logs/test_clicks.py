@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastgaum.errors import FeatureMismatchError
@@ -157,6 +157,7 @@ def test_the_first_click_alone(sessions: list[list[Display]]) -> None:
 
 @settings(max_examples=12, deadline=None)
 @given(SESSIONS, st.sampled_from(["none", "append", "drop"]))
+@example([[([0], [9])]], "drop")
 def test_clicks_on_what_was_not_displayed(sessions: list[list[Display]], rule: Rule) -> None:
     frame = nested_frame(sessions)
     outside = [

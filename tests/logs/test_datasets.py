@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,9 +66,14 @@ FLOORS = {
 """the floors that a card names"""
 
 
+def in_time(names: Iterable[str]) -> list[Any]:
+    """The largest log takes half a minute, and `make slow` reads it."""
+    return [pytest.param(n, marks=pytest.mark.slow) if n == "wikispeedia" else n for n in names]
+
+
 @cache
 def loaded(name: str, folder: Path) -> SessionLog:
-    """A registered log, read once: the largest takes half a minute."""
+    """A registered log, read once."""
     return load(name, data_dir=folder)
 
 
@@ -98,7 +104,7 @@ def test_every_entry_is_whole() -> None:
     assert [dataset(name).files[0].path for name in REAL] == list(REAL.values())
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", in_time(REAL))
 def test_real_logs_have_the_counts_of_the_registry(name: str, shared_data: SharedData) -> None:
     folder = shared_data(REAL[name]).parents[REAL[name].count("/")]
     log = loaded(name, folder)
@@ -117,7 +123,7 @@ def test_real_logs_have_the_counts_of_the_registry(name: str, shared_data: Share
         assert len(np.unique(log.users)) == 17616
 
 
-@pytest.mark.parametrize("name", FLOORS)
+@pytest.mark.parametrize("name", in_time(FLOORS))
 def test_the_card_has_the_floors_of_the_log(name: str, shared_data: SharedData) -> None:
     folder = shared_data(REAL[name]).parents[1]
     floors = floor_table(loaded(name, folder))

@@ -189,12 +189,6 @@ def test_given_options_come_before_a_layout_s(files: dict[str, Path]) -> None:
             ",,0,0,0,0,0,1,",
             "= nothing, 0 (displayed) or 1 (clicked)",
         ),
-        (
-            "Open Bandit",
-            ",1,0,0.111111",
-            ",1,-1,0.111111",
-            "row 1 has 'click' = -1, 0 (displayed) or 1 (clicked)",
-        ),
         ("MIND", " N8-0\n", " N8-2\n", "= … N8-2 …, -0 (displayed) or -1 (clicked) is required"),
         ("KuaiRand", "0,5,20210304,2158,", "0,5,20210304,2158,soon", "column 'time_ms' is empty"),
         ("Open Bandit", ",1.0,", ",high,", "no value in column 'affinity'"),

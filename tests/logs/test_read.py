@@ -6,11 +6,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.errors import LogFormatError
 from fastgaum.logs.column_roles import LogSchema, find_role, resolve_schema
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import read_log
 from fastgaum.logs.side_tables import attach_item_table
+from tests.logs.test_round_trip import WRITERS
 
 LONG = pl.DataFrame(
     {
@@ -24,16 +25,11 @@ LONG = pl.DataFrame(
 )
 
 
+ALSO = {".tab": ".tsv", ".pq": ".parquet", ".feather": ".arrow", ".ipc": ".arrow"}
+
+
 def write(frame: pl.DataFrame, path):
-    match path.suffix:
-        case ".csv":
-            frame.write_csv(path)
-        case ".tsv" | ".txt" | ".tab":
-            frame.write_csv(path, separator="\t")
-        case ".parquet" | ".pq":
-            frame.write_parquet(path)
-        case _:
-            frame.write_ipc(path)
+    WRITERS[ALSO.get(path.suffix, path.suffix)](frame, path)
     return path
 
 
@@ -172,8 +168,6 @@ def test_columns_name_roles() -> None:
     assert read_log(frame, options=options).fingerprint == log.fingerprint
     with pytest.raises(LogFormatError, match=r"names the role 'itm'.*did you mean 'item'"):
         read_log(frame, columns={"itm": "sku"})
-    with pytest.raises(LogFormatError, match=r"no column 'skus'.*did you mean 'sku'"):
-        read_log(frame, columns={"item": "skus"})
 
 
 def test_names_ignore_case_and_underscores_and_prefer_the_first() -> None:
@@ -215,8 +209,6 @@ def test_split_rules() -> None:
     np.testing.assert_array_equal(read_log(marked, split="user").split, user)
     with pytest.raises(LogFormatError, match="needs a split column"):
         read_log(frame, split="file")
-    with pytest.raises(ConfigError, match="did you mean 'time'"):
-        read_log(frame, split="tim")
     with pytest.raises(LogFormatError, match="'event' is text"):
         read_log(LONG.with_columns(pl.Series("event", ["a", "a", "b", "c", "c"])), split="time")
 

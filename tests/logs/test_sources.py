@@ -3,7 +3,6 @@ csv, a file with types, or a frame."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from fastgaum.baselines.registry import load_model, make_model
 from fastgaum.errors import FastgaumError
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.read import read_log
+from tests.logs.test_round_trip import WRITERS
 
 ROWS = pl.DataFrame(
     {
@@ -24,12 +24,7 @@ ROWS = pl.DataFrame(
         "user": ["01", "01", "1", "1"],
     }
 )
-WRITERS: dict[str, Callable[[pl.DataFrame, Path], object]] = {
-    "csv": pl.DataFrame.write_csv,
-    "parquet": pl.DataFrame.write_parquet,
-    "arrow": pl.DataFrame.write_ipc,
-    "ndjson": pl.DataFrame.write_ndjson,
-}
+KINDS = (".csv", ".parquet", ".arrow", ".ndjson")
 VALUES: dict[str, list[Any]] = {
     "decimals": ["3.53", "4.10", "3.53", "12"],
     "exponents and signs": ["3.53e0", "+4.1", "-2", "1e2"],
@@ -49,9 +44,9 @@ def fingerprints(folder: Path, rows: pl.DataFrame, **options: Any) -> set[str]:
     pandas = pytest.importorskip("pandas")
     as_objects = pandas.DataFrame(rows.to_dict(as_series=False), dtype=object)
     sources: list[Any] = [rows, rows.lazy(), as_objects]
-    for kind, write in WRITERS.items():
-        write(rows, folder / f"log.{kind}")
-        sources.append(folder / f"log.{kind}")
+    for kind in KINDS:
+        WRITERS[kind](rows, folder / f"log{kind}")
+        sources.append(folder / f"log{kind}")
     return {read_log(source, **options).fingerprint for source in sources}
 
 
@@ -63,14 +58,14 @@ def test_text_is_read_alike_in_every_source(tmp_path: Path, values: list[Any]) -
     assert len(fingerprints(tmp_path, rows, **fields, columns={"user": "user"})) == 1
 
 
-@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
-def test_a_table_is_read_alike_in_every_source(tmp_path: Path, values: list[Any]) -> None:
+@pytest.mark.parametrize("kind", ["decimals", "zip codes", "booleans of R", "gaps among words"])
+def test_a_table_is_read_alike_in_every_source(tmp_path: Path, kind: str) -> None:
     found = set()
-    for kind, write in WRITERS.items():
+    for suffix in KINDS:
         options: dict[str, Any] = {}
         for role, ids in (("item", ["7", "007"]), ("user", ["01", "1"])):
-            options[f"{role}_table"] = tmp_path / f"{role}.{kind}"
-            write(pl.DataFrame({role: ids, f"of_{role}": values[:2]}), options[f"{role}_table"])
+            options[f"{role}_table"] = file = tmp_path / f"{role}{suffix}"
+            WRITERS[suffix](pl.DataFrame({role: ids, f"of_{role}": VALUES[kind][:2]}), file)
         found.add(read_log(ROWS, **options).fingerprint)
     assert len(found) == 1
 
@@ -84,9 +79,9 @@ def test_lists_of_text_are_numbers(tmp_path: Path, kind: str) -> None:
     wanted = read_log(rows.with_columns(p=pl.Series(plain)), candidate_fields=["p"])
     assert wanted.columns["p"].holds == "number"
     rows = rows.with_columns(p=pl.Series(texts))
-    for write, file in ((pl.DataFrame.write_parquet, "n.parquet"), (WRITERS["ndjson"], "n.ndjson")):
-        write(rows, tmp_path / file)
-        found = read_log(tmp_path / file, candidate_fields=["p"])
+    for suffix in (".parquet", ".ndjson"):
+        WRITERS[suffix](rows, tmp_path / f"n{suffix}")
+        found = read_log(tmp_path / f"n{suffix}", candidate_fields=["p"])
         assert found.fingerprint == wanted.fingerprint
 
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,17 +7,7 @@ from hypothesis import strategies as st
 
 from fastgaum.errors import NumericsError
 from fastgaum.metrics.precision import micro_mean, precision_at_k, user_mean
-
-
-def by_every_order(scores: list[float], choice: int, k: int) -> float:
-    """Share of the orders, among those that sort by score, in which the choice is among the first
-    k."""
-    orders = [
-        order
-        for order in itertools.permutations(range(len(scores)))
-        if all(scores[a] >= scores[b] for a, b in itertools.pairwise(order))
-    ]
-    return sum(choice in order[:k] for order in orders) / len(orders)
+from tests.metrics.test_displays import by_every_order
 
 
 @settings(max_examples=150, deadline=None)
@@ -30,7 +18,7 @@ def test_precision_is_the_share_of_orders_that_break_the_ties(
     choice = data.draw(st.integers(0, len(scores) - 1))
     k = data.draw(st.integers(1, 6))
     value = precision_at_k(np.array(scores), np.array([0, len(scores)]), np.array([choice]), k)
-    assert value[0] == pytest.approx(by_every_order(scores, choice, k))
+    assert value[0] == pytest.approx(by_every_order(scores, [choice], k)[0])
 
 
 def test_events_are_kept_apart_and_no_click_is_left_out() -> None:
