@@ -57,21 +57,6 @@ def test_a_run_has_a_card_for_people(trained: Path, log_file: Path, tmp_path: Pa
     assert names["model"].name == "click-rate"
 
 
-def test_a_model_file_brings_the_reading_of_its_run(tmp_path: Path) -> None:
-    frame = pl.DataFrame({"session": range(40), "times": [1.0, 3.0] * 20, "event": 0})
-    frame = frame.join(pl.DataFrame({"item": ["a", "b"]}), how="cross")
-    frame = frame.with_columns(pl.Series("chosen", [1, 0, 0, 1] * 20))
-    frame.write_parquet(tmp_path / "log.parquet")
-    log, run, found = str(tmp_path / "log.parquet"), tmp_path / "run", []
-    assert main(["train", log, "-o", str(run), "--preset", "click-rate", "--weight", "times"]) == 0
-    for one in (run, run / "model.safetensors"):
-        out = tmp_path / f"{one.name}.json"
-        assert main(["evaluate", str(one), log, "--json", str(out)]) == 0
-        found.append(json.loads(out.read_text()))
-    assert found[0]["weighted"]
-    assert found[0]["heads"] == found[1]["heads"]
-
-
 def test_one_heavy_event_is_said_to_be_all(
     log_file: Path,
     tmp_path: Path,
@@ -234,7 +219,10 @@ def test_train_says_how_it_read_the_log(tmp_path: Path, capsys: pytest.CaptureFi
     lines = [f"{line};{number}" for number, line in enumerate(lines)]
     (tmp_path / "shop.csv").write_text("\n".join(lines).replace("clicked;0", "clicked;row") + "\n")
     roles = [one.replace("event=at", "event=row") for one in roles]
-    assert main([*argv, *roles, *read, "--overwrite"]) == 0
+    assert main([*argv, *roles, "--overwrite"]) == 0
+    # nothing of the former run is left
+    reading = json.loads((tmp_path / "run" / "reading.json").read_text())
+    assert reading == {"column": ["session=visit", "event=row", "chosen=clicked"]}
     assert "every event displays one item; if rows of" in capsys.readouterr().err
 
 
@@ -275,13 +263,6 @@ def test_a_run_remembers_the_context(
         assert made.exists()
     judge = ["rl", "evaluate", str(run), "-k", "2", "--horizon", "2", "--seeds", "1", *small]
     assert main([*judge, "--users", "10", "--log", str(log_file)]) == 0
-
-
-def test_overwrite_replaces_a_run(trained: Path, log_file: Path, tmp_path: Path) -> None:
-    run = shutil.copytree(trained, tmp_path / "run")
-    assert main(["train", str(log_file), "-o", str(run), "--overwrite", "--seed", "7", *QUICK]) == 0
-    assert tomllib.loads((run / "config.toml").read_text())["seed"] == 7
-    assert json.loads((run / "reading.json").read_text()) == {}
 
 
 def test_evaluate_reads_the_log_as_the_run_did(
@@ -332,19 +313,6 @@ def test_a_run_with_an_item_table_scores_a_saved_log(log_file: Path, tmp_path: P
         assert main(["evaluate", str(run), str(source), "--json", str(facts), "--overwrite"]) == 0
         figures.append(json.loads(facts.read_text())["heads"])
     assert figures[0] == figures[1] == figures[2]
-
-
-@pytest.mark.parametrize("suffix", ["parquet", "csv"])
-def test_predict_writes_distributions(
-    trained: Path, log_file: Path, tmp_path: Path, suffix: str
-) -> None:
-    out = tmp_path / f"probs.{suffix}"
-    assert main(["predict", str(trained), str(log_file), "-o", str(out), "--split", "test"]) == 0
-    frame = pl.read_parquet(out) if suffix == "parquet" else pl.read_csv(out)
-    assert frame.height == pl.read_parquet(log_file).filter(pl.col("split") == "test").height
-    for column in ("probability", "generator_probability"):
-        sums = frame.group_by("session", "event").agg(pl.sum(column))[column]
-        assert (sums - 1).abs().max() < 1e-4
 
 
 def test_displays_without_a_choice_yet_are_predicted(
