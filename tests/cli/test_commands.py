@@ -57,6 +57,21 @@ def test_a_run_has_a_card_for_people(trained: Path, log_file: Path, tmp_path: Pa
     assert names["model"].name == "click-rate"
 
 
+def test_a_model_file_brings_the_reading_of_its_run(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"session": range(40), "times": [1.0, 3.0] * 20, "event": 0})
+    frame = frame.join(pl.DataFrame({"item": ["a", "b"]}), how="cross")
+    frame = frame.with_columns(pl.Series("chosen", [1, 0, 0, 1] * 20))
+    frame.write_parquet(tmp_path / "log.parquet")
+    log, run, found = str(tmp_path / "log.parquet"), tmp_path / "run", []
+    assert main(["train", log, "-o", str(run), "--preset", "click-rate", "--weight", "times"]) == 0
+    for one in (run, run / "model.safetensors"):
+        out = tmp_path / f"{one.name}.json"
+        assert main(["evaluate", str(one), log, "--json", str(out)]) == 0
+        found.append(json.loads(out.read_text()))
+    assert found[0]["weighted"]
+    assert found[0]["heads"] == found[1]["heads"]
+
+
 def test_one_heavy_event_is_said_to_be_all(
     log_file: Path,
     tmp_path: Path,

@@ -21,9 +21,9 @@ pytest.importorskip("matplotlib", reason="charts: install fastgaum[plots]")
 Fails = Callable[[list[str]], str]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures of a page that nobody draws: tests/reports draws them."""
+    """Pictures of a page that nobody draws: the printed commands' page has drawn ones."""
     monkeypatch.setattr("fastgaum.reports.charts.picture_of", without_picture)
 
 
@@ -50,6 +50,7 @@ def test_the_printed_commands_repeat_the_run(
     assert json.loads(Path("again.json").read_text())["heads"] == heads
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_of_two_logs_and_of_one_log_read_in_two_ways(
     fails: Fails,
     trained: Path,
@@ -75,6 +76,7 @@ def test_runs_of_two_logs_and_of_one_log_read_in_two_ways(
     assert "look at them once" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_log_that_is_not_found_is_named(
     fails: Fails,
     trained: Path,

@@ -219,7 +219,7 @@ def test_a_page_of_folds_says_whose_figures_these_are(
     train_run(model, workshop.log, tmp_path / "run")
     run = open_run(tmp_path / "run")
     of_folds = [
-        to_html(report_facts([run], [workshop.log], split=split))  # type: ignore[arg-type]
+        to_html(report_facts([run], [workshop.log], split=split))
         for split in ("validation", "train")
     ]
     for page, has_folds in ((html, False), *((one, True) for one in of_folds)):
