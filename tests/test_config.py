@@ -17,19 +17,13 @@ from fastgaum.presets import CHOSEN_KEYS, FOLDS, FOLDS_BELOW, PRESETS
     [
         ({"eta": float("nan")}, "eta must be a number greater than 0 and finite"),
         ({"eta": "1"}, "eta must be a number greater than 0 and finite, got '1'"),
-        (
-            {"hidden": [64, 0]},
-            "hidden must be a list of 1 to 100 values, each a whole number at least 1",
-        ),
         ({"hidden": []}, "hidden must be a list of 1 to 100 values, .* got \\[\\]"),
         ({"dropout": 1.0}, "dropout must be a number at least 0 and below 1"),
         ({"tower_dim": 1}, "tower_dim must be 0, or at least 2"),
         ({"search": ["eta"]}, "'eta' is none"),
-        ({"folds": 101}, "folds must be one of auto or a whole number at least 0 and at most 100"),
         ({"folds": "none"}, "folds must be one of auto or a whole number .*, got 'none'"),
         ({"clip": 1e16}, "clip must be a number greater than 0 and at most 1e"),
         ({"lr": 20.0, "weight_decay": 0.1}, "lr · weight_decay must be below 1"),
-        ({"search": ["relation"]}, "did you mean 'relations'"),
     ],
 )
 def test_wrong_values_are_named(changes: dict[str, Any], message: str) -> None:

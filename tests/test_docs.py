@@ -55,10 +55,10 @@ def commands_of(code: str) -> list[list[str]]:
 
 
 def shortened(argv: list[str]) -> list[str]:
-    """`reproduce` and `compare` with one seed and in this process; policies are trained for an
-    episode or two of few users, judged once in it, and by few users after it."""
+    """`reproduce` and `compare` with one seed, one fit and in this process; policies are trained for
+    an episode or two of few users, judged once in it, and by few users after it."""
     if argv[0] in ("reproduce", "compare"):
-        return [*_without(argv, "--seeds"), "--seeds", "1", "--jobs", "1"]
+        return [*_without(argv, "--seeds"), *["--seeds", "1", "--jobs", "1", "--set", "folds=0"]]
     if argv[0] != "rl":
         return argv
     few = {"episodes": 1, "users": 16, "warm_up": 16}

@@ -20,7 +20,7 @@ from fastgaum.reports.comparison import compare_logs
 from fastgaum.reports.grid import GridPlan
 from fastgaum.reports.published_figures import OtherRows, read_rows
 
-QUICK = {"epochs": 2, "warm_start": 2, "batch_sessions": 256, "search": [], "folds": 2}
+QUICK = {"epochs": 1, "warm_start": 2, "batch_sessions": 256, "search": [], "folds": 2}
 SET = [word for key, value in QUICK.items() for word in ("--set", f"{key}={value}")]
 SCHEMA = Path(__file__).resolve().parents[1] / "docs" / "rows.schema.json"
 CELL = {

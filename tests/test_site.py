@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import itertools
 import os
 import re
 import subprocess
@@ -97,6 +98,7 @@ LOOKED_AT = (
 )
 PALETTE = {"light": "default", "dark": "slate"}
 BROKEN = "[...document.images].filter(o => !o.complete || o.naturalWidth === 0).map(o => o.src)"
+LOADED = "[...document.images].every(o => o.complete)"
 CUT = (
     "[...document.querySelectorAll('.md-typeset__scrollwrap')].filter(o => o.scrollWidth > "
     "o.clientWidth + 1).map(o => o.textContent.trim().slice(0, 40))"
@@ -110,31 +112,36 @@ LEAVING = """[...document.querySelectorAll('text')].filter(text => {
 }).map(text => text.textContent)"""
 
 
-@pytest.mark.parametrize(
-    ("width", "height", "scheme"),
-    [(390, 740, "dark"), (1280, 900, "light")],
-    ids=["phone", "desk"],
-)
-def test_pages_in_a_browser(
-    browser: Any, address: str, site: Path, width: int, height: int, scheme: str
-) -> None:
+SCREENS = ((1280, 900, "light"), (390, 740, "dark"))
+AUDITED = {"light": ("", "results/"), "dark": ("", "faq/", "guide/environment/")}
+"""by palette; colours decide no width, so that other pages have one"""
+
+
+def test_pages_in_a_browser(browser: Any, address: str, site: Path) -> None:
     """They say nothing, ask nobody else, and are as wide as the screen; but for phones the last column
     of every table is seen without scrolling; the figure's text is 9 pixels high or more; axe-core finds
-    nothing serious. Colours decide no width, so that each width has one palette."""
+    nothing serious."""
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="axe-core: install fastgaum[browser]"
     )
-    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-    page = context.new_page()
     said: list[str] = []
     asked: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
+    # a browser remembers the palette that it began with
+    pages = {one: browser.new_context(color_scheme=one).new_page() for one in PALETTE}
+    for page in pages.values():
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
-    for where in LOOKED_AT:
+    for where, (width, height, palette) in itertools.product(LOOKED_AT, SCREENS):
         name = where.rstrip("/").replace("/", "-") or "home"
-        page.goto(address + where, wait_until="load")
+        scheme = palette if where in AUDITED["dark"] else "light"
+        page = pages[scheme]
+        page.set_viewport_size({"width": width, "height": height})
+        if page.url != address + where:
+            page.goto(address + where, wait_until="load")
+        # what the screen before has not shown
+        page.wait_for_function(LOADED)
         assert page.locator("body").get_attribute("data-md-color-scheme") == PALETTE[scheme]
         page.screenshot(path=ARTEFACTS / f"{name}-{width}.png")
         wide, seen = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
@@ -150,15 +157,15 @@ def test_pages_in_a_browser(
             drawn = float(re.findall(r'viewBox="0 0 ([0-9.]+)', svg)[0])
             sizes = [float(size) for size in re.findall(r"font-size: ([0-9.]+)px", svg)]
             assert min(sizes) * across / drawn >= 9, where
+        if scheme == palette and where in AUDITED[scheme]:
+            found = axe.Axe().run(page).response
+            assert len(found["passes"]) > 20
+            grave = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
+            assert [(one["id"], one["nodes"][0]["html"][:200]) for one in grave] == [], where
     assert said == []
     assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
-    for where in ("", "faq/", "results/", "guide/environment/"):
-        page.goto(address + where, wait_until="load")
-        found = axe.Axe().run(page).response
-        assert len(found["passes"]) > 20
-        grave = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
-        assert [(one["id"], one["nodes"][0]["html"][:200]) for one in grave] == [], where
-    context.close()
+    for page in pages.values():
+        page.context.close()
 
 
 def test_no_text_of_the_drawing_leaves_its_box(browser: Any, address: str) -> None:

@@ -7,7 +7,7 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numba
@@ -21,8 +21,6 @@ from fastgaum.cli.manual import EXAMPLES
 from fastgaum.cli.options import read_common
 from fastgaum.kernels import choice
 from tests.cli.good_files import QUICK
-
-Fails = Callable[[list[str]], str]
 
 
 def commands(group: App = app, path: str = "") -> Iterator[str]:
@@ -80,8 +78,8 @@ def test_json_to_stdout_is_one_object_and_nothing_else(
         json.loads(capsys.readouterr().out)
 
 
-def test_quiet_leaves_results_and_errors(
-    trained: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fails: Fails
+def test_quiet_leaves_results(
+    trained: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", str(log_file), "-o", str(tmp_path / "run"), "--quiet", *QUICK]) == 0
     assert capsys.readouterr() == ("", "")
@@ -89,7 +87,6 @@ def test_quiet_leaves_results_and_errors(
     out, err = capsys.readouterr()
     assert "prec@1" in out
     assert err == ""
-    assert "did you mean" in fails(["evaluate", str(trained), "sampel", "--quiet"])
     # the next command line speaks again
     assert main(["data", "convert", str(log_file), "-o", str(tmp_path / "log.csv")]) == 0
     assert "300 events" in capsys.readouterr().out
@@ -119,15 +116,19 @@ def test_the_doctor_names_nobody(
     assert "/mnt/USER/logs" in out
 
 
-@pytest.mark.parametrize("argv", [["train", "--help"], ["rl", "train", "--help"], ["data", "list"]])
-def test_what_is_quick_imports_nothing_heavy(argv: list[str]) -> None:
+QUICK_TO_SAY = (["--help"], ["train", "--help"], ["rl", "train", "--help"], ["data", "list"])
+
+
+def test_what_is_quick_imports_nothing_heavy() -> None:
     code = (
-        f"import sys; from fastgaum.cli.app import main; main({argv!r}); "
-        "print(sorted({'torch', 'polars', 'numpy', 'numba', 'markdown_it'} & set(sys.modules)), "
-        "file=sys.stderr)"
+        "import sys; from fastgaum.cli.app import main\n"
+        f"for argv in {QUICK_TO_SAY}:\n"
+        "    assert main(argv) == 0\n"
+        "    print(argv[0], {'torch', 'polars', 'numpy', 'numba', 'markdown_it'} & set(sys.modules),"
+        " file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stderr == "[]\n"
+    assert done.stderr == "".join(f"{argv[0]} set()\n" for argv in QUICK_TO_SAY)
 
 
 def test_every_command_has_a_line_of_its_own() -> None:

@@ -18,6 +18,7 @@ from fastgaum.logs.splits import resplit
 from fastgaum.models.model_file import MODEL_FORMAT
 from fastgaum.models.user_model import UserModel
 from fastgaum.state_file import State, load_state, save_state
+from tests.test_docs import undrawn
 
 CANDIDATES = 6
 FIT = ["protocol=identity", "epochs=1", "warm_start=4", "batch_sessions=8", "lr=0.05"]
@@ -142,8 +143,9 @@ def test_every_command_that_scores_a_run_refuses(folder, tmp_path, capsys) -> No
         assert not list(tmp_path.iterdir())
 
 
-def test_a_report_says_who_trained(folder, tmp_path, capsys) -> None:
+def test_a_report_says_who_trained(folder, tmp_path, capsys, monkeypatch) -> None:
     pytest.importorskip("matplotlib")
+    monkeypatch.setattr("fastgaum.reports.charts.picture_of", undrawn)
     page = ["-o", str(tmp_path / "page.html"), "--split", "test"]
     assert main(["report", str(folder / "run"), *page]) == 0
     assert "users of the test split trained this model" in capsys.readouterr().err

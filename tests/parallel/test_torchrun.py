@@ -21,7 +21,7 @@ from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.run_folder import MADE_FILES
 from tests.parallel.test_processes import ROOT
 
-SETS = ["players=adversarial", "epochs=4", "warm_start=3", "catch_up=1"]
+SETS = ["players=adversarial", "epochs=2", "warm_start=2", "catch_up=1"]
 SETS += ["id_dropout=0", "batch_sessions=64", "local_steps=4"]
 OPTIONS = ["--preset", "paper-lstm", *(word for one in SETS for word in ("--set", one))]
 OPTIONS += ["--device", "cpu"]

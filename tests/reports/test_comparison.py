@@ -72,7 +72,7 @@ def test_a_split_that_was_drawn_is_not_the_log_s_own(
     frame = frame if option else frame.drop("split")
     frame.write_parquet(tmp_path / "log.parquet")
     argv = ["compare", str(tmp_path / "log.parquet"), "--column", "item=sku", "--jobs", "1"]
-    models = ["--models", "click-rate,logit", "--seeds", "1"]
+    models = ["--models", "click-rate,logit", "--seeds", "1", "--set", "folds=2"]
     assert main([*argv, *models, *option]) == 0
     said = capsys.readouterr().out
     assert "1 seed, split by --split-by user, seed 0;" in said

@@ -17,9 +17,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fastgaum.errors import CheckpointError, ConfigError, DatasetError
+from fastgaum.errors import CheckpointError
 from fastgaum.logs.log import TRAIN, VALIDATION, SessionLog
-from fastgaum.logs.splits import resplit
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.run_folder import train_run
 from fastgaum.models.user_model import UserModel
@@ -297,20 +296,6 @@ def reversed_displays(log: SessionLog) -> SessionLog:
     items = log.items[start + stop - 1 - np.arange(log.n_candidates)]
     choices = np.where(log.choices < 0, log.choices, sizes - 1 - log.choices).astype(np.int32)
     return dataclasses.replace(log, items=items, choices=choices, views=None)
-
-
-def test_what_does_not_fit_is_refused(workshop: Workshop, tmp_path: Path) -> None:
-    runs = [open_run(run) for run in workshop.runs]
-    with pytest.raises(ConfigError, match="name at least one run"):
-        report_facts([], [workshop.log])
-    with pytest.raises(ConfigError, match="puts two runs side by side, got 1"):
-        report_facts(runs[:1], [workshop.log], compare=True)
-    with pytest.raises(
-        DatasetError, match="first' was trained on the log '<b>log</b>' with the fingerprint"
-    ):
-        report_facts(runs, [resplit(workshop.log, 5)])
-    with pytest.raises(CheckpointError, match="is no run folder"):
-        open_run(tmp_path / "absent")
 
 
 def test_a_run_that_was_interrupted_is_read_from_its_lines(

@@ -110,8 +110,16 @@ def test_least_squares_are_those_of_numpy() -> None:
 
 
 @pytest.fixture(scope="module")
-def log() -> SessionLog:
-    return synthesise(2600, seed=5)[0]
+def whole() -> SessionLog:
+    return synthesise(5000, seed=2)[0]
+
+
+@pytest.fixture(scope="module")
+def log(whole: SessionLog) -> SessionLog:
+    """A quarter of its training events."""
+    users = whole.sessions_in("train")
+    few = np.concatenate([users[: len(users) // 4], whole.sessions_in("validation")])
+    return slice_sessions(whole, np.sort(few))
 
 
 def test_samples_are_nested_and_apart(log: SessionLog) -> None:
@@ -133,25 +141,18 @@ def test_samples_are_nested_and_apart(log: SessionLog) -> None:
     assert smaller == training
 
 
-def test_a_curve_falls(log: SessionLog) -> None:
-    told: list[SampleFit] = []
+def test_a_curve_falls_and_its_interval_holds_what_four_times_as_many_events_reach(
+    whole: SessionLog, log: SessionLog
+) -> None:
     config = Config.from_preset("fastgaum", **QUICK)
-    curve = learning_curve(log, config, device="cpu", on_fit=lambda fit, *_: told.append(fit))
-    assert told == list(curve.fits)
+    curve = learning_curve(log, config, device="cpu")
+    told = curve.fits
     assert [one.part for one in told] == [16] * 4 + [8] * 4 + [4] * 4 + [2, 2, 1]
     medians = [np.median([one.nll for one in told if one.part == part]) for part in PARTS]
     assert medians[0] > medians[2] > medians[4]
     assert told[-1].n_events == log.count("events", "train")
     means = [one.nll.mean for one in curve.ahead]
     assert medians[4] > means[0] > means[1] > means[2]
-
-
-def test_the_interval_holds_what_four_times_as_many_events_reach() -> None:
-    whole = synthesise(5000, seed=2)[0]
-    users = whole.sessions_in("train")
-    few = np.concatenate([users[: len(users) // 4], whole.sessions_in("validation")])
-    config = Config.from_preset("fastgaum", **QUICK)
-    curve = learning_curve(slice_sessions(whole, np.sort(few)), config, device="cpu")
     model = UserModel(curve.config, device="cpu")
     model.fit(whole)
     truth = model.evaluate(whole, "validation").heads["reward"].nll.mean

@@ -211,19 +211,22 @@ def test_the_two_runs_stand_side_by_side(compared: str, html: str) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_page_of_folds_says_whose_figures_these_are(workshop: Workshop, tmp_path: Path) -> None:
+def test_a_page_of_folds_says_whose_figures_these_are(
+    workshop: Workshop, html: str, tmp_path: Path
+) -> None:
     """Of a run by folds, and of no other."""
     model = UserModel.from_preset("fastgaum", **{**QUICK, "folds": 3})
     train_run(model, workshop.log, tmp_path / "run")
-    for run, has_folds in ((tmp_path / "run", True), (workshop.runs[0], False)):
-        for split in ("validation", "train"):
-            html = to_html(report_facts([open_run(run)], [workshop.log], split=split))  # type: ignore[arg-type]
-            text = " ".join("".join(Page(html).text).split())
-            assert ("A run by folds" in text or "a run by folds" in text) == has_folds
-            assert (
-                "of the fold of users that this fit left out, the first of 3" in text
-            ) == has_folds
-            assert ("chosen by validation" in text) != has_folds
+    run = open_run(tmp_path / "run")
+    of_folds = [
+        to_html(report_facts([run], [workshop.log], split=split))
+        for split in ("validation", "train")
+    ]
+    for page, has_folds in ((html, False), *((one, True) for one in of_folds)):
+        text = " ".join("".join(Page(page).text).split())
+        assert ("A run by folds" in text or "a run by folds" in text) == has_folds
+        assert ("of the fold of users that this fit left out, the first of 3" in text) == has_folds
+        assert ("chosen by validation" in text) != has_folds
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -134,13 +134,12 @@ def test_draws_of_folds_spread_as_the_jackknife_says() -> None:
     assert _widened(draws, 0) is draws
 
 
-@pytest.mark.parametrize("folds", [5])
 @pytest.mark.parametrize("own", [0.0, 0.1])
-def test_intervals_of_folds_hold_the_truth_in_95_of_100_samples(folds: int, own: float) -> None:
+def test_intervals_of_folds_hold_the_truth_in_95_of_100_samples(own: float) -> None:
     """Of a mean of 100 users, which a fit without a fold of them takes of the others; own: deviation
     of the scored users. Percentiles of the fits themselves, spread by √(G − 1), held it in 64 (3
     folds) to 86 (10) of 100."""
-    rng, held, n = np.random.default_rng(0), 0, 1000
+    rng, held, n, folds = np.random.default_rng(0), 0, 1000, 5
     for _ in range(n):
         users, fold = rng.normal(size=100), np.arange(100) % folds
         of_folds = np.array([users[fold != one].mean() for one in range(folds)])
@@ -368,7 +367,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unknown field": ({"fields": {"prize": abs}}, "did you mean 'price'"),
     "no function": ({"fields": {"price": 0.9}}, "a function of its values is required"),
     "too few": ({"fields": {"price": lambda p: p[:2]}}, "does not make numbers of its"),
-    "infinite": ({"fields": {"price": lambda p: p / 0.0}}, r"makes inf of .* such values"),
     "unknown item": ({"drop": ["drives"]}, "did you mean 'drive'"),
     "nothing left": ({"drop": MODES}, "displays would lose their last item"),
     "training": ({"drop": ["pt"], "split": "train"}, "take split 'test'"),
@@ -379,7 +377,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-@pytest.mark.filterwarnings("ignore:divide by zero")
 def test_a_wrong_question_is_refused(name: str, model: ChoiceModel, log: fg.SessionLog) -> None:
     asked, says = REFUSED[name]
     with pytest.raises(ConfigError, match=says):
@@ -402,7 +399,6 @@ def test_other_wrong_questions(reader: tuple[ChoiceModel, fg.SessionLog]) -> Non
             lambda: fg.willingness_to_pay(model, log, "price", "comfort", items="pt"),
             "field 'comfort' is 2 in all of",
         ),
-        (lambda: fg.willingness_to_pay(model, log, "time", "prize"), "did you mean 'price'"),
         (lambda: fg.response_curve(model, log, "price", 1), "at least 2"),
         (lambda: fg.response_curve(model, log, "price", sample=0), "at least 1"),
     ]
