@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fastgaum.kernels import choice
 from fastgaum.kernels.examination import examination_gradient, examine
+from tests.kernels.reals import REAL
 
 
 @settings(max_examples=40, deadline=None)
@@ -18,7 +19,7 @@ from fastgaum.kernels.examination import examination_gradient, examine
     eta=st.sampled_from([0.5, 1.0, 3.0]),
     spread=st.sampled_from([0.1, 3.0, 1e4]),
     seed=st.integers(0, 50),
-    dtype=st.sampled_from([np.float32, np.float64]),
+    dtype=st.sampled_from(sorted({np.float32, REAL}, key=str)),
 )
 def test_probabilities_are_torchs(
     sizes: list[int], no_click: bool, eta: float, spread: float, seed: int, dtype: type[np.floating]
