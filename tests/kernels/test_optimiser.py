@@ -94,9 +94,8 @@ def test_a_dense_step_is_adamw_by_its_formula(n: int, seed: int) -> None:
     values, grad, m = rng.normal(size=(3, n)).astype(REAL)
     v = rng.random(n).astype(REAL)
     found = values.copy(), m.copy(), v.copy()
-    betas = map(REAL, (0.875, 0.96875, 0.25, 0.5, 2**-26))
-    rates = kernels.AdamRates(REAL(0.5), REAL(2**-7), 2**-5, *betas)
-    kernels.adam_dense(*found, grad, rates)
+    rates = (0.5, 2**-7, 2**-5, 0.875, 0.96875, 0.25, 0.5, 2**-26)
+    kernels.adam_dense(*found, grad, kernels.AdamRates(*map(REAL, rates)))
     g = 0.5 * grad
     m, v = 0.875 * m + 0.125 * g, 0.96875 * v + 0.03125 * g**2
     moved = values * (1 - 2**-5) - 2**-7 * (m / 0.25) / (np.sqrt(v) / 0.5 + 2**-26)
@@ -106,10 +105,10 @@ def test_a_dense_step_is_adamw_by_its_formula(n: int, seed: int) -> None:
 
 @given(st.integers(0, 700))
 def test_squares_are_summed_in_parts(n: int) -> None:
-    values, sums = np.random.default_rng(n).normal(size=n), np.full(2, np.nan)
+    values, sums = np.random.default_rng(n).normal(size=n).astype(REAL), np.full(2, np.nan)
     for part in range(2):
         kernels.sum_of_squares(values, part, sums)
-    np.testing.assert_allclose(sums, [(values**2).sum(), 0], rtol=1e-12)
+    assert_near(sums, [(values.astype(float) ** 2).sum(), 0], rtol=1e-12)
 
 
 def test_an_id_that_is_no_row_is_named() -> None:

@@ -114,7 +114,7 @@ def test_scores_and_gradients(
     inputs = ScorerInputs(
         offsets.numpy(), ids.numpy(), array(bags.numbers), array(states), named.slots
     )
-    total, none = np.zeros_like(dense), np.empty(0, REAL)
+    total, none, no_rows = np.zeros_like(dense), np.empty(0, REAL), np.empty((0, 1), REAL)
     found_states, unwanted = np.ones((n_events, STATE), REAL), np.empty((0, STATE), REAL)
     with np.errstate(over="ignore"):
         for part in parts:
@@ -123,7 +123,8 @@ def test_scores_and_gradients(
             total[:], rows = 0, np.full((named.count, D), np.nan, REAL)
             for part in parts:
                 found = np.full_like(dense, np.nan)
-                grads = ScorerOutputs(none, none, array(grad), found, rows, none, states_wanted)
+                learned = array(grad), found, rows, no_rows, states_wanted
+                grads = ScorerOutputs(none, none, *learned)
                 kernels.tower_backward(*part, inputs, weights, rules, written, grads)
                 total += found
     assert_near(written.users, users.detach().numpy(), atol=1e-12)
