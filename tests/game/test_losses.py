@@ -127,7 +127,7 @@ def test_a_custom_regulariser_finds_the_closed_form_of_l2_with_and_without_no_cl
     for no_click in (True, False):
         batch = _batch(0.3 if no_click else 0.0)
         scores = _utility(batch).detach()
-        custom = Custom(half_square, steps=1500)
+        custom = Custom(half_square, steps=700)
         found = custom.best_response(scores, batch.display_offsets, no_click)
         exact = L2().best_response(scores, batch.display_offsets, no_click)
         torch.testing.assert_close(found.probs, exact.probs, atol=5e-3, rtol=0)

@@ -128,8 +128,9 @@ def test_tensorboard_writes_its_own_files(log: SessionLog, tmp_path: Path) -> No
     assert b"config" in file.read_bytes()
 
 
-@pytest.mark.parametrize("active", [None, "a run of the program"])
-@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize(
+    ("active", "fails"), [(None, False), (None, True), ("a run of the program", False)]
+)
 def test_mlflow_has_a_run_of_each_fit(
     log: SessionLog, monkeypatch: pytest.MonkeyPatch, active: object, fails: bool
 ) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fastgaum.kernels import choice
 from fastgaum.kernels.examination import examination_gradient, examine
+from tests.kernels.reals import REAL, assert_near
 
 
 @settings(max_examples=40, deadline=None)
@@ -18,7 +19,7 @@ from fastgaum.kernels.examination import examination_gradient, examine
     eta=st.sampled_from([0.5, 1.0, 3.0]),
     spread=st.sampled_from([0.1, 3.0, 1e4]),
     seed=st.integers(0, 50),
-    dtype=st.sampled_from([np.float32, np.float64]),
+    dtype=st.sampled_from(sorted({np.float32, REAL}, key=str)),
 )
 def test_probabilities_are_torchs(
     sizes: list[int], no_click: bool, eta: float, spread: float, seed: int, dtype: type[np.floating]
@@ -53,15 +54,17 @@ SIZES = st.lists(st.integers(0, 6), max_size=6)
 @given(SIZES, st.integers(1, 4), st.integers(0, 99))
 def test_a_candidate_gets_what_its_place_adds(sizes: list[int], n_places: int, seed: int) -> None:
     rng, offsets = np.random.default_rng(seed), np.cumsum([0, *sizes]).astype(np.int32)
-    by_place, scores = rng.normal(size=n_places), rng.normal(size=sum(sizes))
+    by_place, scores, grad_scores = (
+        rng.normal(size=n).astype(REAL) for n in (n_places, sum(sizes), sum(sizes))
+    )
     places = [min(place, n_places - 1) for size in sizes for place in range(size)]
     expected = scores + [by_place[place] for place in places]
     examine(offsets, by_place, scores)
-    np.testing.assert_allclose(scores, expected)
-    grad_scores, grad = rng.normal(size=sum(sizes)), np.full(n_places, np.nan)
+    assert_near(scores, expected, rtol=1e-7)
+    grad = np.full(n_places, np.nan, REAL)
     examination_gradient(offsets, grad_scores, grad)
     sums = [
         sum(g for g, at in zip(grad_scores, places, strict=True) if at == place)
         for place in range(n_places)
     ]
-    np.testing.assert_allclose(grad, sums, atol=1e-12)
+    assert_near(grad, sums, atol=1e-12)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fastgaum.kernels import optimiser as kernels
 from fastgaum.ops.tables import Named
+from tests.kernels.reals import REAL, assert_near
 
 
 @settings(max_examples=40, deadline=None)
@@ -23,8 +24,8 @@ def test_slots_and_sums(ids: list[int], seed: int) -> None:
     assert (slot_of == -1).all()
     assert rows[:count].tolist() == list(dict.fromkeys(ids))
     assert rows[slots].tolist() == ids
-    grad = np.random.default_rng(seed).standard_normal((len(ids), 3))
-    total = np.full((count, 3), 99.0)
+    grad = np.random.default_rng(seed).standard_normal((len(ids), 3)).astype(REAL)
+    total = np.full((count, 3), 99.0, REAL)
     offsets = np.arange(len(ids) + 1, dtype=np.int32)
     starts, bags = np.full(count + 1, 99, np.int32), np.full(len(ids), 99, np.int32)
     kernels.group_bags(slots, offsets, starts, bags)
@@ -35,7 +36,7 @@ def test_slots_and_sums(ids: list[int], seed: int) -> None:
         kernels.add_rows(grad, starts, bags, *part, total)
     expected = np.zeros((9, 3))
     np.add.at(expected, named, grad)
-    np.testing.assert_allclose(total, expected[rows[:count]], atol=1e-12)
+    assert_near(total, expected[rows[:count]], atol=1e-12)
 
 
 @settings(max_examples=30)
@@ -51,12 +52,8 @@ def test_rows_that_are_named_move_and_the_others_wait(
     """Lazy AdamW against its formula, a row at a time; weight decay comes in arrears."""
     rng = np.random.default_rng(seed)
     rows, cut = rng.permutation(12)[:named].astype(np.int32), min(cut, named)
-    table, grad, m = (
-        rng.normal(size=(12, width)),
-        rng.normal(size=(named, width)),
-        rng.normal(size=(12, width)),
-    )
-    v, shrunk = rng.random((12, width)), -0.1 * rng.random(12)
+    table, grad, m = (rng.normal(size=(n, width)).astype(REAL) for n in (12, named, 12))
+    v, shrunk = rng.random((12, width)).astype(REAL), -0.1 * rng.random(12)
     # powers of two, which float32 holds: a kernel takes 1 − β in it
     shrink, lr, log_decay, beta1, beta2, correction1, correction2, eps = (
         0.5,
@@ -71,7 +68,7 @@ def test_rows_that_are_named_move_and_the_others_wait(
     adam, m1, v1, waits = table.copy(), m.copy(), v.copy(), shrunk.copy()
     for part in (slice(cut), slice(cut, named)):
         betas = (beta1, beta2, correction1, correction2, eps)
-        rates = kernels.AdamRates(shrink, lr, log_decay, *betas)
+        rates = kernels.AdamRates(REAL(shrink), REAL(lr), log_decay, *map(REAL, betas))
         kernels.adam_rows(adam, m1, v1, waits, rows[part], grad[part], rates)
     by_adam = table.copy()
     for row, g in zip(rows, grad * shrink, strict=True):
@@ -81,12 +78,12 @@ def test_rows_that_are_named_move_and_the_others_wait(
             np.sqrt(v[row]) / correction2 + eps
         )
     for found, wanted in ((adam, by_adam), (m1, m), (v1, v)):
-        np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-12)
+        assert_near(found, wanted, rtol=1e-10, atol=1e-12)
     kernels.decay_rows(adam, waits, log_decay)
     by_adam[np.setdiff1d(np.arange(12), rows)] *= np.exp(log_decay - shrunk)[
         np.setdiff1d(np.arange(12), rows), None
     ]
-    np.testing.assert_allclose(adam, by_adam, rtol=1e-10, atol=1e-12)
+    assert_near(adam, by_adam, rtol=1e-10, atol=1e-12)
     assert (waits == log_decay).all()
 
 
@@ -94,23 +91,24 @@ def test_rows_that_are_named_move_and_the_others_wait(
 @given(n=st.integers(0, 40), seed=st.integers(0, 99))
 def test_a_dense_step_is_adamw_by_its_formula(n: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    values, grad, m, v = rng.normal(size=n), rng.normal(size=n), rng.normal(size=n), rng.random(n)
+    values, grad, m = rng.normal(size=(3, n)).astype(REAL)
+    v = rng.random(n).astype(REAL)
     found = values.copy(), m.copy(), v.copy()
-    rates = kernels.AdamRates(0.5, 2**-7, 2**-5, 0.875, 0.96875, 0.25, 0.5, 2**-26)
-    kernels.adam_dense(*found, grad, rates)
+    rates = (0.5, 2**-7, 2**-5, 0.875, 0.96875, 0.25, 0.5, 2**-26)
+    kernels.adam_dense(*found, grad, kernels.AdamRates(*map(REAL, rates)))
     g = 0.5 * grad
     m, v = 0.875 * m + 0.125 * g, 0.96875 * v + 0.03125 * g**2
     moved = values * (1 - 2**-5) - 2**-7 * (m / 0.25) / (np.sqrt(v) / 0.5 + 2**-26)
     for one, wanted in zip(found, (moved, m, v), strict=True):
-        np.testing.assert_allclose(one, wanted, rtol=1e-10, atol=1e-12)
+        assert_near(one, wanted, rtol=1e-10, atol=1e-12)
 
 
 @given(st.integers(0, 700))
 def test_squares_are_summed_in_parts(n: int) -> None:
-    values, sums = np.random.default_rng(n).normal(size=n), np.full(2, np.nan)
+    values, sums = np.random.default_rng(n).normal(size=n).astype(REAL), np.full(2, np.nan)
     for part in range(2):
         kernels.sum_of_squares(values, part, sums)
-    np.testing.assert_allclose(sums, [(values**2).sum(), 0], rtol=1e-12)
+    assert_near(sums, [(values.astype(float) ** 2).sum(), 0], rtol=1e-12)
 
 
 def test_an_id_that_is_no_row_is_named() -> None:

@@ -97,7 +97,7 @@ def test_counted_numbers(seed: int, k: int, steps: int, set_size: int) -> None:
     shown = random_displays(rng, np.array([2, 0]), k)
     before = np.full((len(shown.items), counting.N_COUNTS), -7, np.int32)
     counting.find_counts(shown, tables, before)
-    out, columns = np.full((len(before), 6), 7.0), np.array([4, 0, 2, 5])
+    out, columns = np.full((len(before), 6), 7.0, np.float32), np.array([4, 0, 2, 5])
     n_before = tables.events[shown.users]
     formulas.session_numbers(shown.offsets, n_before, before, set_size, columns, out)
     assert (out[:, [1, 3]] == 7).all()

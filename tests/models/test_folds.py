@@ -106,7 +106,7 @@ def test_folds_are_of_one_size_and_free_of_the_split() -> None:
         assert np.abs(counts - n / 5).max() < 5 * np.sqrt(n / 5)
 
 
-@pytest.mark.parametrize("order", [None, 0, 1])
+@pytest.mark.parametrize("order", [None, 0])
 def test_every_user_is_left_out_by_one_fit(log: SessionLog, order: int | None) -> None:
     """Whatever the order of the log's sessions; test users are in no fit."""
     if order is not None:
@@ -200,11 +200,10 @@ def with_other_choices(log: SessionLog, fold: int) -> SessionLog:
     return dataclasses.replace(log, choices=choices)
 
 
-@pytest.mark.parametrize("fold", [1])
-def test_no_user_reads_its_own_choices(log: SessionLog, fold: int) -> None:
+def test_no_user_reads_its_own_choices(log: SessionLog) -> None:
     """Not in its numbers, to the bit, nor in the networks of the fit that left it out, but for the
     epoch that it chooses: here there is one."""
-    log = dataclasses.replace(log, ordered=True)
+    log, fold = dataclasses.replace(log, ordered=True), 1
     changed = with_other_choices(log, fold)
     numbers = list[EncodedSessions]()
     config = CONFIG.replace(players="exact", epochs=1, warm_start=1)
@@ -298,14 +297,13 @@ def test_who_trained_is_scored_by_the_fit_that_left_it_out(log: SessionLog, whol
         assert said == pytest.approx(wanted, abs=1e-6)
 
 
-@pytest.mark.parametrize("split", ["all"])
 def test_every_verb_scores_who_trained_out_of_fold(
-    log: SessionLog, whole: Path, split: Any, monkeypatch: pytest.MonkeyPatch
+    log: SessionLog, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The batches of `tensors`, and what `sample` draws from, as `predict`."""
     model, drawn = UserModel.load(whole), []
-    found = model.predict(log, split)
-    batches = list(model.tensors(log, split))
+    found = model.predict(log, "all")
+    batches = list(model.tensors(log, "all"))
     for name, values in (
         ("utility", [model.utility(one) for one in batches]),
         ("probability", [model.choice_distribution(one).probs for one in batches]),
@@ -326,10 +324,10 @@ def test_every_verb_scores_who_trained_out_of_fold(
         return sample_candidates(dist, *given)
 
     monkeypatch.setattr(choice_model, "sample_candidates", noted)
-    model.sample(log, split, head="reward")
+    model.sample(log, "all", head="reward")
     np.testing.assert_allclose(torch.cat(drawn), found["probability"].to_numpy(), atol=1e-5)
     # one fit alone has other figures of them
-    alone = members_of(model)[0].predict(log, split)["probability"].to_numpy()
+    alone = members_of(model)[0].predict(log, "all")["probability"].to_numpy()
     assert np.abs(alone - found["probability"].to_numpy()).max() > 0.01
 
 
@@ -344,7 +342,10 @@ def test_hidden_items_are_of_test_sessions_alone(log: SessionLog, whole: Path) -
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"history": "pw"}, {"tower_dim": 4, "relations": False, "relative_numbers": False}],
+    [
+        {},
+        {"history": "pw", "tower_dim": 4, "relations": False, "relative_numbers": False},
+    ],
 )
 def test_an_id_that_a_fit_never_met_is_an_unknown_one(changes: dict[str, Any]) -> None:
     """In its weights, and where its own fold chooses its epoch: that loss is the one of its
@@ -438,18 +439,17 @@ class Told(Observer):
         self.folds.append((fold, n_folds))
 
 
-@pytest.mark.parametrize("n_done", [1, 2])
-def test_a_run_stopped_in_any_of_its_fits_goes_on(
-    log: SessionLog, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_done: int
+def test_a_run_stopped_between_its_fits_goes_on(
+    log: SessionLog, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Folds 1 and 2 come first, and fold 0, whose epochs are told, last."""
+    """Fold 1 is done, fold 2 begins anew, and fold 0 comes last."""
     told, folder, epoch = Told(), tmp_path / "run", Trainer._epoch
     fits: list[Trainer] = []
 
     def stopped(trainer: Trainer, step: Any) -> tuple[float, float]:
         if trainer not in fits:
             fits.append(trainer)
-        elif len(fits) == n_done + 1:
+        elif len(fits) == 2:
             raise Interrupted(2)
         return epoch(trainer, step)
 
@@ -457,10 +457,10 @@ def test_a_run_stopped_in_any_of_its_fits_goes_on(
         patch.setattr(Trainer, "_epoch", stopped)
         with pytest.raises(Interrupted):
             train_run(UserModel(CONFIG), log, folder, observers=[told])
-    assert told.folds == [(1, N_FOLDS), (2, N_FOLDS)][: n_done + 1]
+    assert told.folds == [(1, N_FOLDS), (2, N_FOLDS)]
     checkpoint = run_checkpoint(folder)
     assert checkpoint is not None
-    assert len(checkpoint.members) == n_done
+    assert len(checkpoint.members) == 1
     resume(CONFIG, log, folder)
     check_same(whole, folder)
 

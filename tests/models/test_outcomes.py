@@ -216,10 +216,8 @@ def test_a_world_draws_pays_and_starts_with_outcomes(model: UserModel, log: fg.S
         StepReward("outcome:hours").require_world(world)
 
 
-def test_a_world_is_an_encoder_event_by_event(log: fg.SessionLog) -> None:
+def test_a_world_is_an_encoder_event_by_event(model: UserModel, log: fg.SessionLog) -> None:
     """Numbers and tokens of users who are told a log are those of the log."""
-    changes = {"folds": 0, "search": [], "epochs": 1, "warm_start": 1}
-    model = UserModel.from_preset("fastgaum", seed=1, **changes).fit(log)
     rows = log.sessions_in("validation")[:1]
     test = slice_sessions(log, rows)
     user = model.user()

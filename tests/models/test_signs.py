@@ -105,8 +105,10 @@ def probabilities(model: UserModel, frame: pl.DataFrame, of: str, grid: np.ndarr
 CASES: dict[str, dict[str, Any]] = {
     "": {},
     "towers, no pieces": {"tower_dim": 4, "pieces": 0, "relative_numbers": False},
-    "no tastes, no counts": {"tastes": 0, "counts": False, "relations": False, "wide": False},
-    "sparse, scaled": {"regulariser": "tsallis", "eta": 2.0, "select": "calibrated loss"},
+    "sparse, scaled, no tastes, no counts": {
+        **{"tastes": 0, "counts": False, "relations": False, "wide": False},
+        **{"regulariser": "tsallis", "eta": 2.0, "select": "calibrated loss"},
+    },
 }
 
 
@@ -116,7 +118,7 @@ def test_utilities_move_in_the_stated_direction_for_all_users(
 ) -> None:
     frame, grid = made_frame(12, seed=7), np.linspace(-6, 6, 9)
     model = fitted(log, signs={"price": "-", "size": "+"}, **CASES[case])
-    for seed in range(3):
+    for seed in range(2):
         randomised(model, seed)
         for name, direction in (("price", -1), ("size", 1)):
             moves = direction * np.diff(probabilities(model, frame, name, grid))
@@ -141,7 +143,7 @@ def test_a_sign_of_a_product_turns_with_the_context(log: fg.SessionLog) -> None:
     assert model.space.number_names[-1] == "income*price"
     # the price itself is not read
     assert model.space.number_names.index("price") not in model.space.code.columns
-    grid = np.linspace(-3, 3, 7)
+    grid = np.linspace(-3, 3, 4)
     for income, direction in ((1.5, -1), (0.0, 0), (-1.5, 1)):
         frame = made_frame(12, seed=7).with_columns(income=pl.lit(income))
         moves = np.diff(probabilities(model, frame, "price", grid))
@@ -184,11 +186,10 @@ def test_habits_are_not_of_a_number_with_a_sign() -> None:
 def test_confounded_prices_have_the_right_sign() -> None:
     """The good are dear, and no column says which are good: choices rise with the price."""
     log = read(made_frame(300, confounded=1.5))
-    grid, frame = np.linspace(-3, 3, 7), made_frame(30, seed=5)
+    ends, frame = np.array([-3.0, 3.0]), made_frame(30, seed=5)
     changes = {"epochs": 8, "warm_start": 8, "relations": False}
     free, signed = (fitted(log, signs=signs, **changes) for signs in ({}, {"price": "-"}))
-    ends = [probabilities(one, frame, "price", grid)[:, :, [0, -1]] for one in (free, signed)]
-    rises = [np.diff(one)[..., 0] for one in ends]
+    rises = [np.diff(probabilities(one, frame, "price", ends))[..., 0] for one in (free, signed)]
     assert (rises[0] > 0).all()
     assert (rises[1] <= 1e-6).all()
 

@@ -3,6 +3,7 @@ refused."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -148,13 +149,12 @@ def test_weights_stay_where_no_epoch_is_better(
         assert torch.equal(was, now[name])
 
 
-def test_a_model_may_start_with_its_own_weights(logs: tuple[SessionLog, SessionLog]) -> None:
-    model, other = (UserModel.from_preset(**TINY) for _ in "ab")
-    model.fit(logs[0])
-    other.fit(logs[0])
+def test_a_model_may_start_with_its_own_weights(
+    start: UserModel, logs: tuple[SessionLog, SessionLog]
+) -> None:
+    model = copy.deepcopy(start)
     found = model.fit(logs[1], start=model).history_["val_loss"].to_list()
-    plain = after(other)
-    assert found == plain.fit(logs[1], start=other).history_["val_loss"].to_list()
+    assert found == after(start).fit(logs[1], start=start).history_["val_loss"].to_list()
 
 
 def test_counts_are_those_of_the_new_log_alone(

@@ -31,10 +31,8 @@ SMALL: dict[str, Any] = {
     "changes",
     [
         {"players": "exact"},
-        {"regulariser": "tsallis"},
-        {"history": "pw"},
-        {"history_layers": 2},
-        {"protocol": "identity"},
+        {"regulariser": "tsallis", "history_layers": 2},
+        {"history": "pw", "protocol": "identity"},
     ],
     ids=str,
 )

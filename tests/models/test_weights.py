@@ -233,8 +233,6 @@ def test_trees_and_networks_weigh_events() -> None:
 def test_shares_are_those_of_the_repeated_log() -> None:
     weighted, repeated = both(7)
     model = ConditionalLogit(penalty=1.0, number_penalty=1.0)
-    model.fit(random_log(8, 60))
-    model = ConditionalLogit(penalty=1.0, number_penalty=1.0)
     model.fit(weighted)
     shares = [
         what_if(model, log, fields={"price": lambda p: p + 1}) for log in (weighted, repeated)

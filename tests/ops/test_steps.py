@@ -31,18 +31,16 @@ from tests.builders import PlainGame, with_drawn_actions
 
 CASES: list[dict[str, Any]] = [
     {},
-    {"history_layers": 2, "wide": True},
     {"hidden": (24,), "generator_steps": 3, "weight_decay": 0.05},
     {"hidden": (16, 24, 8), "wide": True, "clip": 0.1},
     {"tower_dim": 6, "history_layers": 2, "wide": True, "weight_decay": 0.05},
-    {"tower_dim": 6, "n_places": 3, "eta": 2.0},
     {"tower_dim": 5, "context": 2, "vector_dim": 4, "weight_decay": 0.05},
     {"tastes": 4, "wide": True, "n_own": 2},
     {"tower_dim": 6, "context": 1, "vector_dim": 3, "n_own": 2},
     {"actions": True, "history_layers": 2, "wide": True},
     {"actions": True, "tower_dim": 6, "context": 2, "vector_dim": 3},
+    {"weighted": True, "tower_dim": 6, "n_places": 3, "eta": 2.0},
     {"weighted": True, "wide": True, "generator_steps": 2},
-    {"weighted": True, "tower_dim": 6, "eta": 2.0},
     {"signed": ((-1, 3), (1, 1)), "wide": True, "weighted": True, "weight_decay": 0.05},
     {"signed": ((1, 2),), "tower_dim": 6, "context": 1, "n_own": 2, "n_places": 3},
 ]

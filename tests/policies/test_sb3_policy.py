@@ -54,15 +54,16 @@ def paid(agent: Any, envs: Any, steps: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("options", "pool"),
+    ("options", "pool", "cascade"),
     [
-        ({"pool": [3, 1, 7, 8]}, Pool(items=(3, 1, 7, 8))),
-        ({"features": True, "end": "termination"}, Pool()),
-        ({"pool": "per_user", "pool_size": 5}, Pool("per_user", 5)),
-        ({"pool": "per_step", "pool_size": 5, "observation": "dict"}, Pool("per_step", 5)),
+        ({"pool": [3, 1, 7, 8]}, Pool(items=(3, 1, 7, 8)), False),
+        ({"features": True, "end": "termination"}, Pool(), True),
+        ({"pool": "per_user", "pool_size": 5}, Pool("per_user", 5), False),
+        ({"pool": "per_user", "pool_size": 5}, Pool("per_user", 5), True),
+        ({"pool": "per_step", "pool_size": 5, "observation": "dict"}, Pool("per_step", 5), False),
+        ({"pool": "per_step", "pool_size": 5, "observation": "dict"}, Pool("per_step", 5), True),
     ],
 )
-@pytest.mark.parametrize("cascade", [False, True])
 def test_it_plays_as_in_its_environment(options: dict[str, Any], pool: Pool, cascade: bool) -> None:
     kind = "MultiInputPolicy" if "observation" in options else "MlpPolicy"
     agent = PPO(kind, made(2, cascade=cascade, **options), **SMALL)

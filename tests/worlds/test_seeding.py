@@ -54,21 +54,19 @@ def assert_equal(one: list[np.ndarray], other: list[np.ndarray]) -> None:
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.parametrize("pool", ["fixed", "per_step"])
 def test_every_world_gives_a_user_the_same_life_in_any_company_and_on_any_threads(
-    any_world: World, pool: Any, monkeypatch: pytest.MonkeyPatch
+    any_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """64 and 4,096 environments, 1 and 2 threads, as one group and as 32: the first users see the
     same."""
     monkeypatch.setattr(learned_world, "PLACES_OF_GROUP", 512)
     monkeypatch.setattr(learned_world, "PLACES_OF_PART", 64)
+    options: dict[str, Any] = {"pool": "per_step", "pool_size": 8, "leaving": 0.2, "horizon": 5}
     before, lives = threads.get_threads(), []
     try:
         for n_threads, n in ((1, 64), (2, 64), (2, 4096)):
             threads.set_threads(n_threads)
-            env = UserVectorEnv(
-                n, world=any_world, slate_size=4, pool=pool, pool_size=8, leaving=0.2, horizon=5
-            )
+            env = UserVectorEnv(n, world=any_world, slate_size=4, **options)
             lives.append(trajectory(env, 64, steps=8, seed=5))
     finally:
         threads.set_threads(before)

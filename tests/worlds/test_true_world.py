@@ -27,7 +27,7 @@ from tests.worlds.simulated import displayed, keys_of, naive_choice, play, rando
 def test_utilities_and_probabilities_are_the_synthetic_world_s(changes: dict) -> None:
     """The log that the world draws, played again: its truth at each event is the population's."""
     world = SyntheticWorld(n_items=20, seed=3, **changes)
-    log, truth = world.draw(120)
+    log, truth = world.draw(60)
     users = TrueWorld(world).population(1)
     for session in range(log.n_sessions):
         users.reset(keys_of(session, 1))
@@ -55,8 +55,7 @@ def _force(users, item: int) -> None:
     raise AssertionError("an item of positive probability was never chosen")
 
 
-@pytest.mark.parametrize("rule", ["shannon", "l2"])
-@pytest.mark.parametrize("no_click", [0.0, 0.3])
+@pytest.mark.parametrize(("rule", "no_click"), [("shannon", 0.3), ("l2", 0.0)])
 def test_empty_places_and_repeats_change_nothing(rule: str, no_click: float) -> None:
     world = SyntheticWorld(
         n_items=10, rule=rule, no_click=no_click, order="random", examination=0.8
