@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fastgaum.logs.store import load_log as load_log
     from fastgaum.logs.store import save_log as save_log
     from fastgaum.logs.synthetic import synthesise as synthesise
+    from fastgaum.models.estimator import Estimator as Estimator
     from fastgaum.models.user_model import UserModel as UserModel
     from fastgaum.policies.explore import Explore as Explore
     from fastgaum.policies.planning import judge as judge
@@ -62,6 +63,7 @@ _HOME = {
         "logs.splits": "halves resplit",
         "logs.store": "load_log save_log",
         "logs.synthetic": "synthesise",
+        "models.estimator": "Estimator",
         "models.user_model": "UserModel",
         "policies.explore": "Explore",
         "policies.planning": "judge users",

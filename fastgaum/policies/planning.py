@@ -282,39 +282,56 @@ def judge(
     *,
     n_users: int = 1000,
     setting: Setting | None = None,
+    own: LearnedUsers | World | None = None,
 ) -> Judged:
     """Play plans, policies and rules by name (greedy, popular, random) with the same users.
 
-    The first plan gives the terms, and the world whose utilities greedy slates and policies read;
-    without a plan it is that of `among`. Items that the other world does not know are left out.
+    Greedy slates and policies read the utilities of the first plan's world, without a plan those of
+    `own` or of `among`. Items that the other world does not know are left out. The interval is over
+    users of one pair of worlds: what another fit would say is in `Plan.advice`.
 
     Args:
-        policies: at least one.
+        policies: at least one; an agent of Stable-Baselines3 as `Sb3Policy(agent)`.
         among: who chooses: learned users, or a world.
         n_users: users who play.
-        setting: terms in the plan's world; None: those of its training, or `Setting()`.
+        setting: terms in the policies' world; None: those of the first plan's training, else of
+            `LearnedUsers.setting`, by `own` or `among`, else `Setting()`.
+        own: where policies were made, if none is a plan.
 
     Raises:
         ConfigError: no policy, an unknown name, or worlds without a common item.
     """
     met = among.world if isinstance(among, LearnedUsers) else among
+    home = met if own is None else own.world if isinstance(own, LearnedUsers) else own
     require_type("among", met, World)
+    require_type("own", home, World)
     if not isinstance(policies, Sequence) or isinstance(policies, str) or not policies:
         raise ConfigError(
             "policies are judged as a list of plans, policies and names, at least one, got "
             f"{as_given(policies)}"
         )
+    for one in policies:
+        if not isinstance(one, Plan | Policy | str):
+            raise ConfigError(
+                f"{as_given(one)} is no plan, policy or name: give an agent of Stable-Baselines3 "
+                "as Sb3Policy(agent), of fastgaum.policies.sb3"
+            )
     plans = [one for one in policies if isinstance(one, Plan)]
-    own = plans[0].users.world if plans else met
-    terms = setting or (plans[0].setting if plans else Setting())
-    pool = shared_pool(terms.pool, own, met)[1]
-    judged = dataclasses.replace(setting_in(met, terms, own), pool=pool)
+    made_in = plans[0].users.world if plans else home
+    terms = setting or (plans[0].setting if plans else _terms_of(own, among))
+    pool = shared_pool(terms.pool, made_in, met)[1]
+    judged = dataclasses.replace(setting_in(met, terms, made_in), pool=pool)
     rows = []
     for one in policies:
-        home = one.users.world if isinstance(one, Plan) else own
+        world = one.users.world if isinstance(one, Plan) else made_in
         if isinstance(one, str):
-            played: Policy = make_policy(one, popularity_in(own))
+            played: Policy = make_policy(one, popularity_in(made_in))
         else:
             played = one.policy if isinstance(one, Plan) else one
-        rows.append(evaluation.judge_seeds([played], met, judged, n_users, home))
+        rows.append(evaluation.judge_seeds([played], met, judged, n_users, world))
     return Judged(tuple(rows), terms.pays.name)
+
+
+def _terms_of(*users: LearnedUsers | World | None) -> Setting:
+    found = next((one for one in users if isinstance(one, LearnedUsers)), None)
+    return Setting() if found is None else found.setting()

@@ -112,6 +112,18 @@ def test_what_a_plan_is_paid_by_its_own_world_is_what_the_world_pays(users: Lear
     assert judged.rows[0].returns[0] == pytest.approx(played.returns.mean(), rel=1e-5)
 
 
+def test_without_a_plan_the_learned_users_give_the_terms(users: LearnedUsers) -> None:
+    """What a step pays is their reward, and policies read the world that they were made in."""
+    judged = fg.judge([RandomPolicy(), "greedy"], among=users, n_users=40)
+    assert users.reward in str(judged)
+    terms = users.setting()
+    by_hand = fg.judge([RandomPolicy(), "greedy"], among=users.world, n_users=40, setting=terms)
+    elsewhere = fg.judge(["greedy"], among=users.world, own=users, n_users=40)
+    for one, other in zip(judged.rows, by_hand.rows, strict=True):
+        np.testing.assert_array_equal(one.returns, other.returns)
+    np.testing.assert_array_equal(elsewhere.rows[0].returns, judged.rows[1].returns)
+
+
 def test_pools_are_named_by_ids(users: LearnedUsers) -> None:
     ids = users.world.item_ids.to_list()[4:10]
     setting = users.setting(3, pool=ids)
@@ -134,6 +146,8 @@ def test_pools_are_named_by_ids(users: LearnedUsers) -> None:
         (lambda users: fg.judge([], among=users), "at least one, got"),
         (lambda users: fg.judge("greedy", among=users), "at least one, got 'greedy'"),
         (lambda users: fg.judge(["greedy"], among=3), "among"),
+        (lambda users: fg.judge(["greedy"], among=users, own=3), "own"),
+        (lambda users: fg.judge([object()], among=users), r"Sb3Policy\(agent\)"),
         (lambda users: fg.judge(["best"], among=users), "no policy 'best'"),
         (lambda users: fg.judge(["greedy"], among=TiringWorld(), setting=Setting(13)), "13"),
         (lambda users: fg.users("log.csv"), "log"),
