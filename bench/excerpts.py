@@ -119,6 +119,21 @@ def paper_to_markdown(result: Json, game: Json) -> str:
     return f"{rows_to_markdown(rows)}\n\n{note} {made_at(result, game)}"
 
 
+def paper_cells_to_markdown(result: Json) -> str:
+    """prec@1 of the paper's two models: published, by the authors' code, and by ours."""
+    names = list(result["datasets"])
+    rows = [("prec@1, %: published, authors' code, ours", *names)]
+    for model, own in PUBLISHED.items():
+        published = result["published_table"]["rows"][model]
+        cells = []
+        for name in names:
+            ours = rows_by_model(result["cells"], name)[own, "reward"]["1"]["mean"]
+            authors = result["datasets"][name]["authors_code"][model]["1"]
+            cells.append(" / ".join(map(num, (published[name]["1"]["mean"], authors, ours))))
+        rows.append((f"{model}, `{own}`", *cells))
+    return f"{rows_to_markdown(rows)}\n\n{made_at(result)}"
+
+
 def _both(by_k: Json, figure: str | None = None) -> str:
     return " / ".join(num(by_k[k] if figure is None else by_k[k][figure]) for k in KS)
 

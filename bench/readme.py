@@ -21,6 +21,7 @@ from fastgaum.bench.excerpts import (
     draw_leads,
     fidelity_summary,
     made_at,
+    paper_cells_to_markdown,
     paper_to_markdown,
     results_to_markdown,
     set_numbers,
@@ -245,6 +246,7 @@ SECTIONS = (
         together=True,
     ),
     Section("README.md", "results", FACE, results_to_markdown, together=True),
+    Section("README.md", "paper-cells", ["identity"], paper_cells_to_markdown, together=True),
     Section("docs/published-numbers.md", "verdicts", ["identity", "bags"], verdicts, together=True),
     Section(
         "docs/guide/fidelity.md",
