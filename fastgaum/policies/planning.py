@@ -229,7 +229,12 @@ class Judged:
     """What policies are paid by the same users, beside greedy slates where these were judged."""
 
     rows: tuple[Earned, ...]
-    reward: str
+    setting: Setting
+
+    @property
+    def reward(self) -> str:
+        """What a policy was paid in."""
+        return self.setting.pays.name
 
     def to_frame(self) -> pl.DataFrame:
         """A row per policy: paid an episode; lead over greedy with its 95 % interval, paired by
@@ -269,11 +274,20 @@ class Judged:
             )
             for row in [columns, *cells]
         ]
-        return "\n".join(lines)
+        return "\n".join([*lines, self._note()])
+
+    def _note(self) -> str:
+        paid = f"{self.reward} an episode of {self.setting.horizon} steps"
+        if all(row.policy != Greedy.name for row in self.rows):
+            return paid
+        return (
+            f"{paid}; lead over greedy slates, 95 % interval over users of these worlds: what "
+            "another fit would say is in Plan.advice"
+        )
 
     def _repr_html_(self) -> str:
         columns, cells = self._texts()
-        return html_view("Policies, judged by learned users", columns, cells)
+        return html_view("Policies, judged by learned users", columns, cells, [self._note()])
 
 
 def judge(
@@ -321,15 +335,17 @@ def judge(
     terms = setting or (plans[0].setting if plans else _terms_of(own, among))
     pool = shared_pool(terms.pool, made_in, met)[1]
     judged = dataclasses.replace(setting_in(met, terms, made_in), pool=pool)
-    rows = []
+    rows: list[Earned] = []
     for one in policies:
         world = one.users.world if isinstance(one, Plan) else made_in
         if isinstance(one, str):
             played: Policy = make_policy(one, popularity_in(made_in))
         else:
             played = one.policy if isinstance(one, Plan) else one
-        rows.append(evaluation.judge_seeds([played], met, judged, n_users, world))
-    return Judged(tuple(rows), terms.pays.name)
+        row = evaluation.judge_seeds([played], met, judged, n_users, world)
+        alike = sum(row.policy == one.policy.partition(" ")[0] for one in rows)
+        rows.append(dataclasses.replace(row, policy=f"{row.policy} {alike + 1}") if alike else row)
+    return Judged(tuple(rows), terms)
 
 
 def _terms_of(*users: LearnedUsers | World | None) -> Setting:

@@ -142,7 +142,6 @@ def _by_epoch(epochs: Sequence[Json], best: int | None, name: str) -> Chart:
         if best is not None:
             panel.axvline(best, color=colour("accent"), linewidth=1, linestyle=_DOTTED)
         panel.set(xlabel="epoch", ylabel=up)
-        panel.figure.legend(loc="outside lower center", ncols=2, handlelength=1.8)
 
     return Chart(fill, f"{up} by epoch; epoch {best} is the one kept")
 
@@ -177,7 +176,6 @@ def _reliability(heads: Json, which: str) -> Chart:
         up = "no click, %" if which == "no_click" else "chosen, %"
         panel.set(xlim=(low, high), ylim=(low, high), xlabel="predicted probability, %", ylabel=up)
         panel.axline((0, 0), slope=1, color=colour("muted"), linewidth=0.8)
-        panel.figure.legend(loc="outside lower center", ncols=2, handlelength=1)
 
     what = "no click" if which == "no_click" else "a candidate's choice"
     return Chart(fill, f"Calibration of {what}: predicted against observed")
@@ -258,7 +256,6 @@ def chart_of_shares(rows: Sequence[Json]) -> Chart:
         panel.set_yticks(places, names)
         panel.set(xlabel="share, %", ylim=(len(rows) - 0.5, -0.5))
         panel.grid(False, axis="y")
-        panel.figure.legend(loc="outside lower center", ncols=2, handlelength=1)
 
     said = "; ".join(
         f"{name} {100 * row['before']:.1f} to {100 * row['after']:.1f}"

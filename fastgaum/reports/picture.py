@@ -53,7 +53,8 @@ class Picture:
         with panels_in_file(Path(path), size, len(sizes)) as panels:
             for panel, (title, chart) in zip(panels, self.charts.items(), strict=True):
                 chart.fill(panel)
-                panel.set_title(title)
+                # above the phases that stand on an axis of epochs
+                panel.set_title(title, pad=16 if panel.texts else None)
 
 
 def plot(result: object) -> Picture:
@@ -72,6 +73,11 @@ def plot(result: object) -> Picture:
     """
     require_plots("a plot")
     charts = dict(_charts_of(result))
+    if not charts and isinstance(result, ChoiceModel):
+        raise ConfigError(
+            f"this {type_name(result)} has no epochs to draw: draw the model that fit returned, "
+            "not one from a file, or what its evaluate returns"
+        )
     if not charts:
         raise ConfigError(
             f"there is no drawing of a {type_name(result)}: give what compare, evaluate, "

@@ -100,19 +100,24 @@ def panels_in_file(
         shape = (n, 1) if narrow else (1, n)
         panels = figure.subplots(*shape, squeeze=False).ravel().tolist()
         yield panels
-        shown = {
-            label: handle
-            for panel in panels
-            for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
-        }
-        columns = 2 if narrow else min(4, max(2, n + 1))
-        if shown:
-            figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=columns)
+        add_legend(figure, panels, 2 if narrow else min(4, max(2, n + 1)))
         with atomic(path) as part:
             if path.suffix == ".svg":
                 part.write_text(svg_of(figure), encoding="utf-8")
             else:
                 figure.savefig(part, format="png", dpi=160)
+
+
+def add_legend(figure: Figure, panels: Sequence[Axes], columns: int = 2) -> None:
+    """Put what several panels call by one name once below them."""
+    shown = {
+        label: handle
+        for panel in panels
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    if shown:
+        shape = {"ncols": columns, "handlelength": 1.8}
+        figure.legend(shown.values(), shown.keys(), loc="outside lower center", **shape)
 
 
 class Chart(NamedTuple):
@@ -140,6 +145,7 @@ def picture_of(chart: Chart, others: Sequence[Chart] = ()) -> dict[str, str]:
             if one is chart:
                 left, right, bottom, top = zip(*limits, strict=True)
                 panel.set(xlim=(min(left), max(right)), ylim=(min(bottom), max(top)))
+                add_legend(figure, [panel])
                 text = svg_of(figure)
     coded = base64.b64encode(text.encode()).decode()
     return {"address": f"data:image/svg+xml;base64,{coded}", "label": chart.label}

@@ -192,11 +192,13 @@ def test_plots_draw_what_a_report_draws(tmp_path: Path) -> None:
     assert {"logit", "prec@1, %"} <= texts["compare"]
     assert {"reward", "floor: random"} <= texts["evaluate"]
     assert {"epoch", "loss of the reward"} <= texts["fit"]
+    # several panels have one legend
+    assert (tmp_path / "fit.svg").read_text().count(">validation<") == 1
     assert "log-odds" in texts["curve"]
     assert {"before", "after", "share, %", "i0"} <= texts["what-if"]
     first = fg.plot(answer).charts[""].label
     assert f"i0 {100 * answer['before'][0]:.1f} to {100 * answer['after'][0]:.1f}" in first
     with pytest.raises(ConfigError, match=r"no drawing of a polars\.DataFrame"):
         fg.plot(curve.drop("share"))
-    with pytest.raises(ConfigError, match=r"no drawing of a fastgaum\.UserModel"):
+    with pytest.raises(ConfigError, match=r"this fastgaum\.UserModel has no epochs to draw"):
         fg.plot(fg.UserModel())

@@ -114,6 +114,10 @@ def test_what_a_plan_is_paid_by_its_own_world_is_what_the_world_pays(users: Lear
 
 def test_without_a_plan_the_learned_users_give_the_terms(users: LearnedUsers) -> None:
     """What a step pays is their reward, and policies read the world that they were made in."""
+    twice = fg.judge([RandomPolicy(), RandomPolicy(), "greedy"], among=users, n_users=40)
+    assert [row.policy for row in twice.rows] == ["random", "random 2", "greedy"]
+    assert "95 % interval over users of these worlds" in str(twice)
+    assert "interval" not in str(fg.judge([RandomPolicy()], among=users, n_users=40))
     judged = fg.judge([RandomPolicy(), "greedy"], among=users, n_users=40)
     assert users.reward in str(judged)
     terms = users.setting()
