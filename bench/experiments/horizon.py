@@ -48,6 +48,7 @@ def read_people(games: pl.DataFrame, seed: int = 0) -> fg.SessionLog:
     """The games as a log, split by their column `split`, or people by `seed`."""
     columns = {"session": "session", "user": "session", "event": "event", "item": "item"}
     is_split = "split" in games.columns
+    split = {"split": "file"} if is_split else {"split": "user", "split_seed": seed}
     return fg.read_log(
         games,
         columns=columns | ({"split": "split"} if is_split else {}),
@@ -55,8 +56,7 @@ def read_people(games: pl.DataFrame, seed: int = 0) -> fg.SessionLog:
         context_fields=["horizon", "trials_left", *(["person"] if is_split else [])],
         available="available",
         outcomes=["reward"],
-        split="file" if is_split else "user",
-        split_seed=seed,
+        **split,
     )
 
 
