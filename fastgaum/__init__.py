@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from fastgaum.reports.what_if import what_if as what_if
     from fastgaum.reports.what_if import willingness_to_pay as willingness_to_pay
     from fastgaum.worlds.learned_world import LearnedWorld as LearnedWorld
+    from fastgaum.worlds.minari_dataset import to_minari as to_minari
     from fastgaum.worlds.single_env import UserEnv as UserEnv
     from fastgaum.worlds.vector_env import UserVectorEnv as UserVectorEnv
     from fastgaum.worlds.world_set import WorldSet as WorldSet
@@ -72,6 +73,7 @@ _HOME = {
         "reports.picture": "plot",
         "reports.what_if": "elasticities importance response_curve what_if willingness_to_pay",
         "worlds.learned_world": "LearnedWorld",
+        "worlds.minari_dataset": "to_minari",
         "worlds.single_env": "UserEnv",
         "worlds.vector_env": "UserVectorEnv",
         "worlds.world_set": "WorldSet",

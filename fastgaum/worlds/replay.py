@@ -50,18 +50,23 @@ def replay(
     rng = np.random.default_rng(seed)
 
     def users_of(n: int) -> Population:
-        users = world.population(n)
-        if isinstance(users, SetPopulation):
-            # no reset, which may begin within logged sessions
-            keys = rng.integers(0, 2**64, n, dtype=np.uint64)
-            users.members[:] = users.world.members_of(keys)
-        return users
+        return population_of(world, n, rng)
 
     for users, events, active, slates in live(world, log, users_of, USERS_AT_ONCE, replicas):
         keys = rng.integers(0, 2**64, users.n, dtype=np.uint64)
         response = users.step(np.tile(slates, (replicas, 1)), keys, np.tile(active, replicas))
         choices[:, events[active]] = response.places.reshape(replicas, -1)[:, active]
     return choices
+
+
+def population_of(world: World, n: int, rng: np.random.Generator) -> Population:
+    """n users at the begin of their sessions, those of a set in a member each that `rng` draws."""
+    users = world.population(n)
+    if isinstance(users, SetPopulation):
+        # no reset, which may begin within logged sessions
+        keys = rng.integers(0, 2**64, n, dtype=np.uint64)
+        users.members[:] = users.world.members_of(keys)
+    return users
 
 
 def live(
