@@ -36,7 +36,7 @@ def decided(unit: decisions.Unit) -> dict[str, Any]:
 
 
 def test_units_are_decided_once_and_counted_by_hand(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[decisions.Unit] = []
 
@@ -47,11 +47,14 @@ def test_units_are_decided_once_and_counted_by_hand(
     monkeypatch.setattr(decisions, "decide", decide)
     units, page, table = (tmp_path / name for name in ("units.jsonl", "page.json", "table.md"))
     command = f"bench decisions --units {units} --markdown {table} --json {page}".split()
-    assert main([*command, "--seeds", "3"]) == 2
-    assert "no unit has a seed from 103 on" in capsys.readouterr().err
-    assert len(asked) == len(units.read_text().splitlines()) == 75
-    assert main([*command, "--seeds", "4"]) == 0
-    assert asked == list(decisions.list_units(4))
+    # a unit by which a constant was chosen is not judged
+    chosen_by = decided(decisions.Unit("tiring", 30, 2000, 102))
+    units.write_text(json.dumps(chosen_by) + "\n")
+    assert main([*command, "--seeds", "1"]) == 0
+    assert asked == list(decisions.list_units(1))
+    assert len(units.read_text().splitlines()) == 26
+    assert main([*command, "--seeds", "1", "--overwrite"]) == 0
+    assert len(asked) == 25
     result = json.loads(page.read_text())
     rows = {row["truth"]: row for row in result["decisions"]}
     assert {row["seed"] for row in result["rows"]} == {103}
