@@ -230,6 +230,8 @@ class Judged:
 
     rows: tuple[Earned, ...]
     setting: Setting
+    trained_otherwise: tuple[str, ...] = ()
+    """plans that were trained for another reward or horizon, and for which"""
 
     @property
     def reward(self) -> str:
@@ -277,7 +279,8 @@ class Judged:
         return "\n".join([*lines, self._note()])
 
     def _note(self) -> str:
-        paid = f"{self.reward} an episode of {self.setting.horizon} steps"
+        paid = _paid_in(self.setting)
+        paid = "; ".join([paid, *self.trained_otherwise])
         if all(row.policy != Greedy.name for row in self.rows):
             return paid
         return (
@@ -336,6 +339,7 @@ def judge(
     pool = shared_pool(terms.pool, made_in, met)[1]
     judged = dataclasses.replace(setting_in(met, terms, made_in), pool=pool)
     rows: list[Earned] = []
+    otherwise = []
     for one in policies:
         world = one.users.world if isinstance(one, Plan) else made_in
         if isinstance(one, str):
@@ -345,7 +349,13 @@ def judge(
         row = evaluation.judge_seeds([played], met, judged, n_users, world)
         alike = sum(row.policy == one.policy.partition(" ")[0] for one in rows)
         rows.append(dataclasses.replace(row, policy=f"{row.policy} {alike + 1}") if alike else row)
-    return Judged(tuple(rows), terms)
+        if isinstance(one, Plan) and _paid_in(one.setting) != _paid_in(terms):
+            otherwise.append(f"{rows[-1].policy} was trained for {_paid_in(one.setting)}")
+    return Judged(tuple(rows), terms, tuple(otherwise))
+
+
+def _paid_in(setting: Setting) -> str:
+    return f"{setting.pays.name} an episode of {setting.horizon} steps"
 
 
 def _terms_of(*users: LearnedUsers | World | None) -> Setting:

@@ -18,6 +18,7 @@ from fastgaum.policies.planning import LearnedUsers
 from fastgaum.policies.registry import load_policy
 from fastgaum.policies.rollout import Setting, play
 from fastgaum.worlds.pools import Pool
+from fastgaum.worlds.world import World
 from fastgaum.worlds.world_set import WorldSet
 from tests.policies.small_world import TiringWorld
 
@@ -110,6 +111,17 @@ def test_what_a_plan_is_paid_by_its_own_world_is_what_the_world_pays(users: Lear
     judged = fg.judge([RandomPolicy(), "greedy"], among=users.world, n_users=40, setting=setting)
     played = play(users.world, RandomPolicy(), setting, 40, 1 << 41)
     assert judged.rows[0].returns[0] == pytest.approx(played.returns.mean(), rel=1e-5)
+
+
+def test_a_plan_of_other_terms_is_named(users: LearnedUsers) -> None:
+    def random(world: World, setting: Setting) -> RandomPolicy:
+        return RandomPolicy()
+
+    of_clicks = users.train(random, k=3, horizon=4, reward="click")
+    others = [users.train(random, k=3, horizon=4, reward=one) for one in ("click", "utility")]
+    judged = fg.judge([of_clicks, *others], among=users, n_users=40)
+    assert judged.trained_otherwise == ("random 3 was trained for utility an episode of 4 steps",)
+    assert "random 3 was trained for utility" in str(judged)
 
 
 def test_without_a_plan_the_learned_users_give_the_terms(users: LearnedUsers) -> None:
